@@ -1,0 +1,312 @@
+//! The store on disk: `.retort/`.
+//!
+//! | path | what |
+//! |---|---|
+//! | `version` | the store's format |
+//! | `tables/8c/2f….parquet` | a table, named by its content; read-only |
+//! | `answers/51/ab….json` | what a recipe gave |
+//! | `rows/<operator>/*.rows` | remembered rows (`rowlog`) |
+//! | `view/<pipeline>/<node>.parquet`, `.json` | links to the newest table and answer of a node, for people and other tools |
+//! | `work/<recipe>/` | checkpoints of what is not finished |
+//!
+//! Everything is written to a temporary file in the same folder, synced and renamed. There are no locks to be left behind:
+//! two processes that answer the same question write the same bytes under the same name.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+
+use crate::content::ContentHasher;
+use crate::files::{is_temporary, link_atomically, rename_into_place, temporary_beside, write_atomically};
+use crate::parquet::{self, FileWriter};
+use crate::rowlog::RowLog;
+use crate::store::{Answer, Batches, RowMemo, Source, Store, Table, TableWriter};
+use crate::{ContentId, RecipeId, StoreError};
+
+/// The version of everything below the store's folder.
+pub const STORE_VERSION: u32 = 1;
+const ANSWER_VERSION: u32 = 1;
+
+/// A store in a folder.
+pub struct Disk {
+    root: PathBuf,
+}
+
+impl Disk {
+    /// Opens the store in `root`, or begins one there.
+    pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
+        let root = root.into();
+        let version = root.join("version");
+        match fs::read_to_string(&version) {
+            Ok(text) if text.trim() == STORE_VERSION.to_string() => {}
+            Ok(text) => {
+                return Err(StoreError::Version {
+                    path: version.display().to_string(),
+                    found: text.trim().into(),
+                    expected: STORE_VERSION,
+                });
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                write_atomically(&version, format!("{STORE_VERSION}\n").as_bytes())?;
+            }
+            Err(error) => return Err(StoreError::io("read", &version)(error)),
+        }
+        Ok(Disk { root })
+    }
+
+    /// The store's folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Bytes and files below each kind's folder, in the order of their names.
+    pub fn sizes(&self) -> Result<Vec<(String, u64, u64)>, StoreError> {
+        let mut sizes = Vec::new();
+        for kind in sorted_entries(&self.root)? {
+            if kind.is_dir() {
+                let (bytes, files) = weigh(&kind)?;
+                sizes.push((file_name(&kind), bytes, files));
+            }
+        }
+        Ok(sizes)
+    }
+
+    fn table_path(&self, content: ContentId) -> PathBuf {
+        self.root.join("tables").join(sharded(&content.to_string(), "parquet"))
+    }
+
+    fn answer_path(&self, recipe: RecipeId) -> PathBuf {
+        self.root.join("answers").join(sharded(&recipe.to_string(), "json"))
+    }
+
+    fn view_path(&self, node: &str, suffix: &str) -> PathBuf {
+        self.root.join("view").join(format!("{node}.{suffix}"))
+    }
+}
+
+impl Store for Disk {
+    fn recall(&self, recipe: RecipeId) -> Result<Option<Answer>, StoreError> {
+        let Some(answer) = read_answer(&self.answer_path(recipe))? else { return Ok(None) };
+        let whole = answer.recipe.id() == recipe
+            && answer.outputs.iter().all(|output| self.table_path(output.content).exists());
+        Ok(whole.then_some(answer))
+    }
+
+    fn open(&self, content: ContentId) -> Result<Option<Table>, StoreError> {
+        let path = self.table_path(content);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let (schema, rows) = parquet::describe(&path)?;
+        Ok(Some(Table { id: content, schema, rows, source: Arc::new(TableFile(path)) }))
+    }
+
+    fn last(&self, node: &str) -> Result<Option<Answer>, StoreError> {
+        read_answer(&self.view_path(node, "json"))
+    }
+
+    fn writer(&self, schema: SchemaRef) -> Result<Box<dyn TableWriter>, StoreError> {
+        let temporary = temporary_beside(&self.root.join("tables").join("new"))?;
+        let file = File::create(&temporary).map_err(StoreError::io("create", &temporary))?;
+        Ok(Box::new(DiskWriter {
+            hasher: ContentHasher::new(&schema),
+            file: FileWriter::new(file, &temporary, schema.clone())?,
+            guard: Temporary(temporary),
+            tables: self.root.join("tables"),
+            schema,
+            rows: 0,
+        }))
+    }
+
+    fn commit(&self, node: &str, answer: &Answer) -> Result<(), StoreError> {
+        let recipe = answer.recipe.id();
+        let path = self.answer_path(recipe);
+        if read_answer(&path)?.as_ref() != Some(answer) {
+            let text = serde_json::to_string_pretty(answer).expect("answers are plain data");
+            write_atomically(&path, text.as_bytes())?;
+        }
+        let up = "../".repeat(1 + node.matches('/').count());
+        let hex = recipe.to_string();
+        link_atomically(&self.view_path(node, "json"), Path::new(&format!("{up}answers/{}", sharded(&hex, "json"))))?;
+        for output in &answer.outputs {
+            let suffix = if output.port == "out" { "parquet".to_string() } else { format!("{}.parquet", output.port) };
+            let target = format!("{up}tables/{}", sharded(&output.content.to_string(), "parquet"));
+            link_atomically(&self.view_path(node, &suffix), Path::new(&target))?;
+        }
+        let workspace = self.root.join("work").join(&hex);
+        if workspace.exists() {
+            fs::remove_dir_all(&workspace).map_err(StoreError::io("remove", &workspace))?;
+        }
+        Ok(())
+    }
+
+    fn rows(&self, op: RecipeId, schema: SchemaRef) -> Result<Arc<dyn RowMemo>, StoreError> {
+        Ok(Arc::new(RowLog::open(&self.root.join("rows").join(op.to_string()), schema)?))
+    }
+
+    fn workspace(&self, recipe: RecipeId) -> Result<PathBuf, StoreError> {
+        let path = self.root.join("work").join(recipe.to_string());
+        fs::create_dir_all(&path).map_err(StoreError::io("create", &path))?;
+        Ok(path)
+    }
+}
+
+struct TableFile(PathBuf);
+
+impl Source for TableFile {
+    fn batches(&self) -> Result<Batches, StoreError> {
+        parquet::read(&self.0)
+    }
+
+    fn path(&self) -> Option<&Path> {
+        Some(&self.0)
+    }
+}
+
+struct DiskWriter {
+    file: FileWriter,
+    hasher: ContentHasher,
+    guard: Temporary,
+    tables: PathBuf,
+    schema: SchemaRef,
+    rows: u64,
+}
+
+impl TableWriter for DiskWriter {
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), StoreError> {
+        self.hasher.update(batch)?;
+        self.rows += batch.num_rows() as u64;
+        self.file.write(batch)
+    }
+
+    fn finish(self: Box<Self>) -> Result<Table, StoreError> {
+        let DiskWriter { file, hasher, guard, tables, schema, rows } = *self;
+        let file = file.finish()?;
+        let id = hasher.finish();
+        let path = tables.join(sharded(&id.to_string(), "parquet"));
+        if !path.exists() {
+            file.sync_all().map_err(StoreError::io("sync", &guard.0))?;
+            let mut permissions = file.metadata().map_err(StoreError::io("inspect", &guard.0))?.permissions();
+            permissions.set_readonly(true);
+            fs::set_permissions(&guard.0, permissions).map_err(StoreError::io("protect", &guard.0))?;
+            let folder = path.parent().expect("tables have a folder");
+            fs::create_dir_all(folder).map_err(StoreError::io("create", folder))?;
+            rename_into_place(&guard.0, &path)?;
+        }
+        Ok(Table { id, schema, rows, source: Arc::new(TableFile(path)) })
+    }
+}
+
+/// A file that goes when nobody renamed it.
+struct Temporary(PathBuf);
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // Nothing is lost if it stays: the next clean-up takes it.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+fn read_answer(path: &Path) -> Result<Option<Answer>, StoreError> {
+    let text = match fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StoreError::io("read", path)(error)),
+    };
+    // An answer that can't be read, or of another format, is one that is not known: its question is asked again.
+    Ok(serde_json::from_str::<Answer>(&text).ok().filter(|answer| answer.version == ANSWER_VERSION))
+}
+
+/// `8c2f…` in a folder of its first two digits: `8c/2f….parquet`.
+fn sharded(hex: &str, extension: &str) -> String {
+    format!("{}/{}.{extension}", &hex[..2], &hex[2..])
+}
+
+fn weigh(folder: &Path) -> Result<(u64, u64), StoreError> {
+    let (mut bytes, mut files) = (0, 0);
+    for path in sorted_entries(folder)? {
+        let metadata = fs::symlink_metadata(&path).map_err(StoreError::io("inspect", &path))?;
+        if metadata.is_dir() {
+            let (inner_bytes, inner_files) = weigh(&path)?;
+            bytes += inner_bytes;
+            files += inner_files;
+        } else if !is_temporary(&file_name(&path)) {
+            bytes += metadata.len();
+            files += 1;
+        }
+    }
+    Ok((bytes, files))
+}
+
+fn sorted_entries(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(StoreError::io("list", folder))? {
+        paths.push(entry.map_err(StoreError::io("list", folder))?.path());
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use arrow::array::{ArrayRef, Int64Array, StringArray};
+
+    use super::*;
+    use crate::{Fact, Output, Recipe};
+
+    fn batch(from: i64, n: i64) -> RecordBatch {
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(from..from + n));
+        let texts: ArrayRef = Arc::new(StringArray::from_iter_values((from..from + n).map(|i| format!("row {i}"))));
+        RecordBatch::try_from_iter([("number", numbers), ("text", texts)]).unwrap()
+    }
+
+    fn write(store: &Disk, batches: &[RecordBatch]) -> Table {
+        let mut writer = store.writer(batches[0].schema()).unwrap();
+        batches.iter().for_each(|batch| writer.write(batch).unwrap());
+        writer.finish().unwrap()
+    }
+
+    #[test]
+    fn equal_tables_are_equal_files_however_they_were_batched() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let whole = write(&Disk::open(one.path()).unwrap(), &[batch(0, 10_000)]);
+        let parts: Vec<_> = (0..100).map(|i| batch(i * 100, 100)).collect();
+        let parts = write(&Disk::open(two.path()).unwrap(), &parts);
+        assert_eq!(whole.id, parts.id);
+        assert_eq!(fs::read(whole.path().unwrap()).unwrap(), fs::read(parts.path().unwrap()).unwrap());
+        assert_eq!(crate::content_id(&whole).unwrap(), whole.id, "the name survives the file");
+    }
+
+    #[test]
+    fn an_answer_is_recalled_while_its_tables_are_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Disk::open(folder.path()).unwrap();
+        let table = write(&store, &[batch(0, 3)]);
+        let recipe = Recipe { op: vec![Fact::new("op.name", "test")], inputs: vec![] };
+        let output = Output { port: "out".into(), content: table.id, rows: 3 };
+        let answer = Answer { version: 1, op: "test".into(), recipe, outputs: vec![output] };
+        assert_eq!(store.recall(answer.recipe.id()).unwrap(), None);
+        store.commit("pipe/node", &answer).unwrap();
+        assert_eq!(store.recall(answer.recipe.id()).unwrap(), Some(answer.clone()));
+        assert_eq!(store.last("pipe/node").unwrap(), Some(answer.clone()));
+        assert_eq!(parquet::describe(&folder.path().join("view/pipe/node.parquet")).unwrap().1, 3);
+        fs::remove_file(table.path().unwrap()).unwrap();
+        assert_eq!(store.recall(answer.recipe.id()).unwrap(), None);
+    }
+
+    #[test]
+    fn another_format_is_refused_with_its_number() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("version"), "7\n").unwrap();
+        let error = Disk::open(folder.path()).err().unwrap().to_string();
+        assert!(error.contains("store format 7"), "{error}");
+    }
+}

@@ -1,0 +1,63 @@
+//! How a store can fail.
+
+use crate::ContentId;
+
+/// The world got in the way of a store. Never remembered.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file operation failed.
+    #[error("failed to {verb} `{path}`")]
+    Io {
+        /// What was tried: `open`, `read`, `write`, `sync`, `rename`.
+        verb: &'static str,
+        /// The file.
+        path: String,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A stored table is not what its name promises.
+    #[error("table {id} does not match its name: the file was changed or cut short")]
+    Corrupt {
+        /// The name.
+        id: ContentId,
+    },
+    /// The store was written by another version of Retort.
+    #[error("`{path}` has store format {found}; this version of retort reads format {expected}")]
+    Version {
+        /// The store's version file.
+        path: String,
+        /// What it says.
+        found: String,
+        /// What was expected.
+        expected: u32,
+    },
+    /// Arrow or Parquet refused.
+    #[error("failed to {verb} table `{path}`")]
+    Table {
+        /// What was tried.
+        verb: &'static str,
+        /// The file, or what stands for it.
+        path: String,
+        /// What the library said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl StoreError {
+    /// For `map_err`: names the verb and the path of a failed file operation.
+    pub fn io(verb: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> StoreError {
+        let path = path.display().to_string();
+        move |source| StoreError::Io { verb, path, source }
+    }
+
+    /// For `map_err`: names the verb and the file of a failed table operation.
+    pub fn table<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+        verb: &'static str,
+        path: impl ToString,
+    ) -> impl FnOnce(E) -> StoreError {
+        let path = path.to_string();
+        move |source| StoreError::Table { verb, path, source: source.into() }
+    }
+}

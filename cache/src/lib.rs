@@ -1,0 +1,23 @@
+//! What a question and an answer are; keeps answers as Parquet tables named by their content.
+//!
+//! Leaves to others: which questions are asked (`retort-engine`), how they are answered (`retort-ops`).
+
+pub mod content;
+pub mod digest;
+pub mod digests;
+pub mod disk;
+mod error;
+pub mod files;
+pub mod memory;
+pub mod parquet;
+pub mod recipe;
+pub mod rowlog;
+pub mod store;
+
+pub use content::{content_id, row_digests};
+pub use digest::{ContentId, Digest, RecipeId, RowKey};
+pub use disk::Disk;
+pub use error::StoreError;
+pub use memory::Memory;
+pub use recipe::{Change, Fact, Recipe};
+pub use store::{Answer, Batches, Output, RowAnswer, RowMemo, Store, Table, TableWriter};

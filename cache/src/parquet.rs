@@ -1,0 +1,99 @@
+//! The one fixed way in which tables are written, so that equal tables are equal files byte for byte.
+
+use std::fs::File;
+use std::path::Path;
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::datatypes::SchemaRef;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::{WriterProperties, WriterVersion};
+
+use crate::{Batches, StoreError};
+
+/// Rows that are handed to the Parquet writer at a time: pages end only at such a boundary, however the rows came.
+const SLICE: usize = 1024;
+/// Rows in a row group.
+const ROW_GROUP: usize = 8 * SLICE;
+
+/// Writes rows to a Parquet file, whatever batches they come in.
+pub struct FileWriter {
+    writer: ArrowWriter<File>,
+    schema: SchemaRef,
+    pending: Vec<RecordBatch>,
+    n_pending: usize,
+    path: String,
+}
+
+impl FileWriter {
+    /// Begins the file.
+    pub fn new(file: File, path: &Path, schema: SchemaRef) -> Result<Self, StoreError> {
+        let path = path.display().to_string();
+        let writer = ArrowWriter::try_new(file, schema.clone(), Some(properties()))
+            .map_err(StoreError::table("write", &path))?;
+        Ok(FileWriter { writer, schema, pending: Vec::new(), n_pending: 0, path })
+    }
+
+    /// Appends rows.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<(), StoreError> {
+        let mut at = 0;
+        while at < batch.num_rows() {
+            let take = (SLICE - self.n_pending).min(batch.num_rows() - at);
+            self.pending.push(batch.slice(at, take));
+            self.n_pending += take;
+            at += take;
+            if self.n_pending == SLICE {
+                self.flush()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the file and returns it, not yet synced.
+    pub fn finish(mut self) -> Result<File, StoreError> {
+        self.flush()?;
+        self.writer.into_inner().map_err(StoreError::table("write", &self.path))
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        if self.n_pending == 0 {
+            return Ok(());
+        }
+        let slice = concat_batches(&self.schema, &self.pending).map_err(StoreError::table("write", &self.path))?;
+        self.writer.write(&slice).map_err(StoreError::table("write", &self.path))?;
+        self.pending.clear();
+        self.n_pending = 0;
+        Ok(())
+    }
+}
+
+/// Reads a file's rows, batch by batch.
+pub fn read(path: &Path) -> Result<Batches, StoreError> {
+    let name = path.display().to_string();
+    let reader = builder(path)?.with_batch_size(SLICE).build().map_err(StoreError::table("read", &name))?;
+    Ok(Box::new(reader.map(move |batch| batch.map_err(StoreError::table("read", &name)))))
+}
+
+/// A file's schema and number of rows, from its footer.
+pub fn describe(path: &Path) -> Result<(SchemaRef, u64), StoreError> {
+    let builder = builder(path)?;
+    let rows = builder.metadata().file_metadata().num_rows();
+    let schema = builder.schema().as_ref().clone().with_metadata(std::collections::HashMap::new());
+    Ok((std::sync::Arc::new(schema), rows as u64))
+}
+
+fn builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, StoreError> {
+    let file = File::open(path).map_err(StoreError::io("open", path))?;
+    ParquetRecordBatchReaderBuilder::try_new(file).map_err(StoreError::table("read", path.display()))
+}
+
+fn properties() -> WriterProperties {
+    WriterProperties::builder()
+        .set_writer_version(WriterVersion::PARQUET_2_0)
+        .set_created_by("retort tables 1".into())
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3).expect("3 is a level")))
+        .set_max_row_group_row_count(Some(ROW_GROUP))
+        .build()
+}

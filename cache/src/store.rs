@@ -1,0 +1,135 @@
+//! The store's contract: answers by question, tables by content, remembered rows by row key.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use serde::{Deserialize, Serialize};
+
+use crate::{ContentId, Recipe, RecipeId, RowKey, StoreError};
+
+/// Record batches as they are read.
+pub type Batches = Box<dyn Iterator<Item = Result<RecordBatch, StoreError>> + Send>;
+
+/// Where a table's rows are read from.
+pub(crate) trait Source: Send + Sync {
+    fn batches(&self) -> Result<Batches, StoreError>;
+    /// The Parquet file, where there is one.
+    fn path(&self) -> Option<&std::path::Path> {
+        None
+    }
+}
+
+/// A stored table: cheap to clone, read lazily.
+#[derive(Clone)]
+pub struct Table {
+    /// Names the schema and the rows in order.
+    pub id: ContentId,
+    /// The columns.
+    pub schema: SchemaRef,
+    /// How many rows.
+    pub rows: u64,
+    pub(crate) source: Arc<dyn Source>,
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Table").field("id", &self.id).field("rows", &self.rows).finish_non_exhaustive()
+    }
+}
+
+impl Table {
+    /// The rows, batch by batch; nothing is read before it is asked for.
+    pub fn batches(&self) -> Result<Batches, StoreError> {
+        self.source.batches()
+    }
+
+    /// All rows as one batch, for tables that are known to be small.
+    pub fn read(&self) -> Result<RecordBatch, StoreError> {
+        let batches = self.batches()?.collect::<Result<Vec<_>, _>>()?;
+        arrow::compute::concat_batches(&self.schema, &batches).map_err(StoreError::table("join batches of", self.id))
+    }
+
+    /// The Parquet file, where the store has files.
+    pub fn path(&self) -> Option<&std::path::Path> {
+        self.source.path()
+    }
+}
+
+/// One output of an answer, before its table is opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Output {
+    /// The port: `out`, `rejects`, `train`.
+    pub port: String,
+    /// The table.
+    pub content: ContentId,
+    /// Its rows.
+    pub rows: u64,
+}
+
+/// What a recipe gave: the facts, and the tables by content id.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answer {
+    /// The format of this record.
+    pub version: u32,
+    /// The operator's name.
+    pub op: String,
+    /// All the facts of the question.
+    pub recipe: Recipe,
+    /// In port order.
+    pub outputs: Vec<Output>,
+}
+
+/// A remembered row. Rejections are answers too; failures are never stored.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RowAnswer {
+    /// Any number of rows with the columns that the operator adds.
+    Kept(RecordBatch),
+    /// The operator refused the row, and why.
+    Rejected(String),
+}
+
+/// The remembered rows of one operator with one config. Row logs are shared by all tables that it ever saw.
+pub trait RowMemo: Send + Sync {
+    /// The answers that are known, in the order of `keys`.
+    fn recall(&self, keys: &[RowKey]) -> Result<Vec<Option<RowAnswer>>, StoreError>;
+    /// Whether each key is known, without reading its answer.
+    fn knows(&self, keys: &[RowKey]) -> Result<Vec<bool>, StoreError>;
+    /// Makes the rows durable: when this returns they survive a power cut.
+    fn commit(&self, rows: &[(RowKey, RowAnswer)]) -> Result<(), StoreError>;
+}
+
+/// Answers by question. `Disk` for users; `Memory` for tests.
+pub trait Store: Send + Sync {
+    /// The answer to a question, if it is known and all its tables are there.
+    fn recall(&self, recipe: RecipeId) -> Result<Option<Answer>, StoreError>;
+    /// Opens a table by its name. `None` if it is not there.
+    fn open(&self, content: ContentId) -> Result<Option<Table>, StoreError>;
+    /// The newest answer of a node of a pipeline, to say what changed since.
+    fn last(&self, node: &str) -> Result<Option<Answer>, StoreError>;
+    /// Writes a new table.
+    fn writer(&self, schema: SchemaRef) -> Result<Box<dyn TableWriter>, StoreError>;
+    /// Records an answer, and that it is the newest of `node`.
+    fn commit(&self, node: &str, answer: &Answer) -> Result<(), StoreError>;
+    /// The remembered rows of one operator with one config; `schema` is that of the kept rows.
+    fn rows(&self, op: RecipeId, schema: SchemaRef) -> Result<Arc<dyn RowMemo>, StoreError>;
+    /// A folder that survives a crash, for work that can be resumed, such as training checkpoints. It is emptied by `commit` of the same recipe.
+    fn workspace(&self, recipe: RecipeId) -> Result<std::path::PathBuf, StoreError>;
+}
+
+/// Takes a table's rows in order.
+pub trait TableWriter: Send {
+    /// Appends rows.
+    fn write(&mut self, batch: &RecordBatch) -> Result<(), StoreError>;
+    /// Makes the table durable under its content id.
+    fn finish(self: Box<Self>) -> Result<Table, StoreError>;
+}
+
+/// The schema of a `rejects` port: the input's columns and `reason`.
+pub fn rejects_schema(input: &Schema) -> SchemaRef {
+    let mut fields: Vec<_> = input.fields().iter().filter(|field| field.name() != "reason").cloned().collect();
+    fields.push(Arc::new(Field::new("reason", DataType::Utf8, false)));
+    Arc::new(Schema::new(fields))
+}
