@@ -179,7 +179,8 @@ fn sha256_of(path: &Path) -> Result<String, StoreError> {
         }
         hasher.update(&buffer[..n]);
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    let digest = hasher.finalize();
+    Ok(digest.iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}")))
 }
 
 #[cfg(test)]

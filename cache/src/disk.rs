@@ -270,7 +270,9 @@ mod tests {
 
     fn write(store: &Disk, batches: &[RecordBatch]) -> Table {
         let mut writer = store.writer(batches[0].schema()).unwrap();
-        batches.iter().for_each(|batch| writer.write(batch).unwrap());
+        for batch in batches {
+            writer.write(batch).unwrap();
+        }
         writer.finish().unwrap()
     }
 

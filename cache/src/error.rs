@@ -55,9 +55,9 @@ impl StoreError {
     /// For `map_err`: names the verb and the file of a failed table operation.
     pub fn table<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
         verb: &'static str,
-        path: impl ToString,
+        path: impl std::fmt::Display,
     ) -> impl FnOnce(E) -> StoreError {
-        let path = path.to_string();
+        let path = format!("{path}");
         move |source| StoreError::Table { verb, path, source: source.into() }
     }
 }

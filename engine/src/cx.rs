@@ -1,0 +1,115 @@
+//! What a running operator may touch. There is no clock, no environment, no global random generator.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use retort_cache::digests::FileDigests;
+use retort_cache::{Digest, RecipeId, RowKey, Store, StoreError};
+
+use crate::asset::{Asset, Assets};
+use crate::event::{Event, EventKind, Observer};
+
+/// The run could not answer. Never remembered, unlike a reject.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// The person asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// The store could not be read or written.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The operator could not do its work.
+    #[error("{0}")]
+    Op(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Failure {
+    /// A failure of an operator, from an error or a message.
+    pub fn op(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Failure::Op(error.into())
+    }
+}
+
+/// What a plan or a run works with.
+#[derive(Clone, Copy)]
+pub struct World<'a> {
+    /// Answers, tables and remembered rows.
+    pub store: &'a dyn Store,
+    /// Finds and fetches assets.
+    pub assets: &'a dyn Assets,
+    /// Digests of files, remembered by size, time and inode.
+    pub digests: &'a FileDigests,
+    /// Is told everything that happens.
+    pub events: &'a dyn Observer,
+    /// Set when the person asked to stop.
+    pub cancelled: &'a AtomicBool,
+}
+
+/// What a running operator may touch.
+#[derive(Clone, Copy)]
+pub struct Cx<'a> {
+    pub(crate) world: World<'a>,
+    pub(crate) node: &'a str,
+    pub(crate) recipe: RecipeId,
+}
+
+impl Cx<'_> {
+    /// The seed of a row: a function of its key alone.
+    pub fn seed(&self, row: RowKey) -> u64 {
+        u64::from_le_bytes(row.0.as_bytes()[..8].try_into().expect("a digest is longer"))
+    }
+
+    /// Says how far a table operator is, in its own unit (steps, questions); fails when the person asked to stop.
+    pub fn progress(&self, done: u64, of: u64) -> Result<(), Failure> {
+        self.emit(EventKind::Progress { done, of });
+        self.check()
+    }
+
+    /// Says how many prompt and output tokens were processed since the last call.
+    pub fn tokens(&self, prompt: u64, output: u64) {
+        self.emit(EventKind::Tokens { prompt, output });
+    }
+
+    /// Records named values of a training step, in order.
+    pub fn metrics(&self, step: u64, values: Vec<(String, f64)>) {
+        self.emit(EventKind::Metrics { step, values });
+    }
+
+    /// A line for the person who watches: why training stopped, what a server said.
+    pub fn note(&self, text: impl Into<String>) {
+        self.emit(EventKind::Note { text: text.into() });
+    }
+
+    /// Fails when the person asked to stop.
+    pub fn check(&self) -> Result<(), Failure> {
+        if self.cancelled() { Err(Failure::Cancelled) } else { Ok(()) }
+    }
+
+    /// Whether the person asked to stop.
+    pub fn cancelled(&self) -> bool {
+        self.world.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// A local file with the asset's content.
+    pub fn asset(&self, asset: &Asset) -> Result<PathBuf, Failure> {
+        let mut progress = |done, of| {
+            self.emit(EventKind::Fetching { asset: asset.name.clone(), done, of });
+            self.check()
+        };
+        self.world.assets.path(asset, &mut progress)
+    }
+
+    /// The BLAKE3 digest of a file's content, remembered while its size, time and inode stay.
+    pub fn file_digest(&self, path: &Path) -> Result<Digest, Failure> {
+        Ok(self.world.digests.blake3(path)?)
+    }
+
+    /// A folder that survives a crash, for checkpoints of this very question. It goes when the answer is committed.
+    pub fn workspace(&self) -> Result<PathBuf, Failure> {
+        Ok(self.world.store.workspace(self.recipe)?)
+    }
+
+    pub(crate) fn emit(&self, kind: EventKind) {
+        self.world.events.on(&Event { node: self.node.to_string(), kind });
+    }
+}

@@ -1,0 +1,118 @@
+//! Everything that happens, as one stream. Terminal, JSON log, run record and TensorBoard files are its observers; they own the clock.
+
+use retort_cache::ContentId;
+use serde::Serialize;
+
+use crate::plan::Reason;
+
+/// Something happened to a node.
+#[derive(Clone, Debug, Serialize)]
+pub struct Event {
+    /// The node's name.
+    pub node: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub kind: EventKind,
+}
+
+/// What happened to a node.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum EventKind {
+    /// Its answer is known; nothing runs.
+    Fresh {
+        /// The known answer.
+        outputs: Vec<OutputSummary>,
+    },
+    /// It begins to run.
+    Started {
+        /// Why.
+        why: Reason,
+    },
+    /// So many of its rows were answered before.
+    Recalled {
+        /// Remembered rows.
+        rows: u64,
+        /// Rows in all.
+        of: u64,
+    },
+    /// An asset is being fetched; bytes.
+    Fetching {
+        /// The asset's name.
+        asset: String,
+        /// Bytes that are there.
+        done: u64,
+        /// Bytes in all; 0 when the other side does not say.
+        of: u64,
+    },
+    /// Rows (or an operator's own unit) that are answered.
+    Progress {
+        /// Answered, remembered ones included.
+        done: u64,
+        /// In all.
+        of: u64,
+    },
+    /// Tokens processed since the last such event.
+    Tokens {
+        /// Prompt tokens.
+        prompt: u64,
+        /// Output tokens.
+        output: u64,
+    },
+    /// A training step's values.
+    Metrics {
+        /// The step.
+        step: u64,
+        /// Named values, in order.
+        values: Vec<(String, f64)>,
+    },
+    /// A line for the person who watches.
+    Note {
+        /// The line.
+        text: String,
+    },
+    /// It has an answer.
+    Finished {
+        /// The tables, in port order.
+        outputs: Vec<OutputSummary>,
+        /// Whether they differ from the node's answer before: if not, the wave stops here.
+        changed: bool,
+        /// Rows that the operator was asked, where it is a row operator.
+        asked: Option<u64>,
+        /// Rows that it refused.
+        rejects: u64,
+    },
+    /// It could not answer.
+    Failed {
+        /// Why, with the causes.
+        error: String,
+    },
+    /// It was not tried.
+    Skipped {
+        /// The node that failed.
+        because: String,
+    },
+}
+
+/// One output of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OutputSummary {
+    /// The port.
+    pub port: String,
+    /// The table.
+    pub content: ContentId,
+    /// Its rows.
+    pub rows: u64,
+}
+
+/// Is told everything that happens, from any thread.
+pub trait Observer: Send + Sync {
+    /// One event.
+    fn on(&self, event: &Event);
+}
+
+impl<F: Fn(&Event) + Send + Sync> Observer for F {
+    fn on(&self, event: &Event) {
+        self(event);
+    }
+}

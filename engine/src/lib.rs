@@ -1,0 +1,27 @@
+//! Decides which nodes run, and runs them: graph, check, plan, run, events.
+//!
+//! Knows no YAML, no model and no terminal. It looks at no clock and no environment.
+
+pub mod asset;
+pub mod check;
+pub mod cx;
+pub mod define;
+pub mod event;
+pub mod graph;
+pub mod operator;
+pub mod plan;
+mod problem;
+mod question;
+mod rows;
+pub mod run;
+
+pub use asset::{Asset, Assets};
+pub use check::check;
+pub use cx::{Cx, Failure, World};
+pub use define::{Define, Env, Made, OpInfo};
+pub use event::{Event, EventKind, Observer, OutputSummary};
+pub use graph::{Feed, Graph, Node, NodeId, NodeSpec};
+pub use operator::{Answers, Batching, Carry, Input, Inputs, Lane, Memo, Operator, RowBatch, RowOp, SlotSpec, TableOp};
+pub use plan::{NodePlan, Reason, Verdict, plan};
+pub use problem::{Locus, Problem, nearest};
+pub use run::{Limits, Summary, run};

@@ -1,0 +1,121 @@
+//! What would run, and why. Nothing is changed by a plan; volatile listings are asked, since they are cheap.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use retort_cache::{Answer, Change, Recipe, StoreError};
+use serde::Serialize;
+
+use crate::graph::{FILES_PORT, Graph, NodeId};
+use crate::question::{Question, Tables, op_facts};
+use crate::{Failure, Memo, Operator, World, rows};
+
+/// Whether a node must run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Its answer is known.
+    Fresh,
+    /// Its question is not answered yet.
+    Stale(Reason),
+    /// Only its inputs' answers will tell; what changed in the node itself.
+    Waiting(Vec<Change>),
+}
+
+/// Why a node runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "reason")]
+pub enum Reason {
+    /// It has never run.
+    FirstRun,
+    /// The person asked for it.
+    Forced,
+    /// Facts changed since it last ran.
+    Changed {
+        /// Which, with old and new value.
+        changes: Vec<Change>,
+    },
+    /// Nothing changed, but its tables are gone from the store.
+    Lost,
+}
+
+/// The verdict of one node.
+#[derive(Clone, Debug)]
+pub struct NodePlan {
+    /// The node.
+    pub id: NodeId,
+    /// Whether it must run.
+    pub verdict: Verdict,
+    /// For a fresh node the rows of its answer; for a stale row operator the rows of its input.
+    pub rows: Option<u64>,
+    /// For a stale row operator that remembers: the rows that are not known yet.
+    pub to_do: Option<u64>,
+}
+
+/// The verdict of the targets and all that they need, in order.
+pub fn plan(graph: &Graph, targets: &[NodeId], world: World<'_>) -> Result<Vec<NodePlan>, Failure> {
+    let known: RefCell<BTreeMap<NodeId, Arc<Tables>>> = RefCell::default();
+    let mut plans = Vec::new();
+    for id in graph.needed(targets) {
+        let inputs_known = graph.feeds(id).iter().all(|feed| known.borrow().contains_key(feed));
+        plans.push(if inputs_known {
+            let question = Question::of(graph, id, &|feed| known.borrow()[&feed].clone(), world)?;
+            match recalled(&question.recipe, world)? {
+                Some((answer, tables)) => {
+                    known.borrow_mut().insert(id, Arc::new(tables));
+                    NodePlan { id, verdict: Verdict::Fresh, rows: Some(answer.outputs[0].rows), to_do: None }
+                }
+                None => stale(graph, id, &question, world)?,
+            }
+        } else {
+            waiting(graph, id, world)?
+        });
+    }
+    Ok(plans)
+}
+
+/// The answer to a question with its tables, if all of it is there.
+pub(crate) fn recalled(recipe: &Recipe, world: World<'_>) -> Result<Option<(Answer, Tables)>, StoreError> {
+    let Some(answer) = world.store.recall(recipe.id())? else { return Ok(None) };
+    let mut tables = Vec::new();
+    for output in &answer.outputs {
+        let Some(table) = world.store.open(output.content)? else { return Ok(None) };
+        tables.push(table);
+    }
+    Ok(Some((answer, tables)))
+}
+
+/// Why a question that is not answered must be asked.
+pub(crate) fn reason(graph: &Graph, id: NodeId, question: &Question, world: World<'_>) -> Result<Reason, StoreError> {
+    let Some(last) = world.store.last(&graph.store_name(id))? else { return Ok(Reason::FirstRun) };
+    let changes = question.changes_since(&last, world.store)?;
+    Ok(if changes.is_empty() { Reason::Lost } else { Reason::Changed { changes } })
+}
+
+fn stale(graph: &Graph, id: NodeId, question: &Question, world: World<'_>) -> Result<NodePlan, Failure> {
+    let verdict = Verdict::Stale(reason(graph, id, question, world)?);
+    let (mut rows, mut to_do) = (None, None);
+    if let Operator::Rows(op) = &graph.node(id).made.operator {
+        let input = &question.inputs.0[0].1;
+        rows = Some(input.rows());
+        if op.memo() == Memo::Remember {
+            let known = rows::count_known(op.as_ref(), question, input, world)?;
+            to_do = Some(input.rows() - known);
+        }
+    }
+    Ok(NodePlan { id, verdict, rows, to_do })
+}
+
+fn waiting(graph: &Graph, id: NodeId, world: World<'_>) -> Result<NodePlan, Failure> {
+    let plan = |verdict| NodePlan { id, verdict, rows: None, to_do: None };
+    let Some(last) = world.store.last(&graph.store_name(id))? else {
+        return Ok(plan(Verdict::Stale(Reason::FirstRun)));
+    };
+    let changes = retort_cache::recipe::changes(&last.recipe.op, &op_facts(graph.node(id), world)?);
+    Ok(plan(if changes.is_empty() { Verdict::Waiting(changes) } else { Verdict::Stale(Reason::Changed { changes }) }))
+}
+
+/// Whether a port is of interest to people: the listing of a source is not, unless it is asked for.
+pub fn is_listing(port: &str) -> bool {
+    port == FILES_PORT
+}

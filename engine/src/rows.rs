@@ -1,0 +1,313 @@
+//! Runs a row operator over a table: projects, looks up, hands over what is left, writes rows down as they come, carries.
+//!
+//! | step | what holds after it |
+//! |---|---|
+//! | keys | every row of the input has a key; those that are remembered are counted |
+//! | window | some thousand rows are in memory, remembered answers beside them |
+//! | apply | every row of the window has an answer; a remembered kind is durable |
+//! | write | the window's rows are in the output in input order, refused ones in `rejects` |
+//!
+//! Memory is bounded by the window. Rows with equal keys are asked once.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{self, Sender};
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
+use arrow::compute::{concat_batches, take, take_record_batch};
+use arrow::datatypes::SchemaRef;
+use rayon::prelude::*;
+use retort_cache::{Recipe, RowAnswer, RowKey, RowMemo, StoreError, TableWriter, row_digests};
+
+use crate::check::{carried, project};
+use crate::event::EventKind;
+use crate::question::Question;
+use crate::{Answers, Cx, Failure, Input, Memo, Node, RowBatch, RowOp, World};
+
+/// Rows that are in memory at a time.
+const WINDOW: usize = 4096;
+
+/// How many of the input's rows are remembered.
+pub(crate) fn count_known(
+    op: &dyn RowOp,
+    question: &Question,
+    input: &Input,
+    world: World<'_>,
+) -> Result<u64, Failure> {
+    let job = Job::new(op, question, input)?;
+    let memo = world.store.rows(job.op_id, job.adds.clone())?;
+    let known = memo.knows(&job.keys(input)?)?;
+    Ok(known.into_iter().filter(|known| *known).count() as u64)
+}
+
+/// What a row operator was asked and refused.
+pub(crate) struct Counts {
+    pub asked: u64,
+    pub rejects: u64,
+}
+
+/// Answers every row of the node's input into the writers `out` and `rejects`.
+pub(crate) fn run(
+    node: &Node,
+    op: &dyn RowOp,
+    question: &Question,
+    out: &mut [Box<dyn TableWriter>],
+    forced: bool,
+    cx: &Cx<'_>,
+) -> Result<Counts, Failure> {
+    let input = &question.inputs.0[0].1;
+    let job = Job::new(op, question, input)?;
+    let memo = match op.memo() {
+        Memo::Remember => Some(cx.world.store.rows(job.op_id, job.adds.clone())?),
+        Memo::Recompute => None,
+    };
+    let recall = memo.as_deref().filter(|_| !forced);
+    let of = input.rows();
+    let mut remembered = 0;
+    if let Some(memo) = recall {
+        remembered = memo.knows(&job.keys(input)?)?.into_iter().filter(|known| *known).count() as u64;
+        cx.emit(EventKind::Recalled { rows: remembered, of });
+    }
+    let pass = Pass { job: &job, memo: memo.as_deref(), done: AtomicU64::new(remembered), of, cx };
+    let mut counts = Counts { asked: 0, rejects: 0 };
+    for window in windows(input) {
+        let window = window?;
+        let keys = job.keys_of(&window)?;
+        let known = recall.map_or_else(|| Ok(vec![None; keys.len()]), |memo| memo.recall(&keys))?;
+        let (answers, asked) = pass.answer(&window, &keys, known)?;
+        counts.asked += asked;
+        counts.rejects += write(&job, node, &window, &answers, out)?;
+    }
+    Ok(counts)
+}
+
+/// A row operator on its input's columns.
+struct Job<'a> {
+    op: &'a dyn RowOp,
+    op_id: retort_cache::RecipeId,
+    reads: Vec<usize>,
+    adds: SchemaRef,
+    carried: Vec<usize>,
+}
+
+impl<'a> Job<'a> {
+    fn new(op: &'a dyn RowOp, question: &Question, input: &Input) -> Result<Self, Failure> {
+        let unchecked = |problem: crate::Problem| Failure::op(problem.message);
+        let projected = project(op, &input.schema).map_err(unchecked)?;
+        let adds = op.adds(&projected).map_err(unchecked)?;
+        let reads = projected.fields().iter().map(|field| input.schema.index_of(field.name()));
+        Ok(Job {
+            op,
+            op_id: question.recipe.op_id(),
+            reads: reads.collect::<Result<_, _>>().expect("projected from it"),
+            carried: carried(op, &input.schema, &adds),
+            adds,
+        })
+    }
+
+    fn keys(&self, input: &Input) -> Result<Vec<RowKey>, Failure> {
+        let mut keys = Vec::with_capacity(input.rows() as usize);
+        for batch in input.batches()? {
+            keys.extend(self.keys_of(&batch?)?);
+        }
+        Ok(keys)
+    }
+
+    fn keys_of(&self, batch: &RecordBatch) -> Result<Vec<RowKey>, Failure> {
+        let digests = row_digests(&self.projected(batch)?)?;
+        Ok(digests.into_iter().map(|row| Recipe::row_key(self.op_id, row)).collect())
+    }
+
+    fn projected(&self, batch: &RecordBatch) -> Result<RecordBatch, StoreError> {
+        batch.project(&self.reads).map_err(StoreError::table("project", "input"))
+    }
+}
+
+/// The input in pieces of at most `WINDOW` rows.
+fn windows(input: &Input) -> impl Iterator<Item = Result<RecordBatch, StoreError>> {
+    let mut batches = input.batches();
+    let schema = input.schema.clone();
+    let mut failed = false;
+    std::iter::from_fn(move || {
+        let stream = match &mut batches {
+            Ok(stream) => stream,
+            Err(_) if failed => return None,
+            Err(_) => {
+                failed = true;
+                return std::mem::replace(&mut batches, Ok(Box::new(std::iter::empty()))).err().map(Err);
+            }
+        };
+        let (mut parts, mut rows) = (Vec::new(), 0);
+        while rows < WINDOW {
+            match stream.next() {
+                Some(Ok(batch)) => {
+                    rows += batch.num_rows();
+                    parts.push(batch);
+                }
+                Some(Err(error)) => return Some(Err(error)),
+                None => break,
+            }
+        }
+        if parts.is_empty() {
+            return None;
+        }
+        Some(concat_batches(&schema, &parts).map_err(StoreError::table("join batches of", "input")))
+    })
+}
+
+/// One walk over an input: what is the same for all its windows.
+struct Pass<'a> {
+    job: &'a Job<'a>,
+    memo: Option<&'a dyn RowMemo>,
+    /// Rows that have an answer.
+    done: AtomicU64,
+    of: u64,
+    cx: &'a Cx<'a>,
+}
+
+impl Pass<'_> {
+    /// The answer to every row of a window, and how many the operator was asked.
+    fn answer(
+        &self,
+        window: &RecordBatch,
+        keys: &[RowKey],
+        mut answers: Vec<Option<RowAnswer>>,
+    ) -> Result<(Vec<RowAnswer>, u64), Failure> {
+        // A row that asks the same as an earlier one takes its answer.
+        let mut first: HashMap<RowKey, usize> = HashMap::new();
+        let mut ask = Vec::new();
+        for (row, key) in keys.iter().enumerate() {
+            if answers[row].is_none() && !first.contains_key(key) {
+                first.insert(*key, row);
+                ask.push(row);
+            }
+        }
+        let batching = self.job.op.batching();
+        let size = batching.rows.clamp(1, WINDOW);
+        let projected = self.job.projected(window)?;
+        let found: Mutex<Vec<(usize, RowAnswer)>> = Mutex::new(Vec::new());
+        with_log(self.memo, |log| {
+            let apply = |rows: &[usize]| -> Result<(), Failure> {
+                let answers = self.apply(&projected, keys, rows, log)?;
+                found.lock().expect("no thread panics while it holds the answers").extend(answers);
+                Ok(())
+            };
+            if batching.parallel {
+                ask.par_chunks(size).try_for_each(apply)
+            } else {
+                ask.chunks(size).try_for_each(apply)
+            }
+        })?;
+        for (row, answer) in found.into_inner().expect("no thread panicked") {
+            answers[row] = Some(answer);
+        }
+        for row in 0..keys.len() {
+            if answers[row].is_none() {
+                let same = answers[first[&keys[row]]].clone();
+                answers[row] = same;
+                self.done.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let answers = answers.into_iter().map(|answer| answer.expect("every row was asked or known")).collect();
+        Ok((answers, ask.len() as u64))
+    }
+
+    /// Hands some rows to the operator and collects their answers.
+    fn apply(
+        &self,
+        projected: &RecordBatch,
+        keys: &[RowKey],
+        rows: &[usize],
+        log: Option<&Sender<(RowKey, RowAnswer)>>,
+    ) -> Result<Vec<(usize, RowAnswer)>, Failure> {
+        self.cx.check()?;
+        let indices = UInt64Array::from_iter_values(rows.iter().map(|row| *row as u64));
+        let batch = take_record_batch(projected, &indices).map_err(|error| Failure::op(error.to_string()))?;
+        let batch = RowBatch { batch, keys: rows.iter().map(|row| keys[*row]).collect() };
+        let on_answer = |row: usize, answer: &RowAnswer| -> Result<(), Failure> {
+            if let Some(log) = log {
+                // The other end goes only when writing failed; that error is reported there.
+                log.send((batch.keys[row], answer.clone())).map_err(|_| Failure::Cancelled)?;
+            }
+            let done = 1 + self.done.fetch_add(1, Ordering::Relaxed);
+            self.cx.emit(EventKind::Progress { done, of: self.of });
+            Ok(())
+        };
+        let slots = Mutex::new(vec![None; rows.len()]);
+        let answers = Answers { schema: self.job.adds.clone(), slots, taken: &on_answer };
+        self.job.op.apply(&batch, &answers, self.cx)?;
+        let slots = answers.slots.into_inner().expect("no thread panicked");
+        let mut found = Vec::with_capacity(rows.len());
+        for (row, slot) in rows.iter().zip(slots) {
+            let answer = slot.ok_or_else(|| Failure::op(format!("the operator left row {row} without an answer")))?;
+            found.push((*row, answer));
+        }
+        Ok(found)
+    }
+}
+
+/// Runs `work` beside a thread that makes answers durable: whatever has come while the last write was synced is the next write.
+fn with_log(
+    memo: Option<&dyn RowMemo>,
+    work: impl FnOnce(Option<&Sender<(RowKey, RowAnswer)>>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let Some(memo) = memo else { return work(None) };
+    std::thread::scope(|scope| {
+        let (sender, receiver) = mpsc::channel::<(RowKey, RowAnswer)>();
+        let writer = scope.spawn(move || -> Result<(), StoreError> {
+            while let Ok(row) = receiver.recv() {
+                let mut rows = vec![row];
+                rows.extend(receiver.try_iter());
+                memo.commit(&rows)?;
+            }
+            Ok(())
+        });
+        let worked = work(Some(&sender));
+        drop(sender);
+        // A write that failed is the cause, the work that then could not go on is not.
+        writer.join().expect("the writer does not panic")?;
+        worked
+    })
+}
+
+/// Writes a window's rows in input order. Returns how many were refused.
+fn write(
+    job: &Job<'_>,
+    node: &Node,
+    window: &RecordBatch,
+    answers: &[RowAnswer],
+    out: &mut [Box<dyn TableWriter>],
+) -> Result<u64, Failure> {
+    let broken = |error: arrow::error::ArrowError| Failure::op(error.to_string());
+    let (mut parents, mut added, mut refused, mut reasons) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for (row, answer) in answers.iter().enumerate() {
+        match answer {
+            RowAnswer::Kept(batch) => {
+                parents.extend(std::iter::repeat_n(row as u64, batch.num_rows()));
+                added.push(batch);
+            }
+            RowAnswer::Rejected(reason) => {
+                refused.push(row as u64);
+                reasons.push(reason.as_str());
+            }
+        }
+    }
+    let added = concat_batches(&job.adds, added).map_err(broken)?;
+    let parents = UInt64Array::from(parents);
+    let carried = job.carried.iter().map(|column| take(window.column(*column), &parents, None));
+    let mut columns = carried.collect::<Result<Vec<ArrayRef>, _>>().map_err(broken)?;
+    columns.extend(added.columns().iter().cloned());
+    out[0].write(&RecordBatch::try_new(node.ports[0].1.clone(), columns).map_err(broken)?)?;
+
+    let rejects = &node.ports[1].1;
+    let refused = UInt64Array::from(refused);
+    let mut columns = Vec::new();
+    for field in &rejects.fields()[..rejects.fields().len() - 1] {
+        let column = window.column_by_name(field.name()).expect("rejects have the input's columns");
+        columns.push(take(column, &refused, None).map_err(broken)?);
+    }
+    columns.push(std::sync::Arc::new(StringArray::from(reasons)));
+    out[1].write(&RecordBatch::try_new(rejects.clone(), columns).map_err(broken)?)?;
+    Ok(refused.len() as u64)
+}
