@@ -1,0 +1,88 @@
+//! Tiles with AVX-512: up to twelve rows by two registers of sixteen columns.
+
+use std::arch::x86_64::{
+    __m256i, __m512, _mm256_loadu_si256, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_storeu_ps,
+};
+
+use super::tile::{Start, Tile};
+
+/// Computes one tile.
+///
+/// # Safety
+///
+/// As [`Tile::run`]; the machine has AVX-512 F.
+#[expect(unsafe_code, reason = "raw pointers and machine instructions")]
+#[target_feature(enable = "avx512f")]
+pub(super) unsafe fn tile(tile: &Tile) {
+    unsafe {
+        match tile.rows {
+            1 => rows::<1>(tile),
+            2 => rows::<2>(tile),
+            3 => rows::<3>(tile),
+            4 => rows::<4>(tile),
+            5 => rows::<5>(tile),
+            6 => rows::<6>(tile),
+            7 => rows::<7>(tile),
+            8 => rows::<8>(tile),
+            9 => rows::<9>(tile),
+            10 => rows::<10>(tile),
+            11 => rows::<11>(tile),
+            _ => rows::<12>(tile),
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "raw pointers and machine instructions")]
+#[target_feature(enable = "avx512f")]
+unsafe fn rows<const ROWS: usize>(tile: &Tile) {
+    unsafe { if tile.half { chains::<ROWS, true>(tile) } else { chains::<ROWS, false>(tile) } }
+}
+
+/// The chains of `ROWS` rows: two sums of sixteen lanes each.
+#[expect(unsafe_code, reason = "raw pointers and machine instructions")]
+#[target_feature(enable = "avx512f")]
+unsafe fn chains<const ROWS: usize, const HALF: bool>(tile: &Tile) {
+    unsafe {
+        let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+        if tile.start == Start::Out {
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let out = tile.out.add(i * tile.out_row);
+                *sum = [_mm512_loadu_ps(out), _mm512_loadu_ps(out.add(16))];
+            }
+        }
+        let bytes = tile.right_step * if HALF { 2 } else { 4 };
+        let mut left = tile.left;
+        let mut right = tile.right;
+        for _ in 0..tile.k {
+            let low = sixteen::<HALF>(right, 0);
+            let high = sixteen::<HALF>(right, 16);
+            for (i, sum) in sums.iter_mut().enumerate() {
+                let x = _mm512_set1_ps(*left.add(i * tile.left_row));
+                sum[0] = _mm512_fmadd_ps(x, low, sum[0]);
+                sum[1] = _mm512_fmadd_ps(x, high, sum[1]);
+            }
+            left = left.wrapping_add(tile.left_step);
+            right = right.wrapping_add(bytes);
+        }
+        for (i, sum) in sums.iter().enumerate() {
+            let out = tile.out.add(i * tile.out_row);
+            _mm512_storeu_ps(out, sum[0]);
+            _mm512_storeu_ps(out.add(16), sum[1]);
+        }
+    }
+}
+
+/// Sixteen values of the right operand, from element `at`.
+#[expect(unsafe_code, reason = "raw pointers and machine instructions")]
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn sixteen<const HALF: bool>(right: *const u8, at: usize) -> __m512 {
+    unsafe {
+        if HALF {
+            _mm512_cvtph_ps(_mm256_loadu_si256(right.add(2 * at).cast::<__m256i>()))
+        } else {
+            _mm512_loadu_ps(right.add(4 * at).cast::<f32>())
+        }
+    }
+}

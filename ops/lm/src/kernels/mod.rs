@@ -1,0 +1,42 @@
+//! Matrix products with packed weights and the few fused loops, chosen at run time; the only `unsafe`.
+//!
+//! This is the single seam between the decoder and the machine: everything above it is safe code on `f32` slices and
+//! [`Packed`] weights. A device that is not a CPU (CUDA, Metal, through candle) would be a second implementation of
+//! the functions exported here and of nothing else; there is none today.
+//!
+//! # The law
+//!
+//! Every element of every product is one chain of fused multiply-adds over `k` in ascending order:
+//! `fma(x[k], w[k], fma(x[k-1], w[k-1], …))`. Tiles, blocks of `k` (the chain goes on from the stored value, which is
+//! exact), threads and the instruction set choose *which* elements are computed together, never the order within one.
+//! So an element's bits do not depend on the number of rows, on the threads, or on the machine. Sums within a row
+//! (norms, softmax) run over sixteen fixed lanes that are folded in a fixed order.
+//!
+//! | file | what |
+//! |---|---|
+//! | `buffer` | zeroed storage that starts on a cache line |
+//! | `isa` | what this machine has, and calling a loop compiled for it |
+//! | `tile` | what one tile of a product is: the contract of the three below |
+//! | `avx512`, `avx2`, `portable` | up to twelve rows by 32 columns |
+//! | `gemm` | strided products of small matrices, one thread |
+//! | `packed` | weights in panels of 32 columns, and products with them on all threads |
+//! | `rows` | norms, softmax, activations: whatever runs along a row |
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod buffer;
+mod gemm;
+mod isa;
+mod packed;
+mod portable;
+mod rows;
+mod tile;
+
+pub use buffer::{Buffer, Plain};
+pub use gemm::{Left, Right, gemm};
+pub use isa::Isa;
+pub use packed::{Packed, Precision, Product, multiply};
+pub use rows::{add_assign, cross_entropy, dot, rms_norm, rms_norm_backward, silu_backward, silu_multiply, softmax};
+pub use tile::{PANEL, Start};

@@ -1,0 +1,33 @@
+//! One decoder, run and trained. Knows tensors, tokenizers and text; nothing of tables, nodes or caches.
+
+mod attention;
+pub mod block;
+pub mod config;
+pub mod data;
+mod dropout;
+pub mod error;
+pub mod generate;
+pub mod gradient;
+pub mod hf;
+pub mod kernels;
+pub mod kv;
+#[cfg(test)]
+mod laws;
+pub mod linear;
+pub mod lora;
+pub mod model;
+pub mod optim;
+#[cfg(test)]
+mod oracle;
+pub mod peft;
+mod rope;
+pub mod sample;
+pub mod schedule;
+pub mod template;
+#[cfg(test)]
+mod testing;
+pub mod tokenizer;
+pub mod train;
+pub mod weights;
+
+pub use error::LmError;
