@@ -1,0 +1,218 @@
+//! Mistakes with their places, as text for people and as JSON for tools. It finds none itself.
+
+use std::path::{Path, PathBuf};
+
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use retort_engine::nearest;
+use serde_json::{Value, json};
+
+/// A piece of a file, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Span {
+    /// The file: an index into `Files`.
+    pub file: usize,
+    /// Its first byte.
+    pub start: usize,
+    /// The byte after its last.
+    pub end: usize,
+}
+
+/// A file that was read, as text.
+#[derive(Clone, Debug)]
+pub struct SourceFile {
+    /// Its path, as the user or the file that includes it wrote it.
+    pub path: PathBuf,
+    /// Its text; bytes that are no UTF-8 are replaced.
+    pub text: String,
+}
+
+/// The files that spans point into; the pipeline itself is the first.
+#[derive(Clone, Debug, Default)]
+pub struct Files(pub Vec<SourceFile>);
+
+impl Files {
+    /// The text of a span.
+    pub fn text(&self, span: Span) -> &str {
+        &self.0[span.file].text[span.start..span.end]
+    }
+
+    /// The folder of the file that a span is in.
+    pub fn base(&self, span: Span) -> PathBuf {
+        folder(&self.0[span.file].path)
+    }
+
+    /// The first place of `needle` within a span; the span itself where it is not found.
+    pub fn within(&self, span: Span, needle: &str) -> Span {
+        match self.text(span).find(needle) {
+            Some(at) => Span { start: span.start + at, end: span.start + at + needle.len(), ..span },
+            None => span,
+        }
+    }
+
+    /// The part of a span on its first line, so that a block is not underlined whole.
+    fn first_line(&self, span: Span) -> Span {
+        let text = self.text(span);
+        let line = text.split('\n').next().unwrap_or(text).trim_end();
+        Span { end: span.start + line.len(), ..span }
+    }
+
+    /// Line and column of a byte, both from 1; columns count characters.
+    fn position(&self, file: usize, byte: usize) -> (usize, usize) {
+        let before = &self.0[file].text[..byte];
+        let line = before.matches('\n').count() + 1;
+        let start = before.rfind('\n').map_or(0, |at| at + 1);
+        (line, before[start..].chars().count() + 1)
+    }
+}
+
+/// The folder of a file; `.` where the path is a bare name.
+pub(crate) fn folder(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// A mistake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// A short name of the kind of mistake: `unknown-operator`.
+    pub code: &'static str,
+    /// What is wrong: a lowercase fragment without a full stop, names in backticks.
+    pub message: String,
+    /// A way out.
+    pub hint: Option<String>,
+    /// Where; `None` where no file says it (`--set`).
+    pub span: Option<Span>,
+    /// A second place that explains the first.
+    pub also: Option<(Span, String)>,
+    /// The node it is about.
+    pub node: Option<String>,
+}
+
+impl Diagnostic {
+    /// A mistake at a place.
+    pub fn at(span: Span, code: &'static str, message: impl Into<String>) -> Self {
+        Diagnostic { span: Some(span), ..Diagnostic::nowhere(code, message) }
+    }
+
+    /// A mistake that no file shows.
+    pub fn nowhere(code: &'static str, message: impl Into<String>) -> Self {
+        Diagnostic { code, message: message.into(), hint: None, span: None, also: None, node: None }
+    }
+
+    /// Adds a way out.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// Adds `did you mean …`, if a name is near enough.
+    #[must_use]
+    pub fn did_you_mean<'a>(self, wrong: &str, names: impl IntoIterator<Item = &'a str>) -> Self {
+        match nearest(wrong, names) {
+            Some(name) => self.hint(format!("did you mean `{name}`?")),
+            None => self,
+        }
+    }
+
+    /// Adds a second place.
+    #[must_use]
+    pub fn also(mut self, span: Span, label: impl Into<String>) -> Self {
+        self.also = Some((span, label.into()));
+        self
+    }
+}
+
+/// Every mistake of a pipeline, in the order of their places.
+#[derive(Clone, Debug, Default)]
+pub struct Diagnostics {
+    files: Files,
+    list: Vec<Diagnostic>,
+}
+
+impl Diagnostics {
+    /// Mistakes in `files`. The same mistake at the same place is kept once.
+    pub fn new(files: Files, mut list: Vec<Diagnostic>) -> Self {
+        list.sort_by_key(|diagnostic| diagnostic.span);
+        let mut kept: Vec<Diagnostic> = Vec::new();
+        for diagnostic in list {
+            let same = |other: &Diagnostic| {
+                (other.span, other.code, &other.message) == (diagnostic.span, diagnostic.code, &diagnostic.message)
+            };
+            if !kept.iter().any(same) {
+                kept.push(diagnostic);
+            }
+        }
+        Diagnostics { files, list: kept }
+    }
+
+    /// The mistakes.
+    pub fn list(&self) -> &[Diagnostic] {
+        &self.list
+    }
+
+    /// All mistakes as a compiler shows them, parted by empty lines, with ANSI colours if `color`.
+    pub fn render(&self, color: bool) -> String {
+        let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+        let reports: Vec<_> = self.list.iter().map(|diagnostic| self.one(diagnostic, &renderer)).collect();
+        reports.join("\n\n") + "\n"
+    }
+
+    /// A list of objects: `code`, `message`, and where known `hint`, `file`, `line`, `column` (both from 1, columns in characters), `node`.
+    pub fn to_json(&self) -> Value {
+        Value::Array(self.list.iter().map(|diagnostic| self.object(diagnostic)).collect())
+    }
+
+    fn one(&self, diagnostic: &Diagnostic, renderer: &Renderer) -> String {
+        let title = Level::ERROR.primary_title(&diagnostic.message);
+        let mut group = Group::with_title(title);
+        if let Some(span) = diagnostic.span {
+            let mut snippet = self.snippet(span.file);
+            snippet = snippet.annotation(AnnotationKind::Primary.span(self.range(span)));
+            match &diagnostic.also {
+                Some((also, label)) if also.file == span.file => {
+                    let annotation = AnnotationKind::Context.span(self.range(*also)).label(label);
+                    group = group.element(snippet.annotation(annotation));
+                }
+                Some((also, label)) => {
+                    let annotation = AnnotationKind::Context.span(self.range(*also)).label(label);
+                    group = group.element(snippet).element(self.snippet(also.file).annotation(annotation));
+                }
+                None => group = group.element(snippet),
+            }
+        }
+        if let Some(hint) = &diagnostic.hint {
+            group = group.element(Level::HELP.with_name("hint").message(hint));
+        }
+        renderer.render(&[group])
+    }
+
+    fn snippet<'a>(&'a self, file: usize) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+        let file = &self.files.0[file];
+        Snippet::source(file.text.as_str()).path(file.path.to_string_lossy().into_owned())
+    }
+
+    fn range(&self, span: Span) -> std::ops::Range<usize> {
+        let span = self.files.first_line(span);
+        span.start..span.end
+    }
+
+    fn object(&self, diagnostic: &Diagnostic) -> Value {
+        let mut object = json!({"code": diagnostic.code, "message": diagnostic.message});
+        if let Some(hint) = &diagnostic.hint {
+            object["hint"] = json!(hint);
+        }
+        if let Some(span) = diagnostic.span {
+            let (line, column) = self.files.position(span.file, span.start);
+            object["file"] = json!(self.files.0[span.file].path.to_string_lossy());
+            object["line"] = json!(line);
+            object["column"] = json!(column);
+        }
+        if let Some(node) = &diagnostic.node {
+            object["node"] = json!(node);
+        }
+        object
+    }
+}
