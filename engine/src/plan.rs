@@ -50,6 +50,8 @@ pub struct NodePlan {
     pub rows: Option<u64>,
     /// For a stale row operator that remembers: the rows that are not known yet.
     pub to_do: Option<u64>,
+    /// For a fresh node its answer.
+    pub answer: Option<Answer>,
 }
 
 /// The verdict of the targets and all that they need, in order.
@@ -63,7 +65,8 @@ pub fn plan(graph: &Graph, targets: &[NodeId], world: World<'_>) -> Result<Vec<N
             match recalled(&question.recipe, world)? {
                 Some((answer, tables)) => {
                     known.borrow_mut().insert(id, Arc::new(tables));
-                    NodePlan { id, verdict: Verdict::Fresh, rows: Some(answer.outputs[0].rows), to_do: None }
+                    let rows = Some(answer.outputs[0].rows);
+                    NodePlan { id, verdict: Verdict::Fresh, rows, to_do: None, answer: Some(answer) }
                 }
                 None => stale(graph, id, &question, world)?,
             }
@@ -103,11 +106,11 @@ fn stale(graph: &Graph, id: NodeId, question: &Question, world: World<'_>) -> Re
             to_do = Some(input.rows() - known);
         }
     }
-    Ok(NodePlan { id, verdict, rows, to_do })
+    Ok(NodePlan { id, verdict, rows, to_do, answer: None })
 }
 
 fn waiting(graph: &Graph, id: NodeId, world: World<'_>) -> Result<NodePlan, Failure> {
-    let plan = |verdict| NodePlan { id, verdict, rows: None, to_do: None };
+    let plan = |verdict| NodePlan { id, verdict, rows: None, to_do: None, answer: None };
     let Some(last) = world.store.last(&graph.store_name(id))? else {
         return Ok(plan(Verdict::Stale(Reason::FirstRun)));
     };
