@@ -1,0 +1,277 @@
+//! The training loop, read from top to bottom: phases, evaluation, early stopping, the best checkpoint.
+//!
+//! A phase goes over its examples with its own schedule and a fresh optimizer. It begins with the adapter that the phase
+//! before it ended with, and ends with its own best: the one with the lowest loss on the evaluation set, not the last.
+//! Where the phase learns from pairs, the adapter it began with may win too; plain text is not what the evaluation set
+//! asks about, so there the first evaluation is the mark to beat.
+//!
+//! Losses are sums over target tokens, divided once a step by the step's targets: a batch that goes through the model in
+//! several passes gives what it would give in one. Every number is a function of the model, the config, the examples and
+//! the evaluation set; a run that was cut and goes on from its checkpoint ends with the same bits.
+
+mod checkpoint;
+mod config;
+mod state;
+
+pub use checkpoint::Checkpoint;
+pub use config::{Phase, Source, TrainConfig};
+pub use state::Metric;
+
+use crate::LmError;
+use crate::data::{Examples, Step, passes, steps};
+use crate::gradient::{LossSum, Segment};
+use crate::lora::{Adapter, Grads};
+use crate::model::Model;
+use crate::optim::{clip, scale};
+use state::{Best, State};
+
+/// What training gives.
+#[derive(Debug)]
+pub struct Trained {
+    /// The best adapter of the last phase.
+    pub adapter: Adapter,
+    /// A row a step, and one at the start of each phase.
+    pub metrics: Vec<Metric>,
+}
+
+/// How far training is, told after each step.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress<'a> {
+    /// Steps done; those that a stopped phase spared count as done.
+    pub done: u64,
+    /// Steps of all phases, if none stops early.
+    pub of: u64,
+    /// The newest row.
+    pub metric: &'a Metric,
+    /// Whether the row is of an earlier run that this one goes on from.
+    pub replayed: bool,
+}
+
+/// Is told of each row. Its error (such as [`LmError::Cancelled`]) ends training, after the state was saved.
+pub type Watch<'a> = dyn FnMut(Progress<'_>) -> Result<(), LmError> + 'a;
+
+/// Trains an adapter of `model` through the phases of `config`, each with its own of `data`. With an empty `eval` there is
+/// no early stopping, and each phase ends with its last adapter. With a checkpoint, a run that was cut goes on.
+///
+/// # Errors
+///
+/// If the config makes no sense, a phase has no examples, the loss stops being a number, the checkpoint cannot be
+/// written, or `watch` says so.
+pub fn train(
+    model: &Model,
+    config: &TrainConfig,
+    data: &[Examples],
+    eval: &[Segment],
+    checkpoint: Option<&Checkpoint>,
+    watch: &mut Watch<'_>,
+) -> Result<Trained, LmError> {
+    config.check(data)?;
+    let plans = config.phases.iter().zip(data).zip(0..).map(|((phase, data), at)| plan(phase, data, config.seed, at));
+    let run = Run { model, config, data, eval, plans: plans.collect(), checkpoint };
+    let mut state = match checkpoint.map(|own| own.load(model, config, data, eval)).transpose()?.flatten() {
+        Some(state) => run.replay(state, watch)?,
+        None => State::start(model, config)?,
+    };
+    while state.phase < config.phases.len() {
+        run.phase(&mut state, watch)?;
+    }
+    Ok(Trained { adapter: state.adapter, metrics: state.metrics })
+}
+
+/// The loss of each segment, at most `max_tokens` tokens (or one segment) at a time. It has the same bits whatever
+/// `max_tokens` is.
+///
+/// # Errors
+///
+/// As [`Model::loss`].
+pub fn losses(
+    model: &Model,
+    adapter: Option<&Adapter>,
+    segments: &[Segment],
+    max_tokens: usize,
+) -> Result<Vec<LossSum>, LmError> {
+    let mut losses = Vec::with_capacity(segments.len());
+    let mut rest = segments;
+    for count in passes(segments.iter().map(|segment| segment.tokens.len()), max_tokens) {
+        let (pass, after) = rest.split_at(count);
+        losses.extend(model.loss(adapter, pass)?);
+        rest = after;
+    }
+    Ok(losses)
+}
+
+/// The mean loss a target token over all segments; none without targets.
+///
+/// # Errors
+///
+/// As [`Model::loss`].
+pub fn evaluate(
+    model: &Model,
+    adapter: Option<&Adapter>,
+    segments: &[Segment],
+    max_tokens: usize,
+) -> Result<Option<f64>, LmError> {
+    let mut sum = LossSum::default();
+    losses(model, adapter, segments, max_tokens)?.into_iter().for_each(|loss| sum.add(loss));
+    Ok(sum.mean())
+}
+
+/// What does not change while training runs.
+struct Run<'a> {
+    model: &'a Model,
+    config: &'a TrainConfig,
+    data: &'a [Examples],
+    eval: &'a [Segment],
+    /// The steps of each phase.
+    plans: Vec<Vec<Step>>,
+    checkpoint: Option<&'a Checkpoint>,
+}
+
+fn plan(phase: &Phase, data: &Examples, seed: u64, at: u64) -> Vec<Step> {
+    let lengths: Vec<usize> = data.segments.iter().map(|segment| segment.tokens.len()).collect();
+    let mut steps = steps(&lengths, phase.batch, phase.epochs, seed.wrapping_add(at << 32));
+    steps.truncate(phase.max_steps.map_or(usize::MAX, |max| max as usize));
+    steps
+}
+
+impl Run<'_> {
+    /// One phase, from where `state` stands to the beginning of the next.
+    fn phase(&self, state: &mut State, watch: &mut Watch<'_>) -> Result<(), LmError> {
+        let (phase, steps) = (&self.config.phases[state.phase], &self.plans[state.phase]);
+        if state.phase_step == 0 {
+            self.begin(state, watch)?;
+        }
+        while state.phase_step < steps.len() && !state.stopped {
+            let step = &steps[state.phase_step];
+            let rate = phase.schedule.rate(state.phase_step as u64, steps.len() as u64);
+            let (loss, mut grads) = self.gradients(state, step)?;
+            scale(&mut grads, 1.0 / loss.tokens.max(1) as f32);
+            let norm = clip(&mut grads, self.config.max_grad_norm);
+            state.phase_step += 1;
+            state.step += 1;
+            state.tokens += loss.tokens;
+            let mut row = state.row(&phase.name, step.epoch, rate);
+            (row.loss, row.grad_norm) = (loss.mean(), Some(norm));
+            guard(&row, phase)?;
+            state.optimizer.step(&mut state.adapter, &grads, rate);
+
+            let last = state.phase_step == steps.len();
+            let due = match phase.eval_every {
+                0 => step.ends_epoch,
+                every => (state.phase_step as u64).is_multiple_of(every),
+            };
+            if due || last {
+                self.judge(state, phase, &mut row)?;
+            }
+            if last || state.stopped {
+                row.add_note(state.kept());
+            }
+            self.report(state, row, due || last, watch)?;
+        }
+        state.next_phase(self.config);
+        Ok(())
+    }
+
+    /// The row before a phase's first step: what there is to learn from, and the loss to improve on.
+    fn begin(&self, state: &mut State, watch: &mut Watch<'_>) -> Result<(), LmError> {
+        let (phase, data) = (&self.config.phases[state.phase], &self.data[state.phase]);
+        let rate = phase.schedule.rate(0, self.plans[state.phase].len() as u64);
+        let mut row = state.row(&phase.name, 0.0, rate);
+        row.add_note(format!("{} sequences, {} target tokens an epoch", data.segments.len(), data.targets()));
+        if data.dropped > 0 {
+            row.add_note(format!("{} dropped: empty, or over {} tokens", data.dropped, phase.max_length));
+        }
+        row.eval_loss = evaluate(self.model, Some(&state.adapter), self.eval, self.config.max_tokens_per_pass)?;
+        if let (Source::Pairs, Some(loss)) = (phase.data, row.eval_loss) {
+            state.best = Some(Best { loss, step: state.step, adapter: state.adapter.clone() });
+            state.mark = Some(loss);
+        }
+        self.report(state, row, false, watch)
+    }
+
+    /// The summed loss of a step and the gradients of that sum, pass by pass.
+    fn gradients(&self, state: &State, step: &Step) -> Result<(LossSum, Grads), LmError> {
+        let data = &self.data[state.phase].segments;
+        let mut segments = step.segments.iter().map(|&at| data[at].clone());
+        let lengths = step.segments.iter().map(|&at| data[at].tokens.len());
+        let (mut sum, mut grads) = (LossSum::default(), None::<Grads>);
+        for (pass, count) in (0..).zip(passes(lengths, self.config.max_tokens_per_pass)) {
+            let dropout = (self.config.lora.dropout > 0.0)
+                .then(|| self.config.seed.wrapping_add(state.step << 24).wrapping_add(pass));
+            let batch: Vec<Segment> = segments.by_ref().take(count).collect();
+            let (losses, more) = self.model.gradients(&state.adapter, &batch, dropout)?;
+            losses.into_iter().for_each(|loss| sum.add(loss));
+            match &mut grads {
+                None => grads = Some(more),
+                Some(grads) => grads.add(&more),
+            }
+        }
+        Ok((sum, grads.unwrap_or_else(|| state.adapter.zero_grads())))
+    }
+
+    /// Evaluates, keeps the adapter if it is the best, and stops the phase when its patience is over.
+    fn judge(&self, state: &mut State, phase: &Phase, row: &mut Metric) -> Result<(), LmError> {
+        row.eval_loss = evaluate(self.model, Some(&state.adapter), self.eval, self.config.max_tokens_per_pass)?;
+        let Some(loss) = row.eval_loss else { return Ok(()) };
+        guard(row, phase)?;
+        if state.best.as_ref().is_none_or(|best| loss < best.loss) {
+            state.best = Some(Best { loss, step: state.step, adapter: state.adapter.clone() });
+        }
+        if state.mark.is_none_or(|mark| loss < mark - phase.min_gain) {
+            state.mark = Some(loss);
+            state.waited = 0;
+        } else {
+            state.waited += 1;
+            if phase.patience > 0 && state.waited >= phase.patience {
+                state.stopped = true;
+                row.add_note(format!("stopped: no gain in {} evaluations", state.waited));
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps the row, saves the state where it is time (or the watcher ends the run), and tells the watcher.
+    fn report(&self, state: &mut State, row: Metric, save: bool, watch: &mut Watch<'_>) -> Result<(), LmError> {
+        state.metrics.push(row);
+        let told = watch(self.progress(state, state.metrics.len() - 1, false));
+        if let Some(checkpoint) = self.checkpoint
+            && state.phase_step > 0
+            && (save || told.is_err() || checkpoint.due(state.step))
+        {
+            checkpoint.save(self.model, self.config, self.data, self.eval, state)?;
+        }
+        told
+    }
+
+    /// Tells the watcher again what was told before the run was cut.
+    fn replay(&self, state: State, watch: &mut Watch<'_>) -> Result<State, LmError> {
+        for row in 0..state.metrics.len() {
+            watch(self.progress(&state, row, true))?;
+        }
+        Ok(state)
+    }
+
+    fn progress<'s>(&self, state: &'s State, row: usize, replayed: bool) -> Progress<'s> {
+        let before: usize = self.plans[..state.phase].iter().map(Vec::len).sum();
+        let spared = if state.stopped { self.plans[state.phase].len() } else { state.phase_step };
+        let of = self.plans.iter().map(Vec::len).sum::<usize>() as u64;
+        Progress { done: (before + spared) as u64, of, metric: &state.metrics[row], replayed }
+    }
+}
+
+/// Refuses to go on from what is not a number.
+fn guard(row: &Metric, phase: &Phase) -> Result<(), LmError> {
+    let named = [("loss", row.loss), ("gradient norm", row.grad_norm), ("evaluation loss", row.eval_loss)];
+    let Some((name, value)) = named.into_iter().find(|(_, value)| value.is_some_and(|value| !value.is_finite())) else {
+        return Ok(());
+    };
+    Err(LmError::Argument(format!(
+        "train: in step {} (phase `{}`) the {name} is {}; a smaller `learning_rate` or `max_grad_norm` may help",
+        row.step,
+        phase.name,
+        value.unwrap_or(f64::NAN)
+    )))
+}
+
+#[cfg(test)]
+mod tests;

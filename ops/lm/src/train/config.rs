@@ -1,0 +1,90 @@
+//! What training is told to do.
+
+use serde::{Deserialize, Serialize};
+
+use crate::LmError;
+use crate::data::{Batch, Examples};
+use crate::lora::LoraConfig;
+use crate::schedule::Schedule;
+
+/// A whole training: phases in order, and what they share.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainConfig {
+    /// The adapter's shape.
+    pub lora: LoraConfig,
+    /// In order; each goes on from the best adapter of the one before.
+    pub phases: Vec<Phase>,
+    /// Decoupled weight decay.
+    pub weight_decay: f32,
+    /// Gradients longer than this are cut down to it; 0 for no limit.
+    pub max_grad_norm: f32,
+    /// Of the adapter's first values, the order of examples, and dropout.
+    pub seed: u64,
+    /// Tokens that go through the model at a time: what bounds memory. A step of more takes several passes.
+    pub max_tokens_per_pass: usize,
+}
+
+/// One pass after another over one kind of examples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Phase {
+    /// Its name in metrics.
+    pub name: String,
+    /// What it learns from.
+    pub data: Source,
+    /// Passes over the examples.
+    pub epochs: u64,
+    /// At most so many steps, whatever `epochs` says.
+    pub max_steps: Option<u64>,
+    /// Learning rate over the steps.
+    pub schedule: Schedule,
+    /// How much goes into one step.
+    pub batch: Batch,
+    /// Longest segment, in tokens. Its examples were cut by it; here it is only told.
+    pub max_length: usize,
+    /// Steps between evaluations; 0 for one at the end of each epoch. The last step is always followed by one.
+    pub eval_every: u64,
+    /// Evaluations in a row without gain that end the phase; 0 for never.
+    pub patience: u64,
+    /// By how much the evaluation loss must fall, in nats a token, to be a gain.
+    pub min_gain: f64,
+}
+
+/// A kind of examples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    /// Plain documents.
+    Text,
+    /// Questions and answers.
+    Pairs,
+}
+
+impl TrainConfig {
+    /// Whether training with these examples can begin.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that makes no sense, by name.
+    pub(crate) fn check(&self, data: &[Examples]) -> Result<(), LmError> {
+        assert_eq!(self.phases.len(), data.len(), "examples for each phase");
+        let refuse = |reason: String| Err(LmError::Argument(reason));
+        if self.phases.is_empty() {
+            return refuse("training has at least one phase".to_owned());
+        }
+        for (phase, data) in self.phases.iter().zip(data) {
+            phase.schedule.check()?;
+            if data.segments.is_empty() {
+                let dropped = data.dropped;
+                let limit = phase.max_length;
+                return refuse(format!(
+                    "phase `{}` has no examples ({dropped} were empty or over {limit} tokens)",
+                    phase.name
+                ));
+            }
+            if phase.epochs == 0 || phase.max_steps == Some(0) {
+                return refuse(format!("phase `{}` has no steps", phase.name));
+            }
+        }
+        Ok(())
+    }
+}

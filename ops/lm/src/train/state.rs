@@ -1,0 +1,139 @@
+//! Where training stands between two steps: all that a checkpoint must hold.
+
+use serde::{Deserialize, Serialize};
+
+use crate::LmError;
+use crate::lora::Adapter;
+use crate::model::Model;
+use crate::optim::{AdamW, AdamWConfig};
+use crate::train::TrainConfig;
+
+/// A row of the training log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Metric {
+    /// The phase.
+    pub phase: String,
+    /// Steps done, over all phases.
+    pub step: u64,
+    /// Passes over the phase's examples done.
+    pub epoch: f64,
+    /// Target tokens learnt from, over all phases.
+    pub tokens: u64,
+    /// Mean loss of the step's targets before the step, in nats a token.
+    pub loss: Option<f64>,
+    /// Mean loss on the evaluation set after the step.
+    pub eval_loss: Option<f64>,
+    /// Learning rate of the step.
+    pub learning_rate: f64,
+    /// Norm of the gradients before clipping.
+    pub grad_norm: Option<f64>,
+    /// What happened, such as `stopped: no gain in 3 evaluations; kept step 40 (eval loss 1.234)`.
+    pub note: Option<String>,
+}
+
+impl Metric {
+    /// Adds to the note.
+    pub(crate) fn add_note(&mut self, note: String) {
+        self.note = Some(match self.note.take() {
+            Some(before) => format!("{before}; {note}"),
+            None => note,
+        });
+    }
+}
+
+/// The best adapter of a phase so far.
+pub(crate) struct Best {
+    /// Its loss on the evaluation set.
+    pub(crate) loss: f64,
+    /// After which step.
+    pub(crate) step: u64,
+    /// It.
+    pub(crate) adapter: Adapter,
+}
+
+/// Where training stands.
+pub(crate) struct State {
+    /// The phase, by index.
+    pub(crate) phase: usize,
+    /// Steps done in it: the cursor into its plan.
+    pub(crate) phase_step: usize,
+    /// Steps done in all.
+    pub(crate) step: u64,
+    /// Target tokens learnt from in all.
+    pub(crate) tokens: u64,
+    /// As of the last step.
+    pub(crate) adapter: Adapter,
+    /// As of the last step.
+    pub(crate) optimizer: AdamW,
+    /// The phase's best so far.
+    pub(crate) best: Option<Best>,
+    /// The loss that the next evaluation must fall below, by the least gain.
+    pub(crate) mark: Option<f64>,
+    /// Evaluations since the mark was set.
+    pub(crate) waited: u64,
+    /// Whether patience ended the phase.
+    pub(crate) stopped: bool,
+    /// All rows.
+    pub(crate) metrics: Vec<Metric>,
+}
+
+impl State {
+    /// Before the first step.
+    pub(crate) fn start(model: &Model, config: &TrainConfig) -> Result<Self, LmError> {
+        let adapter = Adapter::init(model.config(), &config.lora, config.seed)?;
+        Ok(Self {
+            phase: 0,
+            phase_step: 0,
+            step: 0,
+            tokens: 0,
+            optimizer: AdamW::new(optimizer(config), &adapter),
+            adapter,
+            best: None,
+            mark: None,
+            waited: 0,
+            stopped: false,
+            metrics: Vec::new(),
+        })
+    }
+
+    /// A row of the log as of now.
+    pub(crate) fn row(&self, phase: &str, epoch: f64, learning_rate: f64) -> Metric {
+        Metric {
+            phase: phase.to_owned(),
+            step: self.step,
+            epoch,
+            tokens: self.tokens,
+            loss: None,
+            eval_loss: None,
+            learning_rate,
+            grad_norm: None,
+            note: None,
+        }
+    }
+
+    /// What the phase ends with, in words.
+    pub(crate) fn kept(&self) -> String {
+        match &self.best {
+            Some(best) => format!("kept step {} (eval loss {:.4})", best.step, best.loss),
+            None => format!("kept step {}", self.step),
+        }
+    }
+
+    /// Ends the phase with its best adapter, and makes ready for the next.
+    pub(crate) fn next_phase(&mut self, config: &TrainConfig) {
+        if let Some(best) = self.best.take() {
+            self.adapter = best.adapter;
+        }
+        self.optimizer = AdamW::new(optimizer(config), &self.adapter);
+        self.phase += 1;
+        self.phase_step = 0;
+        self.mark = None;
+        self.waited = 0;
+        self.stopped = false;
+    }
+}
+
+/// The optimizer's numbers.
+pub(crate) fn optimizer(config: &TrainConfig) -> AdamWConfig {
+    AdamWConfig { weight_decay: config.weight_decay, ..AdamWConfig::default() }
+}

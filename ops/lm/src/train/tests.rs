@@ -1,0 +1,205 @@
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use super::*;
+use crate::data::Batch;
+use crate::lora::{LoraConfig, Target};
+use crate::schedule::{Decay, Schedule, Warmup};
+use crate::testing::{tiny_model, tokens};
+
+/// Counting up by `by`, from a random token: something that a tiny model can learn.
+fn counting(n: usize, by: u32, seed: u64) -> Vec<Segment> {
+    let starts = tokens(n, seed);
+    let sequence =
+        |(at, start): (usize, &u32)| -> Vec<u32> { (0..6 + at as u32 % 5).map(|i| (start + by * i) % 101).collect() };
+    let text = |sequence: Vec<u32>| {
+        let counts = vec![true; sequence.len()];
+        Segment::next_token(&sequence, &counts)
+    };
+    starts.iter().enumerate().map(sequence).map(text).collect()
+}
+
+fn examples(segments: Vec<Segment>) -> Examples {
+    Examples { segments, dropped: 0 }
+}
+
+fn phase(name: &str, epochs: u64) -> Phase {
+    let schedule = Schedule { peak: 0.01, warmup: Warmup::Ratio(0.1), decay: Decay::Cosine, min_ratio: 0.1 };
+    Phase {
+        name: name.into(),
+        data: Source::Pairs,
+        epochs,
+        max_steps: None,
+        schedule,
+        batch: Batch::Sequences(4),
+        max_length: 64,
+        eval_every: 0,
+        patience: 0,
+        min_gain: 0.0,
+    }
+}
+
+fn config(phases: Vec<Phase>) -> TrainConfig {
+    let lora = LoraConfig { rank: 4, alpha: 8.0, dropout: 0.1, rslora: false, targets: Target::ALL.to_vec() };
+    TrainConfig { lora, phases, weight_decay: 0.01, max_grad_norm: 1.0, seed: 7, max_tokens_per_pass: 24 }
+}
+
+fn quiet(_: Progress<'_>) -> Result<(), LmError> {
+    Ok(())
+}
+
+/// The last `n` evaluations' losses.
+fn evals(metrics: &[Metric]) -> Vec<f64> {
+    metrics.iter().filter_map(|row| row.eval_loss).collect()
+}
+
+#[test]
+fn what_is_learnt_carries_over_to_held_out_examples() {
+    let model = tiny_model();
+    let config = config(vec![phase("count", 6)]);
+    let eval = counting(8, 1, 99);
+    let trained = train(&model, &config, &[examples(counting(40, 1, 1))], &eval, None, &mut quiet).unwrap();
+    let evals = evals(&trained.metrics);
+    assert_eq!(evals.len(), 7, "at the start and after each epoch");
+    assert!(evals[6] < evals[0] - 0.5, "{evals:?}");
+    let kept = evaluate(&model, Some(&trained.adapter), &eval, 1000).unwrap().unwrap();
+    assert_eq!(kept, evals.iter().copied().fold(f64::INFINITY, f64::min), "the best adapter, to the bit");
+    let start = evaluate(&model, None, &eval, 5).unwrap().unwrap();
+    assert!((start - evals[0]).abs() < 1e-9, "a fresh adapter changes nothing");
+    assert_eq!(trained.metrics.len(), 61);
+    assert!(trained.metrics[1].learning_rate < trained.metrics[6].learning_rate);
+    assert_eq!(trained.metrics[60].epoch, 6.0);
+    assert_eq!(trained.metrics[60].tokens, 6 * examples(counting(40, 1, 1)).targets());
+}
+
+#[test]
+fn several_passes_are_one_big_batch() {
+    let model = tiny_model();
+    let mut big = config(vec![Phase { max_steps: Some(3), batch: Batch::Tokens(100), ..phase("count", 1) }]);
+    big.lora.dropout = 0.0;
+    big.max_tokens_per_pass = 10_000;
+    let small = TrainConfig { max_tokens_per_pass: 1, ..big.clone() };
+    let data = [examples(counting(40, 1, 1))];
+    let of = |config| train(&model, config, &data, &[], None, &mut quiet).unwrap();
+    let (big, small) = (of(&big), of(&small));
+    for (one, other) in big.metrics.iter().zip(&small.metrics).skip(1) {
+        assert!((one.loss.unwrap() - other.loss.unwrap()).abs() < 1e-5, "{one:?} {other:?}");
+        assert!((one.grad_norm.unwrap() / other.grad_norm.unwrap() - 1.0).abs() < 1e-3, "{one:?} {other:?}");
+        assert_eq!(one.tokens, other.tokens);
+    }
+}
+
+#[test]
+fn patience_ends_a_phase_and_the_best_goes_on_to_the_next() {
+    let model = tiny_model();
+    // Learning to count by 2 makes the loss of counting by 1 worse.
+    let wrong = Phase { eval_every: 2, patience: 3, ..phase("wrong", 50) };
+    let config = config(vec![phase("right", 3), wrong]);
+    let data = [examples(counting(40, 1, 1)), examples(counting(40, 2, 2))];
+    let eval = counting(8, 1, 99);
+    let mut seen = Vec::new();
+    let mut watch = |progress: Progress<'_>| {
+        seen.push((progress.done, progress.of));
+        Ok(())
+    };
+    let trained = train(&model, &config, &data, &eval, None, &mut watch).unwrap();
+    let last = trained.metrics.last().unwrap();
+    let note = last.note.as_deref().unwrap();
+    assert!(note.contains("stopped: no gain in 3 evaluations; kept step "), "{note}");
+    assert!(last.step < 60, "{}", last.step);
+    assert_eq!(*seen.last().unwrap(), (30 + 500, 30 + 500), "what stopping spared is done");
+    let kept = evaluate(&model, Some(&trained.adapter), &eval, 1000).unwrap().unwrap();
+    assert_eq!(kept, evals(&trained.metrics).into_iter().fold(f64::INFINITY, f64::min));
+    assert!(last.eval_loss.unwrap() > kept);
+}
+
+#[test]
+fn plain_text_is_not_judged_against_the_start() {
+    let model = tiny_model();
+    let text = Phase { data: Source::Text, ..phase("text", 1) };
+    let data = [examples(counting(40, 2, 2))];
+    let eval = counting(8, 1, 99);
+    let trained = train(&model, &config(vec![text]), &data, &eval, None, &mut quiet).unwrap();
+    let kept = evaluate(&model, Some(&trained.adapter), &eval, 1000).unwrap().unwrap();
+    assert_eq!(Some(kept), trained.metrics.last().unwrap().eval_loss);
+}
+
+#[test]
+fn a_run_that_was_cut_goes_on_to_the_same_bits() {
+    let model = tiny_model();
+    let eval = counting(8, 1, 99);
+    let second = Phase { eval_every: 4, patience: 9, batch: Batch::Tokens(30), ..phase("second", 1) };
+    let config = config(vec![phase("first", 1), second]);
+    let data = [examples(counting(24, 1, 1)), examples(counting(30, 1, 2))];
+    let whole = train(&model, &config, &data, &eval, None, &mut quiet).unwrap();
+    let steps = whole.metrics.last().unwrap().step;
+    assert!(steps > 12);
+    for (cut, every) in [(1, 0), (5, 2), (7, 0), (9, 3), (steps, 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (live, crashed) = (folder.path().join("live"), folder.path().join("crashed"));
+        std::fs::create_dir_all(&crashed).unwrap();
+        // The person stops it after step `cut`; before that, the machine "crashes": what is on disk then is put aside.
+        let mut watch = |progress: Progress<'_>| {
+            if progress.metric.step == cut {
+                _ = std::fs::copy(live.join("checkpoint.safetensors"), crashed.join("checkpoint.safetensors"));
+                return Err(LmError::Cancelled);
+            }
+            Ok(())
+        };
+        let checkpoint = Checkpoint { folder: live.clone(), every };
+        let stopped = train(&model, &config, &data, &eval, Some(&checkpoint), &mut watch);
+        assert!(matches!(stopped, Err(LmError::Cancelled)));
+        for folder in [&live, &crashed] {
+            let mut replayed = 0;
+            let mut watch = |progress: Progress<'_>| {
+                replayed += u64::from(progress.replayed);
+                Ok(())
+            };
+            let checkpoint = Checkpoint { folder: folder.clone(), every };
+            let resumed = train(&model, &config, &data, &eval, Some(&checkpoint), &mut watch).unwrap();
+            assert_eq!(resumed.adapter.tensors(), whole.adapter.tensors(), "cut after {cut}");
+            assert_eq!(resumed.metrics, whole.metrics, "cut after {cut}");
+            assert!(folder != &live || replayed > cut, "it did go on from the checkpoint");
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_training_is_not_used() {
+    let model = tiny_model();
+    let config = config(vec![phase("count", 1)]);
+    let data = [examples(counting(24, 1, 1))];
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoint = Checkpoint { folder: folder.path().into(), every: 1 };
+    train(&model, &config, &data, &[], Some(&checkpoint), &mut quiet).unwrap();
+    let replays = |config: &TrainConfig, data: &[Examples]| {
+        let mut replayed = false;
+        let mut watch = |progress: Progress<'_>| {
+            replayed |= progress.replayed;
+            Err(LmError::Cancelled)
+        };
+        train(&model, config, data, &[], Some(&checkpoint), &mut watch).unwrap_err();
+        replayed
+    };
+    assert!(replays(&config, &data));
+    assert!(!replays(&TrainConfig { seed: 8, ..config.clone() }, &data));
+    assert!(!replays(&config, &[examples(counting(24, 1, 3))]));
+    std::fs::write(folder.path().join("checkpoint.safetensors"), b"torn").unwrap();
+    assert!(!replays(&config, &data), "a torn file is no checkpoint");
+}
+
+#[test]
+fn a_loss_that_is_no_number_ends_the_run_and_names_the_step() {
+    let model = tiny_model();
+    let mut wild = phase("wild", 5);
+    wild.schedule = Schedule { peak: 1e30, warmup: Warmup::Steps(0), decay: Decay::Constant, min_ratio: 0.0 };
+    let data = [examples(counting(24, 1, 1))];
+    let error = train(&model, &config(vec![wild]), &data, &[], None, &mut quiet).unwrap_err().to_string();
+    assert!(error.contains("step 2 (phase `wild`)") && error.contains("learning_rate"), "{error}");
+}
+
+#[test]
+fn a_phase_without_examples_says_what_became_of_them() {
+    let none = Examples { segments: Vec::new(), dropped: 3 };
+    let error = train(&tiny_model(), &config(vec![phase("pairs", 1)]), &[none], &[], None, &mut quiet).unwrap_err();
+    assert_eq!(error.to_string(), "phase `pairs` has no examples (3 were empty or over 64 tokens)");
+}
