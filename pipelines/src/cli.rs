@@ -1,0 +1,97 @@
+//! The command line: reads the arguments, calls one command, says how it ended.
+//!
+//! Results go to standard output, everything else to standard error.
+//!
+//! | exit status | meaning |
+//! |---|---|
+//! | 0 | done |
+//! | 1 | a node failed, or the world got in the way |
+//! | 2 | the pipeline or the arguments are wrong |
+//! | 130 | interrupted |
+
+mod cache;
+mod chat;
+mod check;
+mod closing;
+mod export;
+mod graph;
+mod interrupt;
+mod ops;
+mod pipeline;
+mod plan;
+mod run;
+mod show;
+mod stop;
+mod workplace;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use retort_engine::OpInfo;
+
+use stop::{Ended, Stop};
+
+/// Distils documents into a model that can answer for them.
+#[derive(Debug, Parser)]
+#[command(name = "retort", version, propagate_version = true, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run what is stale, and what it needs.
+    Run(run::Args),
+    /// Say what would run, and why; nothing is run.
+    Plan(plan::Args),
+    /// Find all mistakes of a pipeline; nothing is run.
+    Check(check::Args),
+    /// Draw a pipeline.
+    Graph(graph::Args),
+    /// Show a table.
+    Show(show::Args),
+    /// Write a node's answer for other tools.
+    Export(export::Args),
+    /// Talk to a model that was trained.
+    Chat(chat::Args),
+    /// List the operators, or show the manual page of one.
+    Ops(ops::Args),
+    /// Look after the store.
+    #[command(subcommand)]
+    Cache(cache::Command),
+}
+
+/// Runs the command that the process was given.
+pub fn main(ops: &[OpInfo]) -> ExitCode {
+    let Cli { command } = Cli::parse();
+    let ended = match command {
+        Command::Run(args) => run::run(&args, ops),
+        Command::Plan(args) => plan::run(&args, ops),
+        Command::Check(args) => check::run(&args, ops),
+        Command::Graph(args) => graph::run(&args, ops),
+        Command::Show(args) => show::run(&args, ops),
+        Command::Export(args) => export::run(&args, ops),
+        Command::Chat(args) => chat::run(&args, ops),
+        Command::Ops(args) => ops::run(&args, ops),
+        Command::Cache(command) => cache::run(&command),
+    };
+    let flushed = std::io::stdout().flush().map_err(Stop::from);
+    match ended.and_then(|ended| flushed.map(|()| ended)) {
+        Ok(Ended(code)) => ExitCode::from(code),
+        Err(stop) => ExitCode::from(stop.say()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,59 @@
+//! `retort cache`: what the store holds.
+
+use std::io::Write;
+
+use retort_cache::Disk;
+use serde_json::json;
+
+use super::pipeline::StoreArgs;
+use super::stop::{Ended, Result, Stop};
+use super::workplace::root;
+use crate::observe::words;
+use crate::tables::{Column, Grid};
+
+/// Commands of `cache`.
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// How much the store holds, by kind.
+    Size(SizeArgs),
+}
+
+/// Arguments of `cache size`.
+#[derive(Debug, clap::Args)]
+pub(super) struct SizeArgs {
+    #[command(flatten)]
+    store: StoreArgs,
+    /// Prints one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(command: &Command) -> Result<Ended> {
+    match command {
+        Command::Size(args) => size(args),
+    }
+}
+
+fn size(args: &SizeArgs) -> Result<Ended> {
+    let root = root(None, args.store.folder.as_deref())?;
+    if !root.join("version").exists() {
+        return Err(Stop::wrong(format!("no store in `{}`", root.display())).hint("`--store DIR` names another"));
+    }
+    let sizes = Disk::open(&root)?.sizes()?;
+    let total = sizes.iter().fold((0, 0), |sum, (_, bytes, files)| (sum.0 + bytes, sum.1 + files));
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        let kind = |(kind, bytes, files): &(String, u64, u64)| json!({"kind": kind, "bytes": bytes, "files": files});
+        let kinds: Vec<_> = sizes.iter().map(kind).collect();
+        writeln!(out, "{}", json!({"store": root, "kinds": kinds, "bytes": total.0, "files": total.1}))?;
+        return Ok(Ended::DONE);
+    }
+    let mut grid = Grid::new([Column::new("kind", false), Column::new("size", true), Column::new("files", true)]);
+    for (kind, bytes, files) in sizes {
+        grid.push([kind, words::bytes(bytes), words::number(files)]);
+    }
+    grid.push(["total".to_string(), words::bytes(total.0), words::number(total.1)]);
+    writeln!(out, "{}", root.display())?;
+    out.write_all(grid.render(None).as_bytes())?;
+    Ok(Ended::DONE)
+}

@@ -1,0 +1,116 @@
+//! What a run says last: its nodes, and the small tables that tell what came out.
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float64Type};
+use retort_engine::event::OutputSummary;
+use retort_engine::graph::{FILES_PORT, REJECTS_PORT};
+use retort_engine::{Event, Graph, Summary};
+
+use super::workplace::Workplace;
+use crate::observe::{State, Tally, words};
+use crate::tables::{self, Column, Grid};
+
+/// A table of the port `summary` is shown if it has no more rows than this.
+const FEW: u64 = 4;
+
+/// A line a node, and one for the run.
+pub(super) fn nodes(nodes: &[(String, Tally)], summary: &Summary, seconds: f64) -> String {
+    let columns = [("node", false), ("", false), ("rows", true), ("rejects", true), ("asked", true), ("time", true)];
+    let mut grid = Grid::new(columns.map(|(name, right)| Column::new(name, right)));
+    for (name, tally) in nodes {
+        let ran = tally.state == State::Ran;
+        grid.push([
+            name.clone(),
+            tally.state.word().into(),
+            rows(tally),
+            Some(tally.rejects()).filter(|n| *n > 0).map(words::number).unwrap_or_default(),
+            tally.asked.map(words::number).unwrap_or_default(),
+            if ran { words::duration(tally.seconds()) } else { String::new() },
+        ]);
+    }
+    format!("{}\n{}\n", grid.render(None), conclusion(summary, seconds))
+}
+
+/// `24`, or `112 train, 13 eval` where there are several outputs. Only outputs of data are named.
+fn rows(tally: &Tally) -> String {
+    let data = |out: &&OutputSummary| out.port != REJECTS_PORT && out.port != FILES_PORT;
+    let outputs: Vec<_> = tally.outputs.iter().filter(data).collect();
+    match outputs.as_slice() {
+        [one] => words::number(one.rows),
+        several => {
+            several.iter().map(|out| format!("{} {}", words::number(out.rows), out.port)).collect::<Vec<_>>().join(", ")
+        }
+    }
+}
+
+fn conclusion(summary: &Summary, seconds: f64) -> String {
+    let all = [(summary.ran, "ran"), (summary.fresh, "fresh"), (summary.failed, "failed"), (summary.skipped, "not run")];
+    let counts: Vec<_> = all.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    format!("{} in {}", counts.join(", "), words::duration(seconds))
+}
+
+/// Small tables of the port `summary`, and first, best and last value of what the port `metrics` logged.
+pub(super) fn tables(graph: &Graph, nodes: &[(String, Tally)], place: &Workplace, width: Option<usize>) -> String {
+    let mut text = String::new();
+    for (name, tally) in nodes {
+        let op = graph.find(name).map(|id| graph.node(id).op.clone()).unwrap_or_default();
+        for out in &tally.outputs {
+            let grid = match out.port.as_str() {
+                "summary" if out.rows <= FEW => read(out, place).map(|batch| tables::grid(&batch)),
+                "metrics" => read(out, place).and_then(|batch| metrics(&batch)),
+                _ => None,
+            };
+            if let Some(grid) = grid {
+                text.push_str(&format!("{name} ({op}, {})\n{}\n", out.port, grid.render(width)));
+            }
+        }
+    }
+    text
+}
+
+/// A table that can't be read is not shown; the run is told by its state.
+fn read(out: &OutputSummary, place: &Workplace) -> Option<RecordBatch> {
+    let events = |_: &Event| ();
+    place.world(&events).store.open(out.content).ok().flatten()?.read().ok()
+}
+
+/// First, best (smallest) and last of every logged loss.
+fn metrics(batch: &RecordBatch) -> Option<Grid> {
+    let columns = [("loss", false), ("values", true), ("first", true), ("best", true), ("last", true)];
+    let mut grid = Grid::new(columns.map(|(name, right)| Column::new(name, right)));
+    let mut n = 0;
+    for (name, values) in series(batch) {
+        let [first, .., last] = values.as_slice() else { continue };
+        let best = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let count = words::number(values.len() as u64);
+        grid.push([name, count, words::measure(*first), words::measure(best), words::measure(*last)]);
+        n += 1;
+    }
+    (n > 0).then_some(grid)
+}
+
+/// The losses of a table of metrics, one series a column (and a phase, where there is such a column).
+fn series(batch: &RecordBatch) -> Vec<(String, Vec<f64>)> {
+    let schema = batch.schema();
+    let phases = batch.column_by_name("phase").and_then(|array| array.as_string_opt::<i32>());
+    let mut series: Vec<(String, Vec<f64>)> = Vec::new();
+    for (field, array) in schema.fields().iter().zip(batch.columns()) {
+        if !field.name().contains("loss") || !field.data_type().is_numeric() {
+            continue;
+        }
+        let Ok(values) = cast(array, &DataType::Float64) else { continue };
+        let values = values.as_primitive::<Float64Type>();
+        for row in (0..batch.num_rows()).filter(|row| values.is_valid(*row)) {
+            let name = match phases {
+                Some(phases) => format!("{}, {}", phases.value(row), field.name()),
+                None => field.name().clone(),
+            };
+            match series.iter_mut().find(|(other, _)| *other == name) {
+                Some((_, list)) => list.push(values.value(row)),
+                None => series.push((name, vec![values.value(row)])),
+            }
+        }
+    }
+    series
+}

@@ -1,0 +1,129 @@
+//! `retort plan`: the verdict of every node with its reasons, nothing run.
+
+use std::io::Write;
+
+use retort_cache::Change;
+use retort_engine::{Graph, NodePlan, OpInfo, Reason, Verdict};
+use serde_json::{Value, json};
+
+use super::pipeline::{PipelineArgs, nodes};
+use super::stop::{Ended, Result};
+use super::workplace::width_of_stdout;
+use crate::observe::words;
+use crate::tables::{Column, Grid};
+
+/// Reasons of a node that are shown.
+const SHOWN: usize = 8;
+
+/// Arguments of `plan`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// Nodes to plan for, with all that they need [default: all]
+    #[arg(value_name = "NODE")]
+    nodes: Vec<String>,
+    /// Prints one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
+    let loaded = args.pipeline.load(ops)?;
+    let targets = nodes(&loaded.graph, &args.nodes)?;
+    let place = args.pipeline.look()?;
+    let events = |_: &retort_engine::Event| ();
+    let plans = retort_engine::plan(&loaded.graph, &targets, place.world(&events));
+    place.save();
+    let plans = plans?;
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        let nodes: Vec<_> = plans.iter().map(|plan| object(&loaded.graph, plan)).collect();
+        writeln!(out, "{}", json!({ "nodes": nodes }))?;
+    } else {
+        out.write_all(table(&loaded.graph, &plans).render(width_of_stdout()).as_bytes())?;
+        writeln!(out, "{}", conclusion(&plans))?;
+    }
+    Ok(Ended::DONE)
+}
+
+fn object(graph: &Graph, plan: &NodePlan) -> Value {
+    let node = graph.node(plan.id);
+    let (verdict, reasons) = match &plan.verdict {
+        Verdict::Fresh => ("fresh", Vec::new()),
+        Verdict::Stale(reason) => ("stale", changes(reason)),
+        Verdict::Waiting(changes) => ("waiting", changes.clone()),
+    };
+    json!({
+        "node": node.name,
+        "op": node.op,
+        "verdict": verdict,
+        "reasons": reasons,
+        "rows": plan.to_do.or(plan.rows),
+    })
+}
+
+/// What is no changed fact is a fact of its own, that was not so before.
+fn changes(reason: &Reason) -> Vec<Change> {
+    let fact = |name: &str| vec![Change { fact: name.into(), old: None, new: Some("true".into()) }];
+    match reason {
+        Reason::FirstRun => fact("first-run"),
+        Reason::Forced => fact("forced"),
+        Reason::Lost => fact("tables-lost"),
+        Reason::Changed { changes } => changes.clone(),
+    }
+}
+
+fn table(graph: &Graph, plans: &[NodePlan]) -> Grid {
+    let columns = [("node", false), ("verdict", false), ("rows", true), ("why", false)];
+    let mut grid = Grid::new(columns.map(|(name, right)| Column::new(name, right)));
+    let fresh: Vec<_> = plans.iter().filter(|plan| plan.verdict == Verdict::Fresh).map(|plan| plan.id).collect();
+    for plan in plans {
+        let (verdict, mut why) = match &plan.verdict {
+            Verdict::Fresh => ("fresh", Vec::new()),
+            Verdict::Stale(reason) => ("stale", words::reasons(reason)),
+            Verdict::Waiting(changes) => ("waiting", changes.iter().map(words::change).collect()),
+        };
+        if why.len() > SHOWN + 1 {
+            let more = why.split_off(SHOWN).len();
+            why.push(format!("and {more} more"));
+        }
+        if plan.verdict == Verdict::Waiting(Vec::new()) {
+            let feeds = graph.feeds(plan.id).into_iter().filter(|feed| !fresh.contains(feed));
+            let feeds: Vec<_> = feeds.map(|feed| format!("`{}`", graph.node(feed).name)).collect();
+            why.push(format!("if {} changes", feeds.join(" or ")));
+        }
+        let rows = match (plan.to_do, plan.rows) {
+            (Some(to_do), Some(rows)) => format!("{} of {}", words::number(to_do), words::number(rows)),
+            (_, rows) => rows.map(words::number).unwrap_or_default(),
+        };
+        let mut why = why.into_iter();
+        grid.push([graph.node(plan.id).name.clone(), verdict.into(), rows, why.next().unwrap_or_default()]);
+        why.for_each(|why| grid.push([String::new(), String::new(), String::new(), why]));
+    }
+    grid
+}
+
+fn conclusion(plans: &[NodePlan]) -> String {
+    let n = |wanted: fn(&Verdict) -> bool| plans.iter().filter(|plan| wanted(&plan.verdict)).count() as u64;
+    let stale = n(|verdict| matches!(verdict, Verdict::Stale(_)));
+    let waiting = n(|verdict| matches!(verdict, Verdict::Waiting(_)));
+    match (stale, waiting) {
+        (0, 0) => "nothing to run".into(),
+        (_, 0) => format!("{} to run", words::count(stale, "node")),
+        _ => format!("{} to run, {} that may have to", words::count(stale, "node"), words::number(waiting)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_is_a_fact() {
+        assert_eq!(changes(&Reason::FirstRun)[0].fact, "first-run");
+        let change = Change { fact: "with.epochs".into(), old: Some("1".into()), new: Some("2".into()) };
+        let shown = serde_json::to_value(changes(&Reason::Changed { changes: vec![change] })).unwrap();
+        assert_eq!(shown, json!([{"fact": "with.epochs", "old": "1", "new": "2"}]));
+    }
+}

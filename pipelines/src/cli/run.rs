@@ -1,0 +1,113 @@
+//! `retort run`: what is stale, and what it needs.
+
+use std::num::NonZero;
+use std::sync::Arc;
+
+use retort_engine::{Graph, Limits, OpInfo, Summary};
+
+use super::closing;
+use super::interrupt;
+use super::pipeline::{PipelineArgs, nodes};
+use super::stop::{Ended, Result, error, say};
+use super::workplace::width_of_stderr;
+use crate::load::Loaded;
+use crate::observe::{About, Clock, Json, Live, Plain, Record, Stage, State, Tally, TensorBoard, View};
+
+/// Arguments of `run`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// Nodes to bring up to date, with all that they need [default: all]
+    #[arg(value_name = "NODE")]
+    nodes: Vec<String>,
+    /// Nodes side by side [default: one a processor]
+    #[arg(short, long, value_name = "N")]
+    jobs: Option<NonZero<usize>>,
+    /// Runs a node although its answer is known; may be given several times
+    #[arg(long, value_name = "NODE")]
+    force: Vec<String>,
+    /// Goes on with nodes that don't need a failed one
+    #[arg(long)]
+    keep_going: bool,
+    /// Prints events on standard output, an object a line, and last a summary
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
+    let clock = Clock::start();
+    let loaded = args.pipeline.load(ops)?;
+    let graph = &loaded.graph;
+    let targets = nodes(graph, &args.nodes)?;
+    let limits = args.limits(graph)?;
+    let place = args.pipeline.workplace()?;
+    let record = Record::begin(&place.root, &clock, &args.about(&loaded))?;
+    let names: Vec<_> = graph.needed(&targets).into_iter().map(|id| graph.node(id).name.clone()).collect();
+    let views = args.views(record, &clock, &names);
+    let stage = Arc::new(Stage::new(clock, names, views));
+    let told = stage.clone();
+    interrupt::watch(place.cancelled.clone(), move |text| told.say(text));
+
+    let summary = retort_engine::run(graph, &targets, place.world(stage.as_ref()), &limits);
+    place.save();
+    let (nodes, seconds) = stage.end(&summary);
+    if !args.json {
+        say("");
+        say(closing::nodes(&nodes, &summary, seconds).trim_end());
+        let tables = closing::tables(graph, &nodes, &place, width_of_stderr());
+        if !tables.is_empty() {
+            say(&format!("\n{}", tables.trim_end()));
+        }
+    }
+    Ok(args.end(&nodes, &summary))
+}
+
+impl Args {
+    fn limits(&self, graph: &Graph) -> Result<Limits> {
+        let processors = || std::thread::available_parallelism().map_or(1, NonZero::get);
+        Ok(Limits {
+            jobs: self.jobs.map_or_else(processors, NonZero::get),
+            keep_going: self.keep_going,
+            force: nodes(graph, &self.force)?,
+        })
+    }
+
+    fn about(&self, loaded: &Loaded) -> About {
+        About {
+            file: self.pipeline.path.display().to_string(),
+            pipeline: loaded.name.clone(),
+            targets: self.nodes.clone(),
+            set: self.pipeline.set.iter().map(|(name, value)| format!("{name}={value}")).collect(),
+            profile: self.pipeline.profile.clone(),
+            force: self.force.clone(),
+        }
+    }
+
+    fn views(&self, record: Record, clock: &Clock, names: &[String]) -> Vec<Box<dyn View>> {
+        let board = TensorBoard::new(record.folder().join("tensorboard"), clock);
+        let shown: Box<dyn View> = if self.json {
+            Box::new(Json::new(std::io::stdout()))
+        } else if console::user_attended_stderr() {
+            Box::new(Live::new(names.iter().map(String::as_str)))
+        } else {
+            Box::new(Plain::new(std::io::stderr()))
+        };
+        vec![shown, Box::new(record), Box::new(board)]
+    }
+
+    /// Says what went wrong; gives the exit status.
+    fn end(&self, nodes: &[(String, Tally)], summary: &Summary) -> Ended {
+        for (name, tally) in nodes {
+            if let State::Failed(why) = &tally.state {
+                error(&format!("`{name}` failed: {why}"), None);
+            }
+        }
+        let again = format!("retort run {}", self.pipeline.path.display());
+        if summary.cancelled {
+            error("interrupted", Some(&format!("what is finished is kept; `{again}` goes on from there")));
+            return Ended::INTERRUPTED;
+        }
+        if summary.failed > 0 { Ended::FAILED } else { Ended::DONE }
+    }
+}

@@ -1,0 +1,153 @@
+//! `retort show`: the rows of a table.
+
+use std::io::{self, Write};
+
+use arrow::array::RecordBatch;
+use arrow::compute::concat_batches;
+use arrow::datatypes::Schema;
+use retort_cache::Table;
+use retort_engine::graph::REJECTS_PORT;
+use retort_engine::{Event, Graph, NodeId, OpInfo};
+
+use super::pipeline::{PipelineArgs, answer, port};
+use super::stop::{Ended, Result, Stop, say};
+use super::workplace::{Workplace, width_of_stdout};
+use crate::observe::words;
+use crate::tables::{self, Filter, FilterError, Format};
+
+/// Rows that a grid shows, where no number is named.
+const ROWS: usize = 10;
+
+/// Arguments of `show`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pipeline: PipelineArgs,
+    /// The node, or one of its outputs
+    #[arg(value_name = "NODE[.OUTPUT]")]
+    node: String,
+    /// Rows at most [default: 10 as a table, else all]
+    #[arg(long, short = 'n', value_name = "N")]
+    rows: Option<usize>,
+    /// Columns, in this order [default: all]
+    #[arg(long, value_name = "A,B", value_delimiter = ',')]
+    columns: Vec<String>,
+    /// Rows that meet a condition: `column=value`, `!=`, `~` (contains), `<`, `>`, `<=`, `>=`; several must all be met
+    #[arg(long = "where", value_name = "CONDITION")]
+    conditions: Vec<String>,
+    /// The columns with their types, no rows
+    #[arg(long)]
+    schema: bool,
+    /// The rows that the node refused, with the reasons
+    #[arg(long)]
+    rejects: bool,
+    /// How rows are written
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
+    let loaded = args.pipeline.load(ops)?;
+    let place = args.pipeline.look()?;
+    let table = args.table(&loaded.graph, &place)?;
+    place.save();
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    if args.schema {
+        out.write_all(tables::columns(&table.schema).render(None).as_bytes())?;
+        say(&format!("{} in {}", words::count(table.rows, "row"), table.id));
+    } else {
+        args.rows(&table, &mut out)?;
+    }
+    out.flush()?;
+    Ok(Ended::DONE)
+}
+
+impl Args {
+    fn table(&self, graph: &Graph, place: &Workplace) -> Result<Table> {
+        let (id, port) = port(graph, &self.node)?;
+        let answer = answer(&self.pipeline, graph, id, place)?;
+        let wanted = self.port(graph, id, port)?;
+        let output = answer.outputs.iter().find(|output| wanted.as_ref().is_none_or(|port| *port == output.port));
+        let output = output.ok_or_else(|| Stop::wrong(format!("`{}` has no such output", self.node)))?;
+        let events = |_: &Event| ();
+        place.world(&events).store.open(output.content)?.ok_or_else(|| {
+            let again = format!("`retort run {}` makes it again", self.pipeline.path.display());
+            Stop::wrong(format!("the table of `{}` is gone from the store", self.node)).hint(again)
+        })
+    }
+
+    /// The output to show; the first where none is named.
+    fn port(&self, graph: &Graph, id: NodeId, named: Option<String>) -> Result<Option<String>> {
+        if !self.rejects || named.is_some() {
+            return Ok(named);
+        }
+        match graph.node(id).port(REJECTS_PORT) {
+            Some(_) => Ok(Some(REJECTS_PORT.into())),
+            None => Err(Stop::wrong(format!("`{}` refuses no rows: it needs whole tables", self.node))),
+        }
+    }
+
+    fn rows(&self, table: &Table, out: &mut dyn Write) -> Result<()> {
+        let filters = self.filters(&table.schema)?;
+        let columns = self.projection(&table.schema)?;
+        let schema = table.schema.project(&columns).expect("the columns are the table's");
+        let grid = self.format == Format::Table;
+        let mut left = self.rows.unwrap_or(if grid { ROWS } else { usize::MAX });
+        let mut gathered: Vec<RecordBatch> = Vec::new();
+        tables::header(out, self.format, &schema)?;
+        for batch in table.batches()? {
+            let batch = filters.iter().fold(batch?, |batch, filter| filter.apply(&batch));
+            let batch = batch.slice(0, batch.num_rows().min(left));
+            let batch = batch.project(&columns).expect("the columns are the table's");
+            left -= batch.num_rows();
+            match self.format {
+                Format::Table => gathered.push(batch),
+                Format::Json => tables::json_lines(out, &batch)?,
+                Format::Csv => tables::csv(out, &batch)?,
+                Format::Md => tables::markdown(out, &batch)?,
+            }
+            if left == 0 {
+                break;
+            }
+        }
+        if grid {
+            let rows = concat_batches(&std::sync::Arc::new(schema), &gathered).expect("one schema");
+            out.write_all(tables::grid(&rows).render(Some(width_of_stdout().unwrap_or(160))).as_bytes())?;
+            out.flush()?;
+            say(&format!("{} of {}", words::number(rows.num_rows() as u64), words::count(table.rows, "row")));
+        }
+        Ok(())
+    }
+
+    fn filters(&self, schema: &Schema) -> Result<Vec<Filter>> {
+        let parse = |text: &String| Filter::parse(text).and_then(|filter| filter.check(schema).map(|()| filter));
+        self.conditions.iter().map(parse).collect::<std::result::Result<_, _>>().map_err(refused)
+    }
+
+    fn projection(&self, schema: &Schema) -> Result<Vec<usize>> {
+        if self.columns.is_empty() {
+            return Ok((0..schema.fields().len()).collect());
+        }
+        let names = || schema.fields().iter().map(|field| field.name().as_str());
+        let index = |name: &String| {
+            schema.index_of(name.trim()).map_err(|_| {
+                let hint = format!("its columns are {}", names().collect::<Vec<_>>().join(", "));
+                Stop::wrong(format!("no column `{name}`")).did_you_mean(name, names(), hint)
+            })
+        };
+        self.columns.iter().map(index).collect()
+    }
+}
+
+fn refused(error: FilterError) -> Stop {
+    let hint = match &error {
+        FilterError::Sign(_) => Some("a condition is `column=value`, `!=`, `~`, `<`, `>`, `<=` or `>=`".to_string()),
+        FilterError::Number(_) => None,
+        FilterError::Column { nearest, .. } => nearest.as_ref().map(|name| format!("did you mean `{name}`?")),
+    };
+    let stop = Stop::wrong(error.to_string());
+    match hint {
+        Some(hint) => stop.hint(hint),
+        None => stop,
+    }
+}

@@ -1,0 +1,115 @@
+//! Where a command works: the store's folder, the memo of file digests, the assets, the flag that stops all.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use retort_cache::digests::FileDigests;
+use retort_cache::{Disk, Memory, Store};
+use retort_engine::{Assets, Observer, World};
+
+use super::stop::{Result, Stop, warn};
+
+/// The store's folder, where nothing else names one.
+const FOLDER: &str = ".retort";
+/// The file that marks a project's folder.
+const PROJECT: &str = "retort.toml";
+
+/// What a plan or a run works with, but for who watches.
+pub(super) struct Workplace {
+    /// The store's folder.
+    pub root: PathBuf,
+    /// Set when the person asked to stop.
+    pub cancelled: Arc<AtomicBool>,
+    store: Box<dyn Store>,
+    digests: Arc<FileDigests>,
+    assets: Box<dyn Assets>,
+}
+
+impl Workplace {
+    /// Opens the store, or begins one.
+    pub(super) fn open(pipeline: Option<&Path>, folder: Option<&Path>) -> Result<Self> {
+        let root = root(pipeline, folder)?;
+        let store = Box::new(Disk::open(&root)?);
+        let digests = FileDigests::open(root.join("assets/digests.json"));
+        Ok(Workplace::of(root, store, digests))
+    }
+
+    /// Opens the store to look at it: where there is none, an empty one in memory stands for it and nothing is written.
+    pub(super) fn look(pipeline: Option<&Path>, folder: Option<&Path>) -> Result<Self> {
+        if root(pipeline, folder)?.join("version").exists() {
+            return Workplace::open(pipeline, folder);
+        }
+        let root = root(pipeline, folder)?;
+        Ok(Workplace::of(root, Box::new(Memory::default()), FileDigests::in_memory()))
+    }
+
+    fn of(root: PathBuf, store: Box<dyn Store>, digests: FileDigests) -> Self {
+        let digests = Arc::new(digests);
+        let assets = Box::new(Unfetched);
+        Workplace { root, cancelled: Arc::default(), store, digests, assets }
+    }
+
+    /// The world, watched by `events`.
+    pub(super) fn world<'a>(&'a self, events: &'a dyn Observer) -> World<'a> {
+        World {
+            store: self.store.as_ref(),
+            assets: self.assets.as_ref(),
+            digests: &self.digests,
+            events,
+            cancelled: &self.cancelled,
+        }
+    }
+
+    /// Writes down what was learned about files. That it can't be is no reason to fail: it is learned again.
+    pub(super) fn save(&self) {
+        if let Err(error) = self.digests.save() {
+            warn(&format!("the memo of file digests is not kept: {error}"));
+        }
+    }
+}
+
+/// The store's folder: the one that is named, or `.retort` beside the nearest `retort.toml`, going up from the pipeline's
+/// folder, or else in the current folder.
+pub(super) fn root(pipeline: Option<&Path>, folder: Option<&Path>) -> Result<PathBuf> {
+    if let Some(folder) = folder {
+        return Ok(folder.to_path_buf());
+    }
+    if let Some(folder) = std::env::var_os("RETORT_STORE").filter(|folder| !folder.is_empty()) {
+        return Ok(folder.into());
+    }
+    let here = std::env::current_dir().map_err(|error| Stop::failed(&error))?;
+    let start = pipeline.and_then(Path::parent).map_or_else(|| here.clone(), |folder| here.join(folder));
+    let start = start.canonicalize().unwrap_or(start);
+    let project = start.ancestors().find(|folder| folder.join(PROJECT).exists());
+    Ok(match project {
+        Some(project) => project.join(FOLDER),
+        None => PathBuf::from(FOLDER),
+    })
+}
+
+/// The width of the terminal that standard output is; `None` where it is none.
+pub(super) fn width_of_stdout() -> Option<usize> {
+    console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns))
+}
+
+/// The width of the terminal that standard error is; `None` where it is none.
+pub(super) fn width_of_stderr() -> Option<usize> {
+    console::Term::stderr().size_checked().map(|(_, columns)| usize::from(columns))
+}
+
+struct Unfetched;
+
+impl Assets for Unfetched {
+    fn digest(&self, asset: &retort_engine::Asset) -> std::result::Result<String, retort_engine::Failure> {
+        Ok(asset.sha256.clone().unwrap_or_default())
+    }
+
+    fn path(
+        &self,
+        _: &retort_engine::Asset,
+        _: &mut dyn FnMut(u64, u64) -> std::result::Result<(), retort_engine::Failure>,
+    ) -> std::result::Result<PathBuf, retort_engine::Failure> {
+        Err(retort_engine::Failure::op("fetch has not landed"))
+    }
+}

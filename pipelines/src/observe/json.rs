@@ -1,0 +1,102 @@
+//! Events as JSON Lines: `{"event": "recalled", "node": "documents", "rows": 199, "of": 200, "at": 0.412}`, and last a `summary`.
+
+use std::io::Write;
+
+use retort_engine::Event;
+use serde_json::{Map, Value, json};
+
+use super::tally::milliseconds;
+use super::thin::Thin;
+use super::{Ending, Moment, View};
+
+/// Seconds between two counts of progress of a node.
+const INTERVAL: f64 = 0.5;
+
+/// Writes an object a line.
+pub struct Json<W> {
+    out: W,
+    thin: Thin,
+}
+
+impl<W: Write + Send> Json<W> {
+    /// Writes to `out`.
+    pub fn new(out: W) -> Self {
+        Json { out, thin: Thin::every(INTERVAL) }
+    }
+
+    fn line(&mut self, value: &Value) {
+        // Nobody reads: the run goes on.
+        let _ = writeln!(self.out, "{value}").and_then(|()| self.out.flush());
+    }
+}
+
+impl<W: Write + Send> View for Json<W> {
+    fn see(&mut self, moment: &Moment<'_>) {
+        for event in self.thin.take(moment.event, moment.at) {
+            self.line(&object(&event, moment.at));
+        }
+    }
+
+    fn end(&mut self, ending: &Ending<'_>) {
+        self.line(&summary(ending));
+    }
+}
+
+/// An event as an object: `event` and `node` first, `at` (seconds since the run began) last.
+pub(super) fn object(event: &Event, at: f64) -> Value {
+    let Ok(Value::Object(mut fields)) = serde_json::to_value(&event.kind) else {
+        unreachable!("events are plain data with a tag");
+    };
+    let mut object = Map::new();
+    object.insert("event".into(), fields.shift_remove("event").unwrap_or_default());
+    object.insert("node".into(), json!(event.node));
+    object.extend(fields);
+    object.insert("at".into(), json!(milliseconds(at)));
+    Value::Object(object)
+}
+
+/// The last line: what the run came to, and every node with its tables.
+pub(super) fn summary(ending: &Ending<'_>) -> Value {
+    let mut object = Map::new();
+    object.insert("event".into(), json!("summary"));
+    if let Ok(Value::Object(counts)) = serde_json::to_value(ending.summary) {
+        object.extend(counts);
+    }
+    let nodes: Vec<_> = ending.nodes.iter().map(|(name, tally)| tally.to_json(name)).collect();
+    object.insert("nodes".into(), Value::Array(nodes));
+    object.insert("at".into(), json!(milliseconds(ending.at)));
+    Value::Object(object)
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+    use retort_engine::{EventKind, Reason, Summary};
+
+    use super::super::Tally;
+    use super::*;
+
+    #[test]
+    fn an_event_is_an_object_with_its_name_first() {
+        let event = Event { node: "documents".into(), kind: EventKind::Recalled { rows: 199, of: 200 } };
+        expect![[r#"{"event":"recalled","node":"documents","rows":199,"of":200,"at":0.412}"#]]
+            .assert_eq(&object(&event, 0.41234).to_string());
+        let event = Event { node: "documents".into(), kind: EventKind::Started { why: Reason::FirstRun } };
+        expect![[r#"{"event":"started","node":"documents","why":{"reason":"first-run"},"at":0.0}"#]]
+            .assert_eq(&object(&event, 0.0).to_string());
+    }
+
+    #[test]
+    fn the_summary_is_last_and_names_every_node() {
+        let mut tally = Tally::default();
+        tally.take(&EventKind::Fresh { outputs: Vec::new() }, 0.0);
+        let nodes = [("documents".to_string(), tally)];
+        let counts = Summary { fresh: 1, ..Summary::default() };
+        let mut out = Vec::new();
+        Json::new(&mut out).end(&Ending { at: 1.0, summary: &counts, nodes: &nodes });
+        expect![[r#"
+            {"event":"summary","ran":0,"fresh":1,"failed":0,"skipped":0,"cancelled":false,"nodes":[{"node":"documents","state":"fresh","seconds":0.0,"recalled":null,"asked":null,"rejects":0,"outputs":[]}],"at":1.0}
+        "#]]
+        .assert_eq(&String::from_utf8(out).unwrap());
+    }
+}

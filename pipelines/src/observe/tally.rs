@@ -1,0 +1,212 @@
+//! What is known about one node of a run so far, folded from its events.
+
+use retort_engine::event::OutputSummary;
+use retort_engine::plan::Reason;
+use retort_engine::{EventKind, graph::FILES_PORT, graph::REJECTS_PORT};
+use serde_json::{Value, json};
+
+/// Where a node is, as seen from outside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum State {
+    /// Nothing was heard of it.
+    #[default]
+    Waiting,
+    /// It runs.
+    Running,
+    /// Its answer was known.
+    Fresh,
+    /// It ran and answered.
+    Ran,
+    /// It could not answer; why.
+    Failed(String),
+    /// It was not tried; the node that failed.
+    Skipped(String),
+}
+
+impl State {
+    /// One word for it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            State::Waiting => "waiting",
+            State::Running => "stopped",
+            State::Fresh => "fresh",
+            State::Ran => "ran",
+            State::Failed(_) => "failed",
+            State::Skipped(_) => "skipped",
+        }
+    }
+}
+
+/// What is known about one node of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Where it is. Changed in `take` only.
+    pub state: State,
+    /// Why it runs.
+    pub why: Option<Reason>,
+    /// When it began, in seconds of the run.
+    pub began: f64,
+    /// When it ended.
+    pub ended: f64,
+    /// Rows that were remembered, and rows in all.
+    pub recalled: Option<(u64, u64)>,
+    /// Rows or steps done, remembered ones included, and in all.
+    pub progress: Option<(u64, u64)>,
+    /// An asset that is being fetched: name, bytes done, bytes in all.
+    pub fetching: Option<(String, u64, u64)>,
+    /// Prompt tokens so far.
+    pub prompt_tokens: u64,
+    /// Output tokens so far.
+    pub output_tokens: u64,
+    /// The last step and its values.
+    pub metrics: Option<(u64, Vec<(String, f64)>)>,
+    /// The tables of its answer, in port order.
+    pub outputs: Vec<OutputSummary>,
+    /// Whether its answer differs from the one before.
+    pub changed: Option<bool>,
+    /// Rows that the operator was asked.
+    pub asked: Option<u64>,
+    work_began: f64,
+}
+
+impl Tally {
+    /// Folds an event in.
+    pub fn take(&mut self, event: &EventKind, at: f64) {
+        match event {
+            EventKind::Fresh { outputs } => {
+                self.outputs.clone_from(outputs);
+                (self.began, self.ended) = (at, at);
+                self.state = State::Fresh;
+            }
+            EventKind::Started { why } => {
+                self.why = Some(why.clone());
+                (self.began, self.work_began) = (at, at);
+                self.state = State::Running;
+            }
+            EventKind::Recalled { rows, of } => {
+                self.recalled = Some((*rows, *of));
+                self.progress = Some((*rows, *of));
+                self.work_began = at;
+            }
+            EventKind::Fetching { asset, done, of } => {
+                self.fetching = Some((asset.clone(), *done, *of)).filter(|_| done < of || *of == 0);
+                self.work_began = at;
+            }
+            EventKind::Progress { done, of } => {
+                // Rows are counted by several threads: a late count may not turn the others back.
+                let before = self.progress.filter(|(_, before)| before == of).map_or(0, |(done, _)| done);
+                self.progress = Some((before.max(*done), *of));
+                self.fetching = None;
+            }
+            EventKind::Tokens { prompt, output } => {
+                self.prompt_tokens += prompt;
+                self.output_tokens += output;
+                self.fetching = None;
+            }
+            EventKind::Metrics { step, values } => self.metrics = Some((*step, values.clone())),
+            EventKind::Note { .. } => {}
+            EventKind::Finished { outputs, changed, asked, .. } => {
+                self.outputs.clone_from(outputs);
+                (self.changed, self.asked, self.ended) = (Some(*changed), *asked, at);
+                self.state = State::Ran;
+            }
+            EventKind::Failed { error } => {
+                self.ended = at;
+                self.state = State::Failed(error.clone());
+            }
+            EventKind::Skipped { because } => self.state = State::Skipped(because.clone()),
+        }
+    }
+
+    /// Rows of its outputs, without what was refused and listed.
+    pub fn rows(&self) -> Option<u64> {
+        let wanted = |out: &&OutputSummary| out.port != REJECTS_PORT && out.port != FILES_PORT;
+        (!self.outputs.is_empty()).then(|| self.outputs.iter().filter(wanted).map(|out| out.rows).sum())
+    }
+
+    /// Rows that were refused.
+    pub fn rejects(&self) -> u64 {
+        self.outputs.iter().find(|out| out.port == REJECTS_PORT).map_or(0, |out| out.rows)
+    }
+
+    /// The node as an object: `node`, `state`, `seconds`, `recalled`, `asked`, `rejects`, `outputs`, and `error` or `because`.
+    pub fn to_json(&self, node: &str) -> Value {
+        let mut object = json!({
+            "node": node,
+            "state": self.state.word(),
+            "seconds": milliseconds(self.seconds()),
+            "recalled": self.recalled.map(|(rows, _)| rows),
+            "asked": self.asked,
+            "rejects": self.rejects(),
+            "outputs": self.outputs,
+        });
+        match &self.state {
+            State::Failed(error) => object["error"] = json!(error),
+            State::Skipped(node) => object["because"] = json!(node),
+            _ => {}
+        }
+        object
+    }
+
+    /// How long it ran, in seconds.
+    pub fn seconds(&self) -> f64 {
+        (self.ended - self.began).max(0.0)
+    }
+
+    /// Rows a second since the work began, remembered ones left out.
+    pub fn rate(&self, at: f64) -> Option<f64> {
+        let (done, _) = self.progress?;
+        let done = done.saturating_sub(self.recalled.map_or(0, |(rows, _)| rows));
+        let elapsed = at - self.work_began;
+        (done > 0 && elapsed > 0.2).then(|| done as f64 / elapsed)
+    }
+
+    /// Tokens a second since the work began: prompt and output together.
+    pub fn token_rate(&self, at: f64) -> Option<f64> {
+        let tokens = self.prompt_tokens + self.output_tokens;
+        let elapsed = at - self.work_began;
+        (tokens > 0 && elapsed > 0.2).then(|| tokens as f64 / elapsed)
+    }
+
+    /// Seconds left, if it goes on as it went.
+    pub fn left(&self, at: f64) -> Option<f64> {
+        let (done, of) = self.progress?;
+        Some(of.saturating_sub(done) as f64 / self.rate(at)?)
+    }
+
+    /// The last values whose name speaks of loss, the first two.
+    pub fn losses(&self) -> impl Iterator<Item = &(String, f64)> {
+        let values = self.metrics.as_ref().map(|(_, values)| values.as_slice()).unwrap_or_default();
+        values.iter().filter(|(name, _)| name.contains("loss")).take(2)
+    }
+}
+
+/// Seconds with three digits after the point.
+pub(super) fn milliseconds(seconds: f64) -> f64 {
+    (seconds * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remembered_rows_do_not_count_as_speed() {
+        let mut tally = Tally::default();
+        tally.take(&EventKind::Started { why: Reason::FirstRun }, 1.0);
+        tally.take(&EventKind::Recalled { rows: 90, of: 110 }, 2.0);
+        tally.take(&EventKind::Progress { done: 100, of: 110 }, 7.0);
+        assert_eq!(tally.rate(7.0), Some(2.0));
+        assert_eq!(tally.left(7.0), Some(5.0));
+    }
+
+    #[test]
+    fn progress_never_goes_back() {
+        let mut tally = Tally::default();
+        tally.take(&EventKind::Progress { done: 5, of: 9 }, 0.0);
+        tally.take(&EventKind::Progress { done: 4, of: 9 }, 0.0);
+        assert_eq!(tally.progress, Some((5, 9)));
+        tally.take(&EventKind::Progress { done: 1, of: 30 }, 0.0);
+        assert_eq!(tally.progress, Some((1, 30)), "another count begins anew");
+    }
+}
