@@ -121,7 +121,8 @@ fn missing_inputs(
         }
         return;
     }
-    for slot in slots.iter().filter(|slot| slot.required && !fed.iter().any(|(name, _)| *name == slot.name)) {
+    let is_fed = |slot: &str| fed.iter().any(|(name, sources)| name == slot && !sources.is_empty());
+    for slot in slots.iter().filter(|slot| slot.required && !is_fed(&slot.name)) {
         let problem = match slot.name.as_str() {
             "from" => Problem::new("missing-input", "", format!("`{}` needs an input", spec.op))
                 .hint("say which node feeds it: `from: NODE`"),
@@ -276,6 +277,11 @@ fn connect(
     if !problems.is_empty() {
         return Err(problems);
     }
+    let unfed = |slot: &crate::SlotSpec| slot.required && !inputs.iter().any(|(name, _)| *name == slot.name);
+    if made.source.is_none() && Node::slots(&made.operator).iter().any(unfed) {
+        // Said where the edges were looked at.
+        return Ok(None);
+    }
     let ports = ports(&made, &schemas).map_err(|problem| vec![problem])?;
     let input_schemas = schemas.into_iter().map(|(_, schema)| schema).collect();
     Ok(Some(Node { name: spec.name.clone(), op: spec.op.clone(), made, inputs, input_schemas, ports }))
@@ -368,6 +374,13 @@ pub(crate) fn project(op: &dyn RowOp, input: &Schema) -> Result<Schema, Problem>
             });
         };
         fields.push(field.clone());
+    }
+    for name in op.reads_if_there() {
+        if let Ok(field) = input.field_with_name(&name)
+            && !fields.contains(field)
+        {
+            fields.push(field.clone());
+        }
     }
     Ok(Schema::new(fields))
 }

@@ -22,6 +22,10 @@ pub enum Operator {
 pub trait RowOp: Send + Sync {
     /// The columns `apply` is given. Nothing else is visible, nor in the key.
     fn reads(&self) -> Vec<String>;
+    /// Columns that `apply` is given too, after those of `reads`, where the input has them.
+    fn reads_if_there(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// The columns `apply` adds, given those it reads. A column of the same name in the input is replaced.
     fn adds(&self, reads: &Schema) -> Result<SchemaRef, Problem>;
     /// Which of the input's other columns go on to the output.
@@ -71,7 +75,7 @@ pub struct Batching {
 
 /// Rows to answer: the columns that the operator reads, and each row's key.
 pub struct RowBatch {
-    /// The columns that the operator reads, in the order of `reads`.
+    /// The columns that the operator reads, in the order of `reads`, then those of `reads_if_there`.
     pub batch: RecordBatch,
     /// One a row.
     pub keys: Vec<RowKey>,

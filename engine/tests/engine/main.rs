@@ -1,0 +1,8 @@
+//! The engine with small real operators on real stores: what runs, why, how often, and what it says of mistakes.
+
+mod check;
+mod freshness;
+mod ops;
+mod rows;
+mod scheduling;
+mod space;
