@@ -118,7 +118,6 @@ impl Place {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use arrow::array::{ArrayRef, Int64Array, StringArray};
 
     use super::*;

@@ -14,7 +14,7 @@ fn all_mistakes_are_told_at_once() {
         .node("loud", "upper", "dosc", json!({"batch": "two"}))
         .node("alone", "upper", "", json!({}))
         .node("zero", "upper", "docs", json!({"batch": 0}));
-    space.problems(expect![[r#"
+    space.problems(&expect![[r#"
         unknown-operator at docs:op: unknown operator `filse` (did you mean `files`?)
         unknown-key at files:with.tali: unknown key `tali` (did you mean `tail`?)
         config at loud:with.batch: invalid type: string "two", expected usize
@@ -36,7 +36,7 @@ fn wrong_names_of_ports_slots_and_columns() {
         .node("both", "join", "left=docs", json!({}))
         .node("which", "upper", "both", json!({}))
         .node("listed", "files", "docs", json!({"paths": "docs"}));
-    space.problems(expect![[r#"
+    space.problems(&expect![[r#"
         unknown-input at slot:from.rihgt: `join` has no input `rihgt` (did you mean `right`?)
         missing-input at missing:from: `join` needs the input `left` (`from: {left: NODE, …}`)
         unknown-input at listed:from: `files` lists its own input by its `with`, so it takes no `from`
@@ -51,7 +51,7 @@ fn an_empty_list_feeds_nothing() {
     let mut space = Space::in_memory();
     space.node("docs", "files", "", json!({"paths": "docs"})).node("loud", "upper", "docs", json!({}));
     space.unfeed("loud");
-    space.problems(expect![[r#"
+    space.problems(&expect![[r#"
         missing-input at loud:: `upper` needs an input (say which node feeds it: `from: NODE`)
     "#]]);
 }
@@ -64,7 +64,7 @@ fn circles_are_drawn() {
         .node("b", "words", "a", json!({}))
         .node("c", "words", "b", json!({}))
         .node("me", "words", "me", json!({}));
-    space.problems(expect![[r#"
+    space.problems(&expect![[r#"
         cycle at a:from: the nodes feed each other in a circle: `a` -> `b` -> `c` -> `a`
         cycle at me:from: the nodes feed each other in a circle: `me` -> `me`
     "#]]);
@@ -79,7 +79,7 @@ fn tables_of_unequal_columns_are_not_appended() {
         .node("words", "words", "docs", json!({}))
         .node("two", "upper", "docs, heads", json!({}))
         .node("three", "upper", "words, heads, docs", json!({}));
-    space.problems(expect![[r#"
+    space.problems(&expect![[r#"
         unequal-columns at two:from: `docs` and `heads` can't be appended: only `docs` has `path`
         unequal-columns at three:from: `words` and `heads` can't be appended: only `words` has `path`, `word`; only `heads` has `text`
         unequal-columns at three:from: `words` and `docs` can't be appended: only `words` has `word`; only `docs` has `text`
@@ -95,7 +95,7 @@ fn a_mistake_is_told_once_and_not_again_downstream() {
         "loud, loud.rejects",
         json!({}),
     );
-    space.problems(expect![[r#"
+    space.problems(&expect![[r#"
         config at docs:with.paths: invalid type: integer `3`, expected a string
     "#]]);
 }
@@ -104,7 +104,7 @@ fn a_mistake_is_told_once_and_not_again_downstream() {
 fn a_right_pipeline_has_no_problems() {
     let mut space = Space::in_memory();
     space.node("words", "words", "docs", json!({})).node("docs", "files", "", json!({"paths": "docs"}));
-    space.problems(expect![[""]]);
+    space.problems(&expect![[""]]);
     let graph = space.check().ok().unwrap();
     let names: Vec<_> = graph.order().iter().map(|id| graph.node(*id).name.as_str()).collect();
     assert_eq!(names, ["docs", "words"]);

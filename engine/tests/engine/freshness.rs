@@ -22,12 +22,12 @@ fn shelf(space: &mut Space) {
 fn nothing_runs_twice() {
     on_every_store(|mut space| {
         shelf(&mut space);
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: first run, 3 asked, 3 rows
             loud: first run, 3 asked, 3 rows
             words: first run, 3 asked, 4 rows
         "#]]);
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: fresh
             loud: fresh
             words: fresh
@@ -36,7 +36,7 @@ fn nothing_runs_twice() {
         space.holds(
             "words",
             "out",
-            expect![[r#"
+            &expect![[r#"
             path | word
             a.md | ALPHA
             b.md | BETA
@@ -54,12 +54,12 @@ fn one_changed_file_asks_one_row() {
         space.run();
         space.asked();
         space.edit("b.md", "better");
-        space.plans(expect![[r#"
+        space.plans(&expect![[r#"
             docs: stale, changed [file b.md: e4d4c8 -> 786f61], 3 rows, 1 to do
             loud: waiting
             words: waiting
         "#]]);
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: changed [file b.md: e4d4c8 -> 786f61], 2 of 3 rows recalled, 1 asked, 3 rows
             loud: changed [input.from: 6a209f -> 1b8155], 2 of 3 rows recalled, 1 asked, 3 rows
             words: changed [input.from: 991de6 -> a505e7], 3 asked, 3 rows
@@ -76,7 +76,7 @@ fn a_file_that_comes_or_goes_asks_no_other_row() {
         space.asked();
         space.edit("aa.md", "new");
         space.remove("c.md");
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: changed [file aa.md: nothing -> b20ab0] [file c.md: 039b3f -> nothing], 2 of 3 rows recalled, 1 asked, 3 rows
             loud: changed [input.from: 6a209f -> d2f8a8], 2 of 3 rows recalled, 1 asked, 3 rows
             words: changed [input.from: 991de6 -> 747e06], 3 asked, 4 rows
@@ -85,7 +85,7 @@ fn a_file_that_comes_or_goes_asks_no_other_row() {
         space.holds(
             "loud",
             "out",
-            expect![[r#"
+            &expect![[r#"
             path | text
             a.md | ALPHA
             aa.md | NEW
@@ -104,7 +104,7 @@ fn an_edit_that_is_taken_back_costs_nothing() {
         space.run();
         space.asked();
         space.edit("b.md", "beta two");
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: fresh
             loud: fresh
             words: fresh
@@ -112,7 +112,7 @@ fn an_edit_that_is_taken_back_costs_nothing() {
         assert!(space.asked().is_empty());
         // The newest answer is the one of now: what changes next is told against it.
         space.edit("b.md", "best");
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: changed [file b.md: e4d4c8 -> 335ca4], 2 of 3 rows recalled, 1 asked, 3 rows
             loud: changed [input.from: 6a209f -> 4aed0d], 2 of 3 rows recalled, 1 asked, 3 rows
             words: changed [input.from: 991de6 -> 7bd167], 3 asked, 3 rows
@@ -131,13 +131,13 @@ fn an_equal_answer_stops_the_wave() {
             .node("words", "words", "loud", json!({}));
         space.run();
         space.edit("a.md", "alpha, second edition");
-        space.plans(expect![[r#"
+        space.plans(&expect![[r#"
             docs: stale, changed [file a.md: 07bd17 -> e1366e], 1 rows, 1 to do
             heads: waiting
             loud: waiting
             words: waiting
         "#]]);
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: changed [file a.md: 07bd17 -> e1366e], 1 asked, 1 rows
             heads: changed [input.from: 52c8e3 -> e5e195], 1 asked, 1 rows, the same answer
             loud: fresh
@@ -152,24 +152,24 @@ fn a_changed_config_says_old_and_new() {
         shelf(&mut space);
         space.run();
         space.node("loud", "upper", "docs", json!({"suffix": "!"}));
-        space.plans(expect![[r#"
+        space.plans(&expect![[r#"
             docs: fresh, 3 rows
             loud: stale, changed [with.suffix: nothing -> !], 3 rows, 3 to do
             words: waiting
         "#]]);
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: fresh
             loud: changed [with.suffix: nothing -> !], 3 asked, 3 rows
             words: changed [input.from: 991de6 -> 11b414], 3 asked, 4 rows
         "#]]);
         space.node("loud", "upper", "docs", json!({"suffix": "?"}));
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: fresh
             loud: changed [with.suffix: ! -> ?], 3 asked, 3 rows
             words: changed [input.from: 11b414 -> 91dbca], 3 asked, 4 rows
         "#]]);
         space.node("loud", "upper", "docs", json!({}));
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: fresh
             loud: fresh
             words: fresh
@@ -213,7 +213,7 @@ fn another_operator_says_so() {
         shelf(&mut space);
         space.run();
         space.node("loud", "first", "docs", json!({"n": 3}));
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: fresh
             loud: changed [op.name: upper -> first] [op.version: 3 -> 1] [with.n: nothing -> 3] [with.batch: 2 -> nothing] [with.column: text -> nothing] [with.recompute: false -> nothing] [with.serial: false -> nothing], 3 asked, 3 rows
             words: changed [input.from: 991de6 -> 04e9a4], 3 asked, 3 rows
@@ -228,7 +228,7 @@ fn a_forced_node_asks_every_row() {
         space.run();
         space.asked();
         space.force = vec!["loud"];
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: fresh
             loud: forced, 3 asked, 3 rows, the same answer
             words: fresh
@@ -247,14 +247,14 @@ fn a_table_operator_runs_when_one_input_changed() {
         space.holds(
             "both",
             "counts",
-            expect![[r#"
+            &expect![[r#"
             slot | rows
             left | 4
             right | 3
         "#]],
         );
         space.edit("c.md", "GAMMA");
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: changed [file c.md: 039b3f -> f9bbce], 2 of 3 rows recalled, 1 asked, 3 rows
             loud: changed [input.from: 6a209f -> 5e8917], 2 of 3 rows recalled, 1 asked, 3 rows, the same answer
             words: fresh
@@ -271,7 +271,7 @@ fn tables_are_appended_in_the_order_of_the_list() {
         space.node("heads", "first", "docs", json!({"n": 2}));
         space.node("tails", "first", "docs", json!({"n": 3}));
         space.node("all", "upper", "heads, tails", json!({}));
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: first run, 3 asked, 3 rows
             loud: first run, 3 asked, 3 rows
             words: first run, 3 asked, 4 rows
@@ -282,7 +282,7 @@ fn tables_are_appended_in_the_order_of_the_list() {
         space.holds(
             "all",
             "out",
-            expect![[r#"
+            &expect![[r#"
             text
             AL
             BE
@@ -293,7 +293,7 @@ fn tables_are_appended_in_the_order_of_the_list() {
         "#]],
         );
         space.node("all", "upper", "tails, heads", json!({}));
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: fresh
             loud: fresh
             words: fresh
@@ -311,7 +311,7 @@ fn a_table_that_is_gone_is_made_again() {
     space.run();
     let before = space.ids();
     std::fs::remove_dir_all(space.root().join("tables")).unwrap();
-    space.run().ran(expect![[r#"
+    space.run().ran(&expect![[r#"
         docs: lost, 3 of 3 rows recalled, 0 asked, 3 rows, the same answer
         loud: lost, 3 of 3 rows recalled, 0 asked, 3 rows, the same answer
         words: lost, 3 asked, 4 rows, the same answer

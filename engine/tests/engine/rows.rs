@@ -27,7 +27,7 @@ fn equal_rows_are_asked_once() {
         space.holds(
             "loud",
             "out",
-            expect![[r#"
+            &expect![[r#"
             path | text
             0000.md | SAME
             0001.md | OTHER
@@ -43,7 +43,7 @@ fn refused_rows_are_kept_with_their_reason_and_remembered() {
     on_every_store(|mut space| {
         shelf(&mut space, &["good", "bad", "fine"]);
         space.node("loud", "upper", "docs", json!({})).node("refused", "first", "loud.rejects", json!({"n": 9}));
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: first run, 3 asked, 3 rows
             loud: first run, 3 asked, 1 refused, 2 rows
             refused: first run, 1 asked, 1 rows
@@ -51,7 +51,7 @@ fn refused_rows_are_kept_with_their_reason_and_remembered() {
         space.holds(
             "loud",
             "out",
-            expect![[r#"
+            &expect![[r#"
             path | text
             0000.md | GOOD
             0002.md | FINE
@@ -60,7 +60,7 @@ fn refused_rows_are_kept_with_their_reason_and_remembered() {
         space.holds(
             "loud",
             "rejects",
-            expect![[r#"
+            &expect![[r#"
             path | text | reason
             0001.md | bad | it is bad
         "#]],
@@ -68,14 +68,14 @@ fn refused_rows_are_kept_with_their_reason_and_remembered() {
         space.holds(
             "refused",
             "out",
-            expect![[r#"
+            &expect![[r#"
             text
             bad
         "#]],
         );
         space.asked();
         space.edit("0003.md", "more");
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: changed [file 0003.md: nothing -> 4acef8], 3 of 4 rows recalled, 1 asked, 4 rows
             loud: changed [input.from: fb2de0 -> 7c24e6], 3 of 4 rows recalled, 1 asked, 1 refused, 3 rows
             refused: fresh
@@ -93,7 +93,7 @@ fn a_row_may_become_none_or_many() {
         space.holds(
             "loud",
             "out",
-            expect![[r#"
+            &expect![[r#"
             path | word
             0000.md | ONE
             0000.md | TWO
@@ -109,12 +109,12 @@ fn no_rows_are_an_answer() {
     on_every_store(|mut space| {
         shelf(&mut space, &[]);
         space.node("loud", "upper", "docs", json!({})).node("words", "words", "loud", json!({}));
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: first run, 0 asked, 0 rows
             loud: first run, 0 asked, 0 rows
             words: first run, 0 asked, 0 rows
         "#]]);
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: fresh
             loud: fresh
             words: fresh
@@ -163,7 +163,7 @@ fn a_column_that_may_be_there_is_read_where_it_is() {
         space.holds(
             "loud",
             "out",
-            expect![[r#"
+            &expect![[r#"
             path | text
             0000.md | ONE TWO
         "#]],
@@ -171,7 +171,7 @@ fn a_column_that_may_be_there_is_read_where_it_is() {
         space.holds(
             "paths",
             "out",
-            expect![[r#"
+            &expect![[r#"
             word | path
             one | 0000.MD
             two | 0000.MD
@@ -207,13 +207,13 @@ fn a_failure_keeps_the_rows_before_it_and_is_not_remembered() {
     on_every_store(|mut space| {
         shelf(&mut space, &["one", "two", "fail", "three"]);
         space.node("loud", "upper", "docs", json!({"batch": 1, "serial": true}));
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: first run, 4 asked, 4 rows
             loud: first run, failed: the world got in the way
         "#]]);
         space.asked();
         space.edit("0002.md", "fixed");
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: changed [file 0002.md: 3b5f92 -> 757cd4], 3 of 4 rows recalled, 1 asked, 4 rows
             loud: first run, 2 of 4 rows recalled, 2 asked, 4 rows
         "#]]);
@@ -237,14 +237,14 @@ fn a_stopped_run_keeps_what_it_finished() {
         space.asked();
         let run = space.run();
         assert!(run.summary.cancelled && run.summary.failed == 0, "{:?}", run.summary);
-        run.ran(expect![[r#"
+        run.ran(&expect![[r#"
             docs: fresh
             loud: changed [with.suffix: ! -> ?]
             words: nothing
         "#]]);
         assert_eq!(space.asked(), ["one", "three", "two"]);
         space.stop_after = None;
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: fresh
             loud: changed [with.suffix: ! -> ?], 3 of 5 rows recalled, 2 asked, 5 rows
             words: changed [input.from: 8e7b66 -> d2fdc8], 5 asked, 5 rows
@@ -270,7 +270,7 @@ fn rows_are_durable_while_their_node_still_runs() {
         let found = (0..500).any(known);
         let still_running = !running.is_finished();
         space.probe().open.store(true, Ordering::Relaxed);
-        running.join().unwrap().ran(expect![[r#"
+        running.join().unwrap().ran(&expect![[r#"
             docs: first run, 3 asked, 3 rows
             loud: first run, 3 asked, 3 rows
         "#]]);
@@ -283,7 +283,7 @@ fn a_row_without_an_answer_is_a_failure() {
     on_every_store(|mut space| {
         shelf(&mut space, &["forget"]);
         space.node("loud", "upper", "docs", json!({}));
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: first run, 1 asked, 1 rows
             loud: first run, failed: the operator left row 0 without an answer
         "#]]);

@@ -24,7 +24,7 @@ fn a_failure_takes_what_needs_it_and_no_more() {
     on_every_store(|mut space| {
         broken(&mut space, "fail");
         let run = space.run();
-        run.ran(expect![[r#"
+        run.ran(&expect![[r#"
             docs: first run, 1 asked, 1 rows
             loud: first run, failed: the world got in the way
             after: skipped because of loud
@@ -41,7 +41,7 @@ fn without_keep_going_nothing_begins_after_a_failure() {
     broken(&mut space, "fail");
     (space.keep_going, space.jobs) = (false, 1);
     let run = space.run();
-    run.ran(expect![[r#"
+    run.ran(&expect![[r#"
         docs: first run, 1 asked, 1 rows
         loud: first run, failed: the world got in the way
         after: skipped because of loud
@@ -55,7 +55,7 @@ fn without_keep_going_nothing_begins_after_a_failure() {
 fn a_panic_is_a_failure_of_its_node() {
     on_every_store(|mut space| {
         broken(&mut space, "panic");
-        space.run().ran(expect![[r#"
+        space.run().ran(&expect![[r#"
             docs: first run, 1 asked, 1 rows
             loud: first run, failed: a defect in retort: the operator panicked: a defect
             after: skipped because of loud

@@ -49,7 +49,7 @@ pub(crate) struct Run {
 impl Run {
     /// The story of the run: a line a node, in the pipeline's order.
     #[track_caller]
-    pub(crate) fn ran(&self, expected: Expect) -> &Self {
+    pub(crate) fn ran(&self, expected: &Expect) -> &Self {
         expected.assert_eq(&self.story);
         self
     }
@@ -134,7 +134,7 @@ impl Space {
 
     /// Everything that is wrong with the pipeline, a line a problem.
     #[track_caller]
-    pub(crate) fn problems(&self, expected: Expect) {
+    pub(crate) fn problems(&self, expected: &Expect) {
         let problems = self.check().err().unwrap_or_default();
         let line = |problem: &Problem| {
             let node = problem.at.node.as_deref().unwrap_or_default();
@@ -168,7 +168,7 @@ impl Space {
 
     /// What a plan says, a line a node.
     #[track_caller]
-    pub(crate) fn plans(&self, expected: Expect) {
+    pub(crate) fn plans(&self, expected: &Expect) {
         let graph = self.check().map_err(|problems| format!("{problems:?}")).unwrap();
         let (observer, cancelled) = (|_: &Event| (), AtomicBool::new(false));
         let plans = retort_engine::plan(&graph, &[], self.world(&observer, &cancelled)).unwrap();
@@ -208,7 +208,7 @@ impl Space {
 
     /// A node's newest table: a line a row, columns parted by bars.
     #[track_caller]
-    pub(crate) fn holds(&self, node: &str, port: &str, expected: Expect) {
+    pub(crate) fn holds(&self, node: &str, port: &str, expected: &Expect) {
         let answer = self.store.last(&format!("test/{node}")).unwrap().unwrap();
         let output = answer.outputs.iter().find(|output| output.port == port).unwrap();
         let batch = self.store.open(output.content).unwrap().unwrap().read().unwrap();
@@ -240,7 +240,7 @@ fn feeds(from: &str) -> Vec<Feed> {
 }
 
 fn story(graph: &Graph, events: &[Event]) -> String {
-    let mut story = String::new();
+    let mut story = Vec::new();
     for id in graph.order() {
         let name = &graph.node(*id).name;
         let mut words = Vec::new();
@@ -261,9 +261,9 @@ fn story(graph: &Graph, events: &[Event]) -> String {
             }
         }
         let words = if words.is_empty() { "nothing".into() } else { words.join(", ") };
-        story += &format!("{name}: {words}\n");
+        story.push(format!("{name}: {words}\n"));
     }
-    story
+    story.concat()
 }
 
 fn why(reason: &Reason) -> String {
@@ -278,10 +278,9 @@ fn why(reason: &Reason) -> String {
 fn list(changes: &[Change]) -> String {
     let short =
         |value: &Option<String>| value.as_deref().map_or("nothing", |value| &value[..value.len().min(6)]).to_owned();
-    changes
-        .iter()
-        .map(|change| format!(" [{}: {} -> {}]", change.fact, short(&change.old), short(&change.new)))
-        .collect()
+    let shown =
+        changes.iter().map(|change| format!(" [{}: {} -> {}]", change.fact, short(&change.old), short(&change.new)));
+    shown.collect::<Vec<_>>().concat()
 }
 
 struct NoAssets;

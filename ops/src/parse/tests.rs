@@ -1,4 +1,5 @@
 //! Outputs as models write them, small ones above all, and what is found in them.
+#![expect(clippy::needless_raw_string_hashes, reason = "as `UPDATE_EXPECT=1` writes them")]
 
 use expect_test::{Expect, expect};
 use serde_json::json;
@@ -10,9 +11,8 @@ fn finds(output: &str, expected: &Expect) {
 }
 
 fn shown(found: &pairs::Found) -> String {
-    let pairs =
-        found.pairs.iter().map(|(question, answer)| format!("Q {question}\nA {}\n", answer.replace('\n', "\n| ")));
-    pairs.collect()
+    let pair = |(question, answer): &(String, String)| format!("Q {question}\nA {}\n", answer.replace('\n', "\n| "));
+    found.pairs.iter().map(pair).collect()
 }
 
 #[test]
@@ -244,7 +244,8 @@ fn configs_that_make_no_sense_are_problems() {
 fn the_order_of_columns_is_a_fact() {
     let facts = |with: serde_json::Value| {
         let made = (retort_engine::OpInfo::of::<Parse>().make)(with, &Env { base: std::path::Path::new(".") });
-        made.ok().unwrap().facts.iter().map(|fact| format!("{} = {}\n", fact.name, fact.value)).collect::<String>()
+        let facts = made.ok().unwrap().facts;
+        facts.iter().map(|fact| format!("{} = {}", fact.name, fact.value)).collect::<Vec<_>>().join("\n")
     };
     let written = facts(json!({"columns": {"output": "answer", "input": "question"}, "format": "question-answer"}));
     assert_ne!(
@@ -257,8 +258,7 @@ fn the_order_of_columns_is_a_fact() {
         with.column = output
         with.columns[0] = output: answer
         with.columns[1] = input: question
-        with.format = question-answer
-    "#]]
+        with.format = question-answer"#]]
     .assert_eq(&written);
 }
 

@@ -114,7 +114,9 @@ mod tests {
         let joins = [(4, 2), (7, 4), (1, 0), (9, 7)];
         let sets = |joins: &[(usize, usize)]| {
             let mut groups = Groups::new(10);
-            joins.iter().for_each(|(a, b)| groups.join(*a, *b));
+            for (a, b) in joins {
+                groups.join(*a, *b);
+            }
             (0..10).map(|n| groups.root(n)).collect::<Vec<_>>()
         };
         assert_eq!(sets(&joins), [0, 0, 2, 3, 2, 5, 6, 2, 8, 2]);

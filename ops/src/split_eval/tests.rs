@@ -162,7 +162,7 @@ fn equal_and_nearly_equal_questions_never_straddle() {
                 }),
             )
             .collect();
-    let linked = |doc: usize| doc % 2 == 0 || doc % 6 == 1;
+    let linked = |doc: usize| doc.is_multiple_of(2) || doc % 6 == 1;
     for seed in 0..30 {
         let sides = split(&all, json!({"eval": 0.3, "seed": seed}));
         let held: BTreeSet<_> = docs(&sides.eval).into_iter().map(|doc| linked(doc[3..].parse().unwrap())).collect();
