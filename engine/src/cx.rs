@@ -99,6 +99,11 @@ impl Cx<'_> {
         self.world.assets.path(asset, &mut progress)
     }
 
+    /// The SHA-256 of an asset, as its fact has it.
+    pub fn asset_digest(&self, asset: &Asset) -> Result<String, Failure> {
+        self.world.assets.digest(asset)
+    }
+
     /// The BLAKE3 digest of a file's content, remembered while its size, time and inode stay.
     pub fn file_digest(&self, path: &Path) -> Result<Digest, Failure> {
         Ok(self.world.digests.blake3(path)?)

@@ -1,0 +1,340 @@
+//! What `lora-train` is told, and whether it makes sense.
+
+use std::collections::BTreeSet;
+
+use retort_engine::Problem;
+use retort_lm::train::TrainConfig;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::resolved::Resolved;
+use super::targets::Targets;
+use crate::models::ModelRef;
+
+/// Trains a LoRA adapter of a local model, in phases: plain text, where the model reads the documents themselves, and pairs, where it learns to answer. The
+/// base weights stay as they are; only the adapter gets gradients.
+///
+/// `train` and `eval` are tables of questions and answers, `text` one of texts (chunks). Which of them must be there the phases say. Of a pair only the
+/// answer and the end of its turn count in the loss, of a text every token and its end; segments never see each other, however they are batched.
+///
+/// Each phase goes on from the best adapter of the one before, with a fresh optimizer. It is evaluated on `eval` (in a text phase too: what the texts are for is the
+/// questions), stops when `patience` evaluations brought no gain, and ends with its best adapter, not its last.
+///
+/// The state is saved as it goes: a run that was killed goes on and ends with the same bits. The output `adapter` has a row a tensor in PEFT's names, `metrics` a row a step.
+///
+/// ```yaml
+/// adapter:
+///   op: lora-train
+///   from: {train: sets.train, eval: sets.eval, text: chunks}
+///   with:
+///     model: smollm2-135m
+///     rank: 16
+///     alpha: 32
+///     targets: all-linear
+///     seed: 1
+///     phases:
+///       - {name: text, data: text, epochs: 1, learning_rate: 2.0e-4}
+///       # Too many epochs on purpose: it stops when the held-out questions gain nothing more.
+///       - {name: pairs, data: pairs, epochs: 20, eval_every: 20, patience: 2}
+/// ```
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, into = "Resolved")]
+pub struct LoraTrain {
+    /// The base model: weights here, not a server.
+    pub model: ModelRef,
+    /// Rank of the update of each layer: more learns more, and forgets more of the rest. 8 to 32 for a shelf of documents, 128 and above for a library.
+    #[serde(default = "rank")]
+    #[schemars(range(min = 1))]
+    pub rank: usize,
+    /// The update is scaled by `alpha / rank`; default twice the rank. More acts like a higher learning rate.
+    #[serde(default)]
+    pub alpha: Option<f64>,
+    /// Share of a layer's inputs that the adapter does not see in a step, 0 to below 1. A little helps against learning by heart.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub dropout: f64,
+    /// Scales by `alpha / √rank` instead, which keeps high ranks learning.
+    #[serde(default)]
+    pub rslora: bool,
+    /// Which layers are adapted: `all-linear`, `attention`, `mlp`, or a list of `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`. All
+    /// of them learn best for their size.
+    #[serde(default)]
+    pub targets: Targets,
+    /// Of the adapter's first values, the order of examples, and dropout.
+    #[serde(default)]
+    pub seed: u64,
+    /// What is learnt, in order; without it one phase of pairs.
+    #[serde(default)]
+    #[schemars(length(min = 1))]
+    pub phases: Option<Vec<PhaseConfig>>,
+    /// What phases inherit: passes over the examples; default 3.
+    #[serde(default)]
+    pub epochs: Option<u64>,
+    /// What phases inherit: the most steps; default no limit.
+    #[serde(default)]
+    pub max_steps: Option<u64>,
+    /// What phases inherit: the highest learning rate; default 2e-4.
+    #[serde(default)]
+    pub learning_rate: Option<f64>,
+    /// What phases inherit: how the rate falls after the warm-up; default `cosine`.
+    #[serde(default)]
+    pub schedule: Option<Curve>,
+    /// What phases inherit: steps in which the rate rises, in place of `warmup_ratio`.
+    #[serde(default)]
+    pub warmup_steps: Option<u64>,
+    /// What phases inherit: the share of steps in which the rate rises, 0 to below 1; default 0.05.
+    #[serde(default)]
+    pub warmup_ratio: Option<f64>,
+    /// What phases inherit: where the rate ends, as a share of the highest; default 0.
+    #[serde(default)]
+    pub min_ratio: Option<f64>,
+    /// What phases inherit: sequences a step; default 8.
+    #[serde(default)]
+    pub batch: Option<usize>,
+    /// What phases inherit: tokens a step, in place of `batch`.
+    #[serde(default)]
+    pub batch_tokens: Option<usize>,
+    /// What phases inherit: the longest sequence, in tokens; default 1024.
+    #[serde(default)]
+    pub max_length: Option<usize>,
+    /// What phases inherit: steps between evaluations, 0 for one at the end of each epoch; default 0.
+    #[serde(default)]
+    pub eval_every: Option<u64>,
+    /// What phases inherit: evaluations in a row without gain that end a phase, 0 for never; default 2.
+    #[serde(default)]
+    pub patience: Option<u64>,
+    /// What phases inherit: by how much the loss must fall to be a gain, in nats a token; default 0.
+    #[serde(default)]
+    pub min_gain: Option<f64>,
+    /// Share of each weight, times the learning rate, that a step takes away.
+    #[serde(default)]
+    #[schemars(range(min = 0.0))]
+    pub weight_decay: f64,
+    /// Gradients longer than this are cut down to it: one strange batch does not undo what was learnt. 0 for no limit.
+    #[serde(default = "max_grad_norm")]
+    #[schemars(range(min = 0.0))]
+    pub max_grad_norm: f64,
+    /// Tokens that go through the model at a time. Less needs less memory and takes a little longer; a step of more tokens takes several passes.
+    #[serde(default = "max_tokens_per_pass")]
+    #[schemars(range(min = 1))]
+    pub max_tokens_per_pass: usize,
+    /// The column of `train` and `eval` that holds the question.
+    #[serde(default = "question")]
+    pub question: String,
+    /// The column of `train` and `eval` that holds the answer.
+    #[serde(default = "answer")]
+    pub answer: String,
+    /// The column of `text` that holds the text.
+    #[serde(default = "text")]
+    pub text: String,
+}
+
+/// A phase of `lora-train`. What it leaves out stands at the top level, or has the default that is told there.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PhaseConfig {
+    /// Its name in metrics; default what it learns from. No two phases have the same.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// What it learns from: `text` (the input `text`) or `pairs` (the input `train`).
+    #[serde(default)]
+    pub data: Material,
+    /// Passes over the examples.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub epochs: Option<u64>,
+    /// The most steps.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub max_steps: Option<u64>,
+    /// The highest learning rate. LoRA takes about ten times that of full tuning.
+    #[serde(default)]
+    pub learning_rate: Option<f64>,
+    /// How the rate falls after the warm-up.
+    #[serde(default)]
+    pub schedule: Option<Curve>,
+    /// Steps in which the rate rises, in place of `warmup_ratio`.
+    #[serde(default)]
+    pub warmup_steps: Option<u64>,
+    /// The share of steps in which the rate rises, 0 to below 1.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub warmup_ratio: Option<f64>,
+    /// Where the rate ends, as a share of the highest.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub min_ratio: Option<f64>,
+    /// Sequences a step. More gives steadier steps, and fewer of them.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub batch: Option<usize>,
+    /// Tokens a step, in place of `batch`: as many sequences as fit, at least one.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub batch_tokens: Option<usize>,
+    /// The longest sequence, in tokens. Longer texts are cut; longer pairs are left out, and counted in the first row of the metrics.
+    #[serde(default)]
+    #[schemars(range(min = 2))]
+    pub max_length: Option<usize>,
+    /// Steps between evaluations, 0 for one at the end of each epoch. The last step is always followed by one.
+    #[serde(default)]
+    pub eval_every: Option<u64>,
+    /// Evaluations in a row without gain that end the phase, 0 for never.
+    #[serde(default)]
+    pub patience: Option<u64>,
+    /// By how much the loss on `eval` must fall to be a gain, in nats a token.
+    #[serde(default)]
+    #[schemars(range(min = 0.0))]
+    pub min_gain: Option<f64>,
+}
+
+/// What a phase learns from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Material {
+    /// Plain texts: the input `text`.
+    Text,
+    /// Questions and answers: the input `train`.
+    #[default]
+    Pairs,
+}
+
+/// How the learning rate falls after the warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Curve {
+    /// Slowly, then fast, then slowly: half a cosine.
+    #[default]
+    Cosine,
+    /// Evenly.
+    Linear,
+    /// Not at all.
+    Constant,
+}
+
+fn rank() -> usize {
+    16
+}
+
+fn max_grad_norm() -> f64 {
+    1.0
+}
+
+fn max_tokens_per_pass() -> usize {
+    2048
+}
+
+fn question() -> String {
+    "question".into()
+}
+
+fn answer() -> String {
+    "answer".into()
+}
+
+fn text() -> String {
+    "text".into()
+}
+
+impl PhaseConfig {
+    /// What makes no sense in it: the key, and why. `at` is put before the key.
+    fn check(&self, at: &str) -> Result<(), Problem> {
+        let zero = |number: Option<u64>| number == Some(0);
+        let outside = |number: Option<f64>, end: f64| number.is_some_and(|number| !(0.0..=end).contains(&number));
+        let size = |number: Option<usize>| number.map(|number| number as u64);
+        let mistakes = [
+            (zero(self.epochs), "epochs", "there is at least one epoch"),
+            (zero(self.max_steps), "max_steps", "there is at least one step"),
+            (zero(size(self.batch)), "batch", "a step has at least one sequence"),
+            (zero(size(self.batch_tokens)), "batch_tokens", "a step has at least one token"),
+            (self.max_length.is_some_and(|length| length < 2), "max_length", "a sequence has at least two tokens"),
+            (outside(self.min_ratio, 1.0), "min_ratio", "a share lies between 0 and 1"),
+            (outside(self.min_gain, f64::MAX), "min_gain", "a gain is 0 or more"),
+            (
+                self.learning_rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())),
+                "learning_rate",
+                "a learning rate is above 0",
+            ),
+            (
+                self.warmup_ratio.is_some_and(|ratio| !(0.0..1.0).contains(&ratio)),
+                "warmup_ratio",
+                "a share of steps lies from 0 to below 1",
+            ),
+            (
+                self.batch.is_some() && self.batch_tokens.is_some(),
+                "batch_tokens",
+                "`batch` and `batch_tokens` exclude each other",
+            ),
+            (
+                self.warmup_steps.is_some() && self.warmup_ratio.is_some(),
+                "warmup_steps",
+                "`warmup_steps` and `warmup_ratio` exclude each other",
+            ),
+        ];
+        match mistakes.into_iter().find(|(wrong, ..)| *wrong) {
+            Some((_, key, why)) => Err(Problem::at_field(format!("{at}{key}"), why)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl LoraTrain {
+    /// What the top level says for all phases.
+    pub(super) fn top(&self) -> PhaseConfig {
+        PhaseConfig {
+            name: None,
+            data: Material::default(),
+            epochs: self.epochs,
+            max_steps: self.max_steps,
+            learning_rate: self.learning_rate,
+            schedule: self.schedule,
+            warmup_steps: self.warmup_steps,
+            warmup_ratio: self.warmup_ratio,
+            min_ratio: self.min_ratio,
+            batch: self.batch,
+            batch_tokens: self.batch_tokens,
+            max_length: self.max_length,
+            eval_every: self.eval_every,
+            patience: self.patience,
+            min_gain: self.min_gain,
+        }
+    }
+
+    /// What training is told, or the first thing that makes no sense.
+    pub(super) fn train_config(&self) -> Result<TrainConfig, Problem> {
+        let refuse = |field: &str, why: &str| Err(Problem::at_field(field, why));
+        if self.rank == 0 {
+            return refuse("rank", "a rank is at least 1");
+        }
+        if self.alpha.is_some_and(|alpha| !(alpha > 0.0 && alpha.is_finite())) {
+            return refuse("alpha", "`alpha` is above 0");
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return refuse("dropout", "a share that is dropped lies from 0 to below 1");
+        }
+        if self.max_tokens_per_pass == 0 {
+            return refuse("max_tokens_per_pass", "at least one token goes through at a time");
+        }
+        for (field, value) in [("weight_decay", self.weight_decay), ("max_grad_norm", self.max_grad_norm)] {
+            if !(0.0..f64::INFINITY).contains(&value) {
+                return refuse(field, "it is 0 or more");
+            }
+        }
+        self.top().check("")?;
+        for (at, phase) in self.phases.iter().flatten().enumerate() {
+            phase.check(&format!("phases[{at}]."))?;
+        }
+        let resolved = Resolved::from(self.clone());
+        if resolved.phases.is_empty() {
+            return refuse("phases", "there is at least one phase");
+        }
+        let mut names = BTreeSet::new();
+        for (at, phase) in resolved.phases.iter().enumerate() {
+            if !names.insert(&phase.name) {
+                let why = format!("two phases are called `{}`", phase.name);
+                return Err(Problem::at_field(format!("phases[{at}].name"), why));
+            }
+        }
+        Ok(resolved.train_config())
+    }
+}

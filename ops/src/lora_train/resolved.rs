@@ -1,0 +1,158 @@
+//! The config of `lora-train` when every phase has inherited what it leaves out.
+
+use retort_lm::data::Batch;
+use retort_lm::lora::LoraConfig;
+use retort_lm::schedule::{Decay, Schedule, Warmup};
+use retort_lm::train::{Phase, Source, TrainConfig};
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::config::{Curve, LoraTrain, Material, PhaseConfig};
+use super::targets::Targets;
+use crate::models::ModelRef;
+
+/// The config with nothing left out: what becomes facts, so that a default spelled out changes none.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Resolved {
+    model: ModelRef,
+    rank: usize,
+    alpha: f64,
+    dropout: f64,
+    rslora: bool,
+    targets: Targets,
+    seed: u64,
+    pub(super) phases: Vec<ResolvedPhase>,
+    weight_decay: f64,
+    max_grad_norm: f64,
+    max_tokens_per_pass: usize,
+    question: String,
+    answer: String,
+    text: String,
+}
+
+/// A phase with nothing left out.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ResolvedPhase {
+    pub(super) name: String,
+    data: Material,
+    epochs: u64,
+    max_steps: Option<u64>,
+    learning_rate: f64,
+    schedule: Curve,
+    warmup_steps: Option<u64>,
+    /// None where `warmup_steps` is said.
+    warmup_ratio: Option<f64>,
+    min_ratio: f64,
+    /// None where `batch_tokens` is said.
+    batch: Option<usize>,
+    batch_tokens: Option<usize>,
+    max_length: usize,
+    eval_every: u64,
+    patience: u64,
+    min_gain: f64,
+}
+
+impl From<LoraTrain> for Resolved {
+    fn from(config: LoraTrain) -> Self {
+        let top = config.top();
+        let phases = config.phases.clone().unwrap_or_else(|| vec![PhaseConfig::default()]);
+        Self {
+            alpha: config.alpha.unwrap_or(2.0 * config.rank as f64),
+            model: config.model,
+            rank: config.rank,
+            dropout: config.dropout,
+            rslora: config.rslora,
+            targets: config.targets,
+            seed: config.seed,
+            phases: phases.iter().map(|phase| phase.resolve(&top)).collect(),
+            weight_decay: config.weight_decay,
+            max_grad_norm: config.max_grad_norm,
+            max_tokens_per_pass: config.max_tokens_per_pass,
+            question: config.question,
+            answer: config.answer,
+            text: config.text,
+        }
+    }
+}
+
+impl PhaseConfig {
+    /// What it comes to under what the top level says.
+    fn resolve(&self, top: &Self) -> ResolvedPhase {
+        // Either of two keys in the phase puts both of the top level out.
+        let warm = if self.warmup_steps.or(self.warmup_ratio.map(|_| 0)).is_some() { self } else { top };
+        let batch = if self.batch.or(self.batch_tokens).is_some() { self } else { top };
+        let named = match self.data {
+            Material::Text => "text",
+            Material::Pairs => "pairs",
+        };
+        ResolvedPhase {
+            name: self.name.clone().unwrap_or_else(|| named.to_owned()),
+            data: self.data,
+            epochs: self.epochs.or(top.epochs).unwrap_or(3),
+            max_steps: self.max_steps.or(top.max_steps),
+            learning_rate: self.learning_rate.or(top.learning_rate).unwrap_or(2e-4),
+            schedule: self.schedule.or(top.schedule).unwrap_or_default(),
+            warmup_steps: warm.warmup_steps,
+            warmup_ratio: if warm.warmup_steps.is_some() { None } else { Some(warm.warmup_ratio.unwrap_or(0.05)) },
+            min_ratio: self.min_ratio.or(top.min_ratio).unwrap_or(0.0),
+            batch: if batch.batch_tokens.is_some() { None } else { Some(batch.batch.unwrap_or(8)) },
+            batch_tokens: batch.batch_tokens,
+            max_length: self.max_length.or(top.max_length).unwrap_or(1024),
+            eval_every: self.eval_every.or(top.eval_every).unwrap_or(0),
+            patience: self.patience.or(top.patience).unwrap_or(2),
+            min_gain: self.min_gain.or(top.min_gain).unwrap_or(0.0),
+        }
+    }
+}
+
+impl Resolved {
+    /// What training is told.
+    pub(super) fn train_config(self) -> TrainConfig {
+        TrainConfig {
+            lora: LoraConfig {
+                rank: self.rank,
+                alpha: self.alpha as f32,
+                dropout: self.dropout as f32,
+                rslora: self.rslora,
+                targets: self.targets.0,
+            },
+            phases: self.phases.into_iter().map(ResolvedPhase::phase).collect(),
+            weight_decay: self.weight_decay as f32,
+            max_grad_norm: self.max_grad_norm as f32,
+            seed: self.seed,
+            max_tokens_per_pass: self.max_tokens_per_pass,
+        }
+    }
+}
+
+impl ResolvedPhase {
+    fn phase(self) -> Phase {
+        let decay = match self.schedule {
+            Curve::Cosine => Decay::Cosine,
+            Curve::Linear => Decay::Linear,
+            Curve::Constant => Decay::Constant,
+        };
+        let warmup = match (self.warmup_steps, self.warmup_ratio) {
+            (Some(steps), _) => Warmup::Steps(steps),
+            (None, ratio) => Warmup::Ratio(ratio.unwrap_or(0.0)),
+        };
+        Phase {
+            name: self.name,
+            data: match self.data {
+                Material::Text => Source::Text,
+                Material::Pairs => Source::Pairs,
+            },
+            epochs: self.epochs,
+            max_steps: self.max_steps,
+            schedule: Schedule { peak: self.learning_rate, warmup, decay, min_ratio: self.min_ratio },
+            batch: match (self.batch_tokens, self.batch) {
+                (Some(tokens), _) => Batch::Tokens(tokens),
+                (None, sequences) => Batch::Sequences(sequences.unwrap_or(1)),
+            },
+            max_length: self.max_length,
+            eval_every: self.eval_every,
+            patience: self.patience,
+            min_gain: self.min_gain,
+        }
+    }
+}
