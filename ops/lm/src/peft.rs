@@ -190,8 +190,6 @@ fn io<'a>(verb: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> 
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
     use crate::testing::{tiny_adapter, tiny_config};
 

@@ -43,6 +43,8 @@ pub struct Progress<'a> {
     pub of: u64,
     /// The newest row.
     pub metric: &'a Metric,
+    /// Tokens that went through the model for it, evaluations aside.
+    pub read: u64,
     /// Whether the row is of an earlier run that this one goes on from.
     pub replayed: bool,
 }
@@ -156,17 +158,15 @@ impl Run<'_> {
             state.optimizer.step(&mut state.adapter, &grads, rate);
 
             let last = state.phase_step == steps.len();
-            let due = match phase.eval_every {
-                0 => step.ends_epoch,
-                every => (state.phase_step as u64).is_multiple_of(every),
-            };
-            if due || last {
+            let due = last || phase.is_due(state.phase_step as u64, step.ends_epoch);
+            if due {
                 self.judge(state, phase, &mut row)?;
             }
             if last || state.stopped {
                 row.add_note(state.kept());
             }
-            self.report(state, row, due || last, watch)?;
+            let read = step.segments.iter().map(|&at| self.data[state.phase].segments[at].tokens.len() as u64).sum();
+            self.report(state, row, read, due, watch)?;
         }
         state.next_phase(self.config);
         Ok(())
@@ -186,7 +186,7 @@ impl Run<'_> {
             state.best = Some(Best { loss, step: state.step, adapter: state.adapter.clone() });
             state.mark = Some(loss);
         }
-        self.report(state, row, false, watch)
+        self.report(state, row, 0, false, watch)
     }
 
     /// The summed loss of a step and the gradients of that sum, pass by pass.
@@ -200,7 +200,9 @@ impl Run<'_> {
                 .then(|| self.config.seed.wrapping_add(state.step << 24).wrapping_add(pass));
             let batch: Vec<Segment> = segments.by_ref().take(count).collect();
             let (losses, more) = self.model.gradients(&state.adapter, &batch, dropout)?;
-            losses.into_iter().for_each(|loss| sum.add(loss));
+            for loss in losses {
+                sum.add(loss);
+            }
             match &mut grads {
                 None => grads = Some(more),
                 Some(grads) => grads.add(&more),
@@ -231,9 +233,16 @@ impl Run<'_> {
     }
 
     /// Keeps the row, saves the state where it is time (or the watcher ends the run), and tells the watcher.
-    fn report(&self, state: &mut State, row: Metric, save: bool, watch: &mut Watch<'_>) -> Result<(), LmError> {
+    fn report(
+        &self,
+        state: &mut State,
+        row: Metric,
+        read: u64,
+        save: bool,
+        watch: &mut Watch<'_>,
+    ) -> Result<(), LmError> {
         state.metrics.push(row);
-        let told = watch(self.progress(state, state.metrics.len() - 1, false));
+        let told = watch(Progress { read, ..self.progress(state, state.metrics.len() - 1, false) });
         if let Some(checkpoint) = self.checkpoint
             && state.phase_step > 0
             && (save || told.is_err() || checkpoint.due(state.step))
@@ -255,7 +264,7 @@ impl Run<'_> {
         let before: usize = self.plans[..state.phase].iter().map(Vec::len).sum();
         let spared = if state.stopped { self.plans[state.phase].len() } else { state.phase_step };
         let of = self.plans.iter().map(Vec::len).sum::<usize>() as u64;
-        Progress { done: (before + spared) as u64, of, metric: &state.metrics[row], replayed }
+        Progress { done: (before + spared) as u64, of, metric: &state.metrics[row], read: 0, replayed }
     }
 }
 

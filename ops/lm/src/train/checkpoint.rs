@@ -175,9 +175,12 @@ fn recipe(model: &Model, config: &TrainConfig, data: &[Examples], eval: &[Segmen
         hasher.update(&(segments.len() as u64).to_le_bytes());
         for Segment { tokens, targets } in segments {
             hasher.update(&(tokens.len() as u64).to_le_bytes());
-            tokens.iter().for_each(|token| _ = hasher.update(&token.to_le_bytes()));
-            let targets = targets.iter().map(|target| target.map_or(-1, i64::from));
-            targets.for_each(|target| _ = hasher.update(&target.to_le_bytes()));
+            for token in tokens {
+                hasher.update(&token.to_le_bytes());
+            }
+            for target in targets {
+                hasher.update(&target.map_or(-1, i64::from).to_le_bytes());
+            }
         }
     }
     hasher.finalize().to_hex().to_string()

@@ -59,6 +59,13 @@ pub enum Source {
     Pairs,
 }
 
+impl Phase {
+    /// Whether an evaluation follows the phase's step `step` (from 1).
+    pub(crate) fn is_due(&self, step: u64, ends_epoch: bool) -> bool {
+        if self.eval_every == 0 { ends_epoch } else { step.is_multiple_of(self.eval_every) }
+    }
+}
+
 impl TrainConfig {
     /// Whether training with these examples can begin.
     ///

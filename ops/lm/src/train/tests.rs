@@ -1,4 +1,4 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
+//! The loop on a tiny random model.
 
 use super::*;
 use crate::data::Batch;
@@ -161,6 +161,21 @@ fn a_run_that_was_cut_goes_on_to_the_same_bits() {
             assert!(folder != &live || replayed > cut, "it did go on from the checkpoint");
         }
     }
+}
+
+#[test]
+fn the_number_of_threads_changes_no_bit() {
+    let model = tiny_model();
+    let config = config(vec![phase("count", 2)]);
+    let data = [examples(counting(24, 1, 1))];
+    let eval = counting(8, 1, 99);
+    let on = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| train(&model, &config, &data, &eval, None, &mut quiet).unwrap())
+    };
+    let (one, three) = (on(1), on(3));
+    assert_eq!(one.adapter.tensors(), three.adapter.tensors());
+    assert_eq!(one.metrics, three.metrics);
 }
 
 #[test]
