@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 
 use retort_cache::{Answer, Output, StoreError, Table};
 use retort_engine::graph::{FILES_PORT, REJECTS_PORT};
-use retort_engine::{Failure, NodeId, World};
+use retort_engine::{NodeId, World};
 
 use crate::load::Loaded;
 use crate::tables::json_lines;
+use crate::tuned::TunedError;
 
 /// What is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -33,37 +34,39 @@ pub enum ExportError {
     /// The answer's table is not in the store.
     #[error("the table of output `{0}` is gone from the store")]
     Gone(String),
-    /// The node does not hold what the format needs.
-    #[error("`{node}` has no output `{port}`, which {format} needs")]
-    Port {
-        /// The node.
-        node: String,
-        /// The output that is missing.
-        port: &'static str,
-        /// What was to be written.
-        format: &'static str,
-    },
-    /// A model or an adapter could not be read or written.
+    /// The node's adapter, or its base model, could not be opened.
+    #[error(transparent)]
+    Tuned(#[from] TunedError),
+    /// The adapter could not be written.
     #[error("failed to write the adapter")]
     Adapter(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The base model could not be found.
-    #[error(transparent)]
-    Failure(#[from] Failure),
 }
 
-/// Writes an answer, or one output of it, to `folder`. Gives the files with their sizes in bytes.
+/// What to write, and where.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    /// What is written.
+    pub format: Format,
+    /// One output; all that hold results where none is named.
+    pub port: Option<&'a str>,
+    /// What a PEFT folder calls the base model; made from its source where nothing is given.
+    pub base: Option<&'a str>,
+    /// The folder, made where it is missing.
+    pub folder: &'a Path,
+}
+
+/// Writes an answer, or one output of it. Gives the files with their sizes in bytes.
 pub fn export(
     loaded: &Loaded,
     id: NodeId,
-    port: Option<&str>,
     answer: &Answer,
     world: World<'_>,
-    format: Format,
-    folder: &Path,
+    target: Target<'_>,
 ) -> Result<Vec<(PathBuf, u64)>, ExportError> {
+    let Target { format, port, base, folder } = target;
     fs::create_dir_all(folder).map_err(StoreError::io("create", folder))?;
     if format == Format::Peft {
-        return peft::export(loaded, id, answer, world, folder);
+        return peft::export(loaded, id, answer, world, base, folder);
     }
     let node = &loaded.graph.node(id).name;
     // Refused rows and listings of files are no results; they are written when they are asked for.

@@ -45,7 +45,8 @@ fn rows(tally: &Tally) -> String {
 }
 
 fn conclusion(summary: &Summary, seconds: f64) -> String {
-    let all = [(summary.ran, "ran"), (summary.fresh, "fresh"), (summary.failed, "failed"), (summary.skipped, "not run")];
+    let all =
+        [(summary.ran, "ran"), (summary.fresh, "fresh"), (summary.failed, "failed"), (summary.skipped, "not run")];
     let counts: Vec<_> = all.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
     format!("{} in {}", counts.join(", "), words::duration(seconds))
 }
@@ -62,7 +63,9 @@ pub(super) fn tables(graph: &Graph, nodes: &[(String, Tally)], place: &Workplace
                 _ => None,
             };
             if let Some(grid) = grid {
-                text.push_str(&format!("{name} ({op}, {})\n{}\n", out.port, grid.render(width)));
+                text.push_str(&format!("{name} ({op}, {})\n{}", out.port, grid.render(width)));
+                text.push_str(&notes(out, place));
+                text.push('\n');
             }
         }
     }
@@ -88,6 +91,16 @@ fn metrics(batch: &RecordBatch) -> Option<Grid> {
         n += 1;
     }
     (n > 0).then_some(grid)
+}
+
+/// What a log notes: why a phase ended. A table without notes has none.
+fn notes(out: &OutputSummary, place: &Workplace) -> String {
+    let Some(batch) = read(out, place).filter(|_| out.port == "metrics") else { return String::new() };
+    let column = |name: &str| batch.column_by_name(name).and_then(|array| array.as_string_opt::<i32>());
+    let (Some(notes), phases) = (column("note"), column("phase")) else { return String::new() };
+    let phase = |row: usize| phases.map(|phases| format!("{}: ", phases.value(row))).unwrap_or_default();
+    let rows = (0..batch.num_rows()).filter(|row| notes.is_valid(*row));
+    rows.map(|row| format!("{}{}\n", phase(row), notes.value(row))).collect()
 }
 
 /// The losses of a table of metrics, one series a column (and a phase, where there is such a column).

@@ -6,7 +6,7 @@ use retort_engine::OpInfo;
 
 use super::pipeline::{PipelineArgs, answer, port};
 use super::stop::{Ended, Result, Stop, say};
-use crate::export::{Format, export};
+use crate::export::{Format, Target, export};
 use crate::observe::words;
 
 /// Arguments of `export`.
@@ -23,6 +23,9 @@ pub(super) struct Args {
     /// What is written
     #[arg(long, value_enum)]
     format: Format,
+    /// What a PEFT folder calls the base model: a Hugging Face name or a folder [default: made from the weights' source]
+    #[arg(long, value_name = "NAME")]
+    base: Option<String>,
 }
 
 pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
@@ -32,7 +35,9 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
     let answer = answer(&args.pipeline, &loaded.graph, id, &place)?;
     let events = |_: &retort_engine::Event| ();
     let world = place.world(&events);
-    let written = export(&loaded, id, port.as_deref(), &answer, world, args.format, &args.folder);
+    let target =
+        Target { format: args.format, port: port.as_deref(), base: args.base.as_deref(), folder: &args.folder };
+    let written = export(&loaded, id, &answer, world, target);
     place.save();
     for (path, bytes) in written.map_err(|error| Stop::failed(&error))? {
         say(&format!("wrote {} ({})", path.display(), words::bytes(bytes)));

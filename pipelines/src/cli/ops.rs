@@ -38,7 +38,11 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
     };
     let Some(op) = ops.iter().find(|op| op.name == name) else {
         let names = ops.iter().map(|op| op.name);
-        return Err(Stop::wrong(format!("unknown operator `{name}`")).did_you_mean(name, names, "`retort ops` lists them"));
+        return Err(Stop::wrong(format!("unknown operator `{name}`")).did_you_mean(
+            name,
+            names,
+            "`retort ops` lists them",
+        ));
     };
     let schema = (op.schema)().to_value();
     if args.json {

@@ -46,8 +46,8 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
     let names: Vec<_> = graph.needed(&targets).into_iter().map(|id| graph.node(id).name.clone()).collect();
     let views = args.views(record, &clock, &names);
     let stage = Arc::new(Stage::new(clock, names, views));
-    let told = stage.clone();
-    interrupt::watch(place.cancelled.clone(), move |text| told.say(text));
+    let (told, json) = (stage.clone(), args.json);
+    interrupt::watch(place.cancelled.clone(), move |text| if json { say(text) } else { told.say(text) });
 
     let summary = retort_engine::run(graph, &targets, place.world(stage.as_ref()), &limits);
     place.save();

@@ -141,9 +141,7 @@ impl From<StoreError> for Stop {
 impl From<Failure> for Stop {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Cancelled => {
-                Stop::Error { status: Ended::INTERRUPTED, message: "interrupted".into(), hint: None }
-            }
+            Failure::Cancelled => Stop::Error { status: Ended::INTERRUPTED, message: "interrupted".into(), hint: None },
             other => Stop::failed(&other),
         }
     }

@@ -9,6 +9,7 @@ use retort_cache::{Disk, Memory, Store};
 use retort_engine::{Assets, Observer, World};
 
 use super::stop::{Result, Stop, warn};
+use crate::fetch::Fetch;
 
 /// The store's folder, where nothing else names one.
 const FOLDER: &str = ".retort";
@@ -46,7 +47,7 @@ impl Workplace {
 
     fn of(root: PathBuf, store: Box<dyn Store>, digests: FileDigests) -> Self {
         let digests = Arc::new(digests);
-        let assets = Box::new(Unfetched);
+        let assets = Box::new(Fetch::new(root.join("assets"), digests.clone()));
         Workplace { root, cancelled: Arc::default(), store, digests, assets }
     }
 
@@ -96,20 +97,4 @@ pub(super) fn width_of_stdout() -> Option<usize> {
 /// The width of the terminal that standard error is; `None` where it is none.
 pub(super) fn width_of_stderr() -> Option<usize> {
     console::Term::stderr().size_checked().map(|(_, columns)| usize::from(columns))
-}
-
-struct Unfetched;
-
-impl Assets for Unfetched {
-    fn digest(&self, asset: &retort_engine::Asset) -> std::result::Result<String, retort_engine::Failure> {
-        Ok(asset.sha256.clone().unwrap_or_default())
-    }
-
-    fn path(
-        &self,
-        _: &retort_engine::Asset,
-        _: &mut dyn FnMut(u64, u64) -> std::result::Result<(), retort_engine::Failure>,
-    ) -> std::result::Result<PathBuf, retort_engine::Failure> {
-        Err(retort_engine::Failure::op("fetch has not landed"))
-    }
 }

@@ -4,17 +4,42 @@ use std::path::{Path, PathBuf};
 
 use retort_cache::Answer;
 use retort_engine::{NodeId, World};
+use retort_lm::peft::{Card, write};
 
-use super::ExportError;
+use super::{ExportError, weighed};
 use crate::load::Loaded;
+use crate::tuned;
+
+/// The files of a PEFT folder.
+const FILES: [&str; 3] = ["adapter_config.json", "adapter_model.safetensors", "README.md"];
 
 pub(super) fn export(
     loaded: &Loaded,
     id: NodeId,
-    _answer: &Answer,
-    _world: World<'_>,
-    _folder: &Path,
+    answer: &Answer,
+    world: World<'_>,
+    base: Option<&str>,
+    folder: &Path,
 ) -> Result<Vec<(PathBuf, u64)>, ExportError> {
-    let node = loaded.graph.node(id).name.clone();
-    Err(ExportError::Port { node, port: "adapter", format: "peft" })
+    let node = loaded.graph.node(id);
+    let tuned = tuned::open(node, answer, world, &mut |_, _| Ok(()))?;
+    let card = Card {
+        title: format!("{} of {}", node.name, loaded.name),
+        base_model: base.map_or_else(|| tuned.base_name(), Into::into),
+        base_sha256: Some(tuned.base_sha256),
+        license: None,
+        sections: vec![("How it was made".into(), facts(answer))],
+    };
+    write(&tuned.adapter, &card, folder).map_err(|error| ExportError::Adapter(Box::new(error)))?;
+    FILES.iter().map(|name| weighed(folder.join(name))).collect()
+}
+
+/// Every fact of the answer as a Markdown table: who asks the same question gets the same adapter.
+fn facts(answer: &Answer) -> String {
+    let mut text = "| fact | value |\n| --- | --- |\n".to_string();
+    for fact in answer.recipe.op.iter().chain(&answer.recipe.inputs) {
+        let value = fact.value.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
+        text.push_str(&format!("| `{}` | {value} |\n", fact.name));
+    }
+    text
 }

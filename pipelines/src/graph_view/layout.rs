@@ -89,7 +89,8 @@ impl Layout {
             for step in 1..n {
                 let layer = if above { step } else { n - 1 - step };
                 let beside = if above { layer - 1 } else { layer + 1 };
-                let rank = |spot: usize| self.layers[beside].iter().position(|other| *other == spot).unwrap_or(0) as f64;
+                let rank =
+                    |spot: usize| self.layers[beside].iter().position(|other| *other == spot).unwrap_or(0) as f64;
                 let mut ranked: Vec<(f64, usize)> = Vec::new();
                 for (at, spot) in self.layers[layer].iter().enumerate() {
                     let joined = self.joined(*spot, above);

@@ -108,7 +108,8 @@ fn door(layout: &Layout, edge: usize, leaves: bool) -> f64 {
         false => (path[path.len() - 1], path[path.len() - 2]),
     };
     let (node, _) = ends(&layout.paths[edge]);
-    let mut beside: Vec<usize> = (0..layout.paths.len()).filter(|other| ends(&layout.paths[*other]).0 == node).collect();
+    let mut beside: Vec<usize> =
+        (0..layout.paths.len()).filter(|other| ends(&layout.paths[*other]).0 == node).collect();
     let far = |other: usize| layout.spots[ends(&layout.paths[other]).1].x;
     beside.sort_by(|one, other| far(*one).total_cmp(&far(*other)).then(one.cmp(other)));
     let place = beside.iter().position(|other| *other == edge).expect("the edge ends at the node");

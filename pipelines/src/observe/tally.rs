@@ -58,7 +58,7 @@ pub struct Tally {
     pub prompt_tokens: u64,
     /// Output tokens so far.
     pub output_tokens: u64,
-    /// The last step and its values.
+    /// The last step, and the newest value of every name: not every step has all.
     pub metrics: Option<(u64, Vec<(String, f64)>)>,
     /// The tables of its answer, in port order.
     pub outputs: Vec<OutputSummary>,
@@ -103,7 +103,7 @@ impl Tally {
                 self.output_tokens += output;
                 self.fetching = None;
             }
-            EventKind::Metrics { step, values } => self.metrics = Some((*step, values.clone())),
+            EventKind::Metrics { step, values } => self.measure(*step, values),
             EventKind::Note { .. } => {}
             EventKind::Finished { outputs, changed, asked, .. } => {
                 self.outputs.clone_from(outputs);
@@ -115,6 +115,17 @@ impl Tally {
                 self.state = State::Failed(error.clone());
             }
             EventKind::Skipped { because } => self.state = State::Skipped(because.clone()),
+        }
+    }
+
+    fn measure(&mut self, step: u64, new: &[(String, f64)]) {
+        let (last, values) = self.metrics.get_or_insert_default();
+        *last = step;
+        for (name, value) in new {
+            match values.iter_mut().find(|(known, _)| known == name) {
+                Some((_, known)) => *known = *value,
+                None => values.push((name.clone(), *value)),
+            }
         }
     }
 
@@ -198,6 +209,17 @@ mod tests {
         tally.take(&EventKind::Progress { done: 100, of: 110 }, 7.0);
         assert_eq!(tally.rate(7.0), Some(2.0));
         assert_eq!(tally.left(7.0), Some(5.0));
+    }
+
+    #[test]
+    fn a_value_stays_until_a_newer_one_comes() {
+        let mut tally = Tally::default();
+        let metrics = |step, name: &str, value| EventKind::Metrics { step, values: vec![(name.into(), value)] };
+        tally.take(&metrics(1, "eval_loss", 3.0), 0.0);
+        tally.take(&metrics(2, "loss", 2.0), 0.0);
+        tally.take(&metrics(3, "loss", 1.0), 0.0);
+        let losses: Vec<_> = tally.losses().cloned().collect();
+        assert_eq!(losses, [("eval_loss".to_string(), 3.0), ("loss".to_string(), 1.0)]);
     }
 
     #[test]

@@ -132,7 +132,9 @@ pub fn outcome(tally: &Tally) -> String {
     let rows = match ports.as_slice() {
         [] => "no tables".to_string(),
         [one] => count(one.rows, "row"),
-        several => several.iter().map(|out| format!("{} {}", out.port, number(out.rows))).collect::<Vec<_>>().join(", "),
+        several => {
+            several.iter().map(|out| format!("{} {}", out.port, number(out.rows))).collect::<Vec<_>>().join(", ")
+        }
     };
     match tally.rejects() {
         0 => rows,
@@ -201,6 +203,9 @@ mod tests {
             "input.from 8c8c8c8c8c8c → 515151515151"
         );
         let long = format!("Write pairs about {} please", "x".repeat(80));
-        assert_eq!(said("with.messages[0].user", None, Some(&long)).chars().count(), "with.messages[0].user added: ".len() + 40);
+        assert_eq!(
+            said("with.messages[0].user", None, Some(&long)).chars().count(),
+            "with.messages[0].user added: ".len() + 40
+        );
     }
 }

@@ -68,7 +68,8 @@ fn one_line(text: &str) -> String {
 
 fn formatted(array: &ArrayRef, row: usize) -> String {
     let options = FormatOptions::default();
-    ArrayFormatter::try_new(array, &options).map_or_else(|error| error.to_string(), |cells| cells.value(row).to_string())
+    ArrayFormatter::try_new(array, &options)
+        .map_or_else(|error| error.to_string(), |cells| cells.value(row).to_string())
 }
 
 fn json(array: &ArrayRef, row: usize) -> String {

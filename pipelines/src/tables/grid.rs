@@ -79,7 +79,8 @@ impl Grid {
             return (widths, fit);
         };
         let room = |n: usize| limit.saturating_sub(GAP.len() * n.saturating_sub(1));
-        while widths.len() > 1 && widths.iter().map(|width| (*width).min(NARROWEST)).sum::<usize>() > room(widths.len()) {
+        while widths.len() > 1 && widths.iter().map(|width| (*width).min(NARROWEST)).sum::<usize>() > room(widths.len())
+        {
             widths.pop();
         }
         let room = room(widths.len());
@@ -101,11 +102,11 @@ mod tests {
         let mut grid = Grid::new([Column::new("id", false), Column::new("n", true), Column::new("text", false)]);
         grid.push(["a", "7", "a long story about nothing at all"]);
         grid.push(["b", "1234", "short"]);
-        expect![[r#"
+        expect![[r"
             id     n  text
             a      7  a long stor…
             b   1234  short
-        "#]]
+        "]]
         .assert_eq(&grid.render(Some(22)));
     }
 

@@ -29,7 +29,10 @@ struct Page<'a> {
 impl Page<'_> {
     fn keys(&self, text: &mut String, object: &Value, level: usize) {
         let required: Vec<_> = list(object, "required").iter().filter_map(Value::as_str).collect();
-        for (key, schema) in self.properties(object) {
+        for (i, (key, schema)) in self.properties(object).enumerate() {
+            if i > 0 {
+                text.push('\n');
+            }
             let mut head = format!("{key}: {}", self.kind(schema));
             if required.contains(&key.as_str()) {
                 head.push_str(", required");
@@ -48,12 +51,7 @@ impl Page<'_> {
             } else {
                 self.variants(text, inner, level);
             }
-            text.push('\n');
         }
-        while text.ends_with("\n\n") {
-            text.pop();
-        }
-        text.push('\n');
     }
 
     /// Named values with a description of their own, a line each.
