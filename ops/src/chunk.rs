@@ -1,0 +1,234 @@
+//! `chunk`: documents to chunks. The way from one to the other is in `chunk/pack.rs`.
+
+pub mod atoms;
+pub mod cut;
+pub mod measure;
+pub mod pack;
+pub mod sentence;
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, OnceLock};
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use retort_engine::{Answers, Asset, Batching, Carry, Cx, Define, Env, Failure, Operator, Problem, RowBatch, RowOp};
+use retort_lm::tokenizer::Tokenizer;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use self::cut::By;
+use self::measure::{Measure, Words};
+use self::pack::{Budget, ChunkError, Piece, chunks};
+use crate::document::{Document, blocks_from_arrow, blocks_type, heading_path_builder, heading_path_type};
+use crate::models::{self, ModelRef};
+
+/// Cuts documents into chunks that fit a budget, counted by the tokenizer of the model that will read them. No chunk is
+/// ever over it.
+///
+/// Cuts fall before headings, else between paragraphs, lists, tables and listings, else between items, rows, lines or
+/// sentences, and between words only where a single sentence is over the budget. A heading stays with what it stands
+/// over. A chunk's text begins with the headings above it on one line (`Printing > Queues`), which count; a piece of a table
+/// begins with the table's header. The chunks of a document depend on that document alone.
+///
+/// Columns: `chunk_id` (`doc_id`, a dash and digits that stand for the chunk's text), `heading_path`, `page` (of its first
+/// block, null where there are none), `start` and `end` (bytes of the document's text), `n_tokens`, `text`. The document's own
+/// `text` and `blocks` are left behind, its other columns go along.
+///
+/// ```yaml
+/// chunks:
+///   op: chunk
+///   from: documents
+///   with: {max_words: 250, by: headings}
+/// ```
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Chunk {
+    /// The model whose tokenizer counts. Needed with `max_tokens`; none with `max_words`.
+    #[serde(default)]
+    pub model: Option<ModelRef>,
+    /// The most tokens that a chunk's text may have. Either this or `max_words`.
+    #[serde(default)]
+    pub max_tokens: Option<NonZeroUsize>,
+    /// The most words that a chunk's text may have, where a pipeline has no model. Either this or `max_tokens`.
+    #[serde(default)]
+    pub max_words: Option<NonZeroUsize>,
+    /// How much of what lies before a cut inside a section is said again after it, in tokens (or words): whole sentences,
+    /// items or lines, as many as fit; default 0. A chunk that begins with a heading has none.
+    #[serde(default)]
+    pub overlap: usize,
+    /// Where to cut by preference: `headings` (default: a section a chunk, small neighbours together), `paragraphs` or
+    /// `sentences` (as many as fit).
+    #[serde(default)]
+    pub by: By,
+    /// Chunks of fewer tokens (or words) are joined to a neighbour where that tears nothing else; default a third of
+    /// the budget, 0 for never.
+    #[serde(default)]
+    pub min_tokens: Option<usize>,
+}
+
+impl Define for Chunk {
+    const NAME: &'static str = "chunk";
+    const VERSION: u32 = 1;
+
+    fn assets(&self, env: &Env<'_>) -> Vec<Asset> {
+        self.model.as_ref().map(|model| model.assets(env)).unwrap_or_default()
+    }
+
+    fn build(self, env: &Env<'_>) -> Result<Operator, Problem> {
+        let (max, asset) = match (self.max_tokens, self.max_words, &self.model) {
+            (Some(max), None, Some(model)) => {
+                model.check_local("model")?;
+                (max.get(), model.asset(env))
+            }
+            (None, Some(max), None) => (max.get(), None),
+            (Some(_), None, None) => {
+                return Err(Problem::at_field("max_tokens", "`max_tokens` needs a `model` to count by")
+                    .hint("name a `model`, or say `max_words`"));
+            }
+            (None, Some(_), Some(_)) => {
+                return Err(Problem::at_field("model", "`max_words` needs no `model`")
+                    .hint("say `max_tokens` to count by the model"));
+            }
+            (Some(_), Some(_), _) => {
+                return Err(Problem::at_field("max_words", "`max_tokens` and `max_words` exclude each other"));
+            }
+            (None, None, _) => {
+                return Err(Problem::at_field("", "`chunk` needs a budget")
+                    .hint("`max_tokens: 384` with a `model`, or `max_words: 250`"));
+            }
+        };
+        if self.overlap * 2 > max {
+            return Err(Problem::at_field("overlap", format!("`overlap` is more than half of the budget of {max}")));
+        }
+        let min = self.min_tokens.unwrap_or(max / 3);
+        if min > max {
+            return Err(Problem::at_field("min_tokens", format!("`min_tokens` is more than the budget of {max}")));
+        }
+        let budget = Budget { max, min, overlap: self.overlap, by: self.by };
+        Ok(Operator::Rows(Box::new(Chunker { budget, asset, tokenizer: OnceLock::new() })))
+    }
+}
+
+/// Chunks one document a row.
+struct Chunker {
+    budget: Budget,
+    /// The model whose tokenizer counts; words where there is none.
+    asset: Option<Asset>,
+    tokenizer: OnceLock<Arc<Tokenizer>>,
+}
+
+impl Chunker {
+    fn measure(&self, cx: &Cx<'_>) -> Result<&dyn Measure, Failure> {
+        let Some(asset) = &self.asset else { return Ok(&Words) };
+        if self.tokenizer.get().is_none() {
+            let tokenizer = models::tokenizer(asset, cx)?;
+            // Another thread may have been first: both have the same.
+            let _ = self.tokenizer.set(tokenizer);
+        }
+        Ok(&**self.tokenizer.get().expect("it was set"))
+    }
+}
+
+fn added() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("chunk_id", DataType::Utf8, false),
+        Field::new("heading_path", heading_path_type(), false),
+        Field::new("page", DataType::UInt32, true),
+        Field::new("start", DataType::UInt64, false),
+        Field::new("end", DataType::UInt64, false),
+        Field::new("n_tokens", DataType::UInt32, false),
+        Field::new("text", DataType::Utf8, false),
+    ]))
+}
+
+impl RowOp for Chunker {
+    fn reads(&self) -> Vec<String> {
+        vec!["doc_id".into(), "text".into(), "blocks".into()]
+    }
+
+    fn adds(&self, reads: &Schema) -> Result<SchemaRef, Problem> {
+        for (field, wanted) in reads.fields().iter().zip([DataType::Utf8, DataType::Utf8, blocks_type()]) {
+            if *field.data_type() != wanted {
+                let message = format!("column `{}` is {}, not {wanted}", field.name(), field.data_type());
+                return Err(Problem::new("type", "from", message).hint("`chunk` reads what `extract` gives"));
+            }
+        }
+        Ok(added())
+    }
+
+    fn carries(&self) -> Carry {
+        Carry::Except(vec!["text".into(), "blocks".into()])
+    }
+
+    fn batching(&self) -> Batching {
+        Batching { rows: 8, parallel: true }
+    }
+
+    fn apply(&self, rows: &RowBatch, out: &Answers<'_>, cx: &Cx<'_>) -> Result<(), Failure> {
+        let measure = self.measure(cx)?;
+        let ids = rows.batch.column(0).as_string::<i32>();
+        let texts = rows.batch.column(1).as_string::<i32>();
+        for row in 0..rows.batch.num_rows() {
+            cx.check()?;
+            if ids.is_null(row) || texts.is_null(row) || rows.batch.column(2).is_null(row) {
+                out.reject(row, "a document without id, text or blocks")?;
+                continue;
+            }
+            let text = texts.value(row);
+            let blocks = match blocks_from_arrow(rows.batch.column(2), row, text) {
+                Ok(blocks) => blocks,
+                Err(error) => {
+                    out.reject(row, error.to_string())?;
+                    continue;
+                }
+            };
+            let document = Document { title: None, text: text.to_owned(), blocks };
+            match chunks(&document, measure, self.budget) {
+                Ok(chunks) if chunks.is_empty() => out.reject(row, "no text but headings")?,
+                Ok(chunks) => out.keep(row, &chunk_rows(ids.value(row), &chunks))?,
+                Err(error @ (ChunkError::TooSmall(_) | ChunkError::Measure(_))) => {
+                    out.reject(row, error.to_string())?
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn chunk_rows(doc_id: &str, chunks: &[Piece]) -> RecordBatch {
+    let mut paths = heading_path_builder();
+    for chunk in chunks {
+        for heading in &chunk.heading_path {
+            paths.values().append_value(heading);
+        }
+        paths.append(true);
+    }
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from(chunk_ids(doc_id, chunks))),
+        Arc::new(paths.finish()),
+        Arc::new(chunks.iter().map(|chunk| chunk.page).collect::<UInt32Array>()),
+        Arc::new(UInt64Array::from_iter_values(chunks.iter().map(|chunk| chunk.start as u64))),
+        Arc::new(UInt64Array::from_iter_values(chunks.iter().map(|chunk| chunk.end as u64))),
+        Arc::new(UInt32Array::from_iter_values(chunks.iter().map(|chunk| chunk.n_tokens as u32))),
+        Arc::new(StringArray::from_iter_values(chunks.iter().map(|chunk| &chunk.text))),
+    ];
+    RecordBatch::try_new(added(), columns).expect("one value a chunk in every column")
+}
+
+/// A chunk is called by its document and its text, so it keeps its id when others around it change. Equal texts in
+/// one document are told apart by their number.
+fn chunk_ids(doc_id: &str, chunks: &[Piece]) -> Vec<String> {
+    let mut ids: Vec<String> = Vec::with_capacity(chunks.len());
+    let mut seen = std::collections::BTreeMap::<String, usize>::new();
+    for chunk in chunks {
+        let digest = blake3::hash(chunk.text.as_bytes()).to_hex();
+        let id = format!("{doc_id}-{}", &digest[..10]);
+        let count = seen.entry(id.clone()).or_default();
+        *count += 1;
+        ids.push(if *count == 1 { id } else { format!("{id}-{count}") });
+    }
+    ids
+}
+
+#[cfg(test)]
+mod tests;

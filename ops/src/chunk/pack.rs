@@ -1,0 +1,293 @@
+//! A document to its chunks: atoms are measured, cut the cheapest way, and every chunk's text is counted as it is.
+
+use std::collections::BTreeMap;
+
+use super::atoms::{self, Atom, Joint};
+use super::cut::{By, Layout, Limits};
+use super::measure::{Measure, MeasureError};
+use crate::document::{BLOCK_BREAK, Block, Document, Kind};
+
+/// What a chunk is allowed, in the measure's units.
+#[derive(Clone, Copy, Debug)]
+pub struct Budget {
+    /// No chunk's text has more.
+    pub max: usize,
+    /// Smaller chunks are joined to a neighbour where that does not tear something else.
+    pub min: usize,
+    /// So much of the sentences before a cut inside a section is said again, at most.
+    pub overlap: usize,
+    /// Where to cut by preference.
+    pub by: By,
+}
+
+/// A piece of a document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The headings that all of it lies under.
+    pub heading_path: Vec<String>,
+    /// The page it begins on.
+    pub page: Option<u32>,
+    /// First byte in the document's text.
+    pub start: usize,
+    /// One past its last byte.
+    pub end: usize,
+    /// Of `text`, exactly.
+    pub n_tokens: usize,
+    /// The headings above it on one line, a blank line, and the document's text from `start` to `end`. A piece of a
+    /// table that does not begin it has the table's header between the two.
+    pub text: String,
+}
+
+/// Why a document could not be chunked.
+#[derive(Debug, thiserror::Error)]
+pub enum ChunkError {
+    /// The tokenizer refused the text.
+    #[error(transparent)]
+    Measure(#[from] MeasureError),
+    /// A single letter takes more than a chunk may have.
+    #[error("not even a single letter fits into {0}")]
+    TooSmall(usize),
+}
+
+/// Cuts a document. Chunks come in order, cover all text but headings that stand over nothing, and overlap only where
+/// `budget.overlap` says so.
+///
+/// The same document and budget give the same chunks, whatever other documents there are.
+pub fn chunks(document: &Document, measure: &dyn Measure, budget: Budget) -> Result<Vec<Piece>, ChunkError> {
+    if document.blocks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let starts = measure.starts(&document.text)?;
+    let mut packer =
+        Packer { document, measure, budget, starts, atoms: atoms::of(document), prefixes: BTreeMap::new(), slack: 0 };
+    packer.split_long()?;
+    loop {
+        let layout = packer.layout()?;
+        let limits = Limits { max: budget.max.saturating_sub(packer.slack).max(1), min: budget.min, by: budget.by };
+        let cuts = layout.cheapest(limits);
+        let ends = cuts.iter().skip(1).copied().chain([packer.atoms.len()]);
+        let mut chunks = Vec::with_capacity(cuts.len());
+        let mut over = None;
+        for (start, end) in cuts.iter().copied().zip(ends) {
+            let chunk = packer.chunk(layout.from[start], end)?;
+            if chunk.n_tokens > budget.max {
+                over = Some((start, end, chunk.n_tokens.saturating_sub(layout.tokens(start, end))));
+                break;
+            }
+            chunks.push(chunk);
+        }
+        // Joined differently, the same text may take some tokens more than it did in the whole: leave room for them.
+        let Some((start, end, excess)) = over else {
+            return Ok(chunks.into_iter().filter(|chunk| packer.has_text(chunk)).collect());
+        };
+        if excess > packer.slack && end - start > 1 {
+            packer.slack = excess;
+        } else {
+            packer.split(start, end)?;
+        }
+    }
+}
+
+struct Packer<'a> {
+    document: &'a Document,
+    measure: &'a dyn Measure,
+    budget: Budget,
+    /// Where the tokens of the document's text begin.
+    starts: Vec<usize>,
+    atoms: Vec<Atom>,
+    /// Prefixes by block and whether the block's beginning is in the chunk.
+    prefixes: BTreeMap<(usize, bool), (String, usize)>,
+    /// Tokens that a chunk may have more than it was counted for.
+    slack: usize,
+}
+
+impl Packer<'_> {
+    /// The token that a byte lies in.
+    fn token_at(&self, byte: usize) -> usize {
+        self.starts.partition_point(|start| *start <= byte).saturating_sub(1)
+    }
+
+    /// One past the token that the byte before lies in.
+    fn token_end(&self, byte: usize) -> usize {
+        self.starts.partition_point(|start| *start < byte)
+    }
+
+    fn block(&self, atom: usize) -> &Block {
+        &self.document.blocks[self.atoms[atom].block]
+    }
+
+    /// Splits the atoms that don't fit a chunk by themselves, into words and, if need be, letters.
+    fn split_long(&mut self) -> Result<(), ChunkError> {
+        let mut at = 0;
+        while at < self.atoms.len() {
+            let atom = self.atoms[at];
+            let prefix = self.prefix(at)?.1;
+            let tokens = self.token_end(atom.end).saturating_sub(self.token_at(atom.start));
+            let parts =
+                if tokens + prefix > self.budget.max { atoms::split(atom, &self.document.text) } else { Vec::new() };
+            if parts.is_empty() {
+                at += 1;
+            } else {
+                self.atoms.splice(at..=at, parts);
+            }
+        }
+        Ok(())
+    }
+
+    /// Splits the atoms of a chunk that is over the budget though it has no room to give.
+    fn split(&mut self, start: usize, end: usize) -> Result<(), ChunkError> {
+        let longest = (start..end).max_by_key(|at| self.atoms[*at].end - self.atoms[*at].start).unwrap_or(start);
+        let parts = atoms::split(self.atoms[longest], &self.document.text);
+        if !parts.is_empty() {
+            self.atoms.splice(longest..=longest, parts);
+            return Ok(());
+        }
+        // A letter by itself: without its headings, if it has any.
+        let prefix = self.prefixes.values_mut().filter(|(text, _)| !text.is_empty());
+        let mut emptied = false;
+        for (text, tokens) in prefix {
+            text.clear();
+            *tokens = 0;
+            emptied = true;
+        }
+        if emptied { Ok(()) } else { Err(ChunkError::TooSmall(self.budget.max)) }
+    }
+
+    fn layout(&mut self) -> Result<Layout, ChunkError> {
+        let count = self.atoms.len();
+        let mut from = Vec::with_capacity(count);
+        for atom in 0..count {
+            from.push(self.overlap_start(atom));
+        }
+        let mut prefix = Vec::with_capacity(count);
+        for &start in &from {
+            prefix.push(self.prefix(start)?.1);
+        }
+        let all = 0..count;
+        Ok(Layout {
+            joints: self.atoms.iter().map(|atom| atom.joint).collect(),
+            first_token: self.atoms.iter().map(|atom| self.token_at(atom.start)).collect(),
+            end_token: self.atoms.iter().map(|atom| self.token_end(atom.end)).collect(),
+            level: self.levels(),
+            led_in: all.clone().map(|atom| self.is_led_in(atom)).collect(),
+            whole: all.map(|atom| self.fits_whole(atom)).collect(),
+            from,
+            prefix,
+        })
+    }
+
+    fn levels(&self) -> Vec<u8> {
+        let mut level = 0;
+        let levels = self.atoms.iter().map(|atom| {
+            let block = &self.document.blocks[atom.block];
+            if block.kind == Kind::Heading {
+                level = block.level;
+            }
+            level
+        });
+        levels.collect()
+    }
+
+    /// The block begins here, and the one before it ends with a colon.
+    fn is_led_in(&self, atom: usize) -> bool {
+        let here = self.atoms[atom];
+        here.joint == Joint::Block && atom > 0 && self.document.text[..self.atoms[atom - 1].end].ends_with(':')
+    }
+
+    fn fits_whole(&self, atom: usize) -> bool {
+        let block = self.block(atom);
+        let prefix = self.prefixes.get(&(self.atoms[atom].block, true)).map_or(0, |(_, tokens)| *tokens);
+        let tokens = self.token_end(block.end).saturating_sub(self.token_at(block.start));
+        tokens + prefix + self.slack <= self.budget.max
+    }
+
+    /// Where a chunk that is cut before `atom` begins: as many whole sentences back as the overlap allows.
+    fn overlap_start(&self, atom: usize) -> usize {
+        let mut start = atom;
+        if self.budget.overlap == 0 || matches!(self.atoms[atom].joint, Joint::Section | Joint::Heading) {
+            return start;
+        }
+        let until = self.token_at(self.atoms[atom].start);
+        for back in (0..atom).rev() {
+            let tokens = until.saturating_sub(self.token_at(self.atoms[back].start));
+            if tokens > self.budget.overlap || self.block(back).kind == Kind::Heading {
+                break;
+            }
+            if !matches!(self.atoms[back].joint, Joint::Word | Joint::Inside) {
+                start = back;
+            }
+        }
+        start
+    }
+
+    /// What a chunk that begins with this atom carries before it, and its tokens.
+    fn prefix(&mut self, atom: usize) -> Result<(String, usize), ChunkError> {
+        let begins = self.atoms[atom].start == self.block(atom).start;
+        let key = (self.atoms[atom].block, begins);
+        if let Some(known) = self.prefixes.get(&key) {
+            return Ok(known.clone());
+        }
+        let block = self.block(atom);
+        let mut path = &block.heading_path[..];
+        if block.kind == Kind::Heading {
+            path = &path[..path.len().saturating_sub(1)];
+        }
+        let header = if begins || block.kind != Kind::Table { "" } else { table_header(self.document.text_of(block)) };
+        // Headings outside in, as many as a third of the budget holds; the header of a table as well.
+        let mut prefix = (String::new(), 0);
+        for outermost in 0..=path.len() {
+            let mut text = path[outermost..].join(" > ");
+            if !text.is_empty() {
+                text.push_str(BLOCK_BREAK);
+            }
+            let tokens = self.measure.count(&text)?;
+            if tokens * 3 <= self.budget.max {
+                prefix = (text, tokens);
+                break;
+            }
+        }
+        if !header.is_empty() {
+            let text = format!("{}{header}\n", prefix.0);
+            let tokens = self.measure.count(&text)?;
+            if tokens * 2 <= self.budget.max {
+                prefix = (text, tokens);
+            }
+        }
+        self.prefixes.insert(key, prefix.clone());
+        Ok(prefix)
+    }
+
+    /// The chunk of the atoms `start..end`.
+    fn chunk(&mut self, start: usize, end: usize) -> Result<Piece, ChunkError> {
+        let mut text = self.prefix(start)?.0;
+        let span = self.atoms[start].start..self.atoms[end - 1].end;
+        text.push_str(&self.document.text[span.clone()]);
+        let n_tokens = self.measure.count(&text)?;
+        let blocks = &self.document.blocks[self.atoms[start].block..=self.atoms[end - 1].block];
+        let heading_path = common_path(blocks);
+        Ok(Piece { heading_path, page: blocks[0].page, start: span.start, end: span.end, n_tokens, text })
+    }
+
+    /// Whether there is more to a chunk than headings.
+    fn has_text(&self, chunk: &Piece) -> bool {
+        let mut blocks = self.document.blocks.iter();
+        blocks.any(|block| block.kind != Kind::Heading && block.start < chunk.end && block.end > chunk.start)
+    }
+}
+
+/// The headings that all the text of some blocks lies under.
+fn common_path(blocks: &[Block]) -> Vec<String> {
+    let mut paths = blocks.iter().filter(|block| block.kind != Kind::Heading).map(|block| &block.heading_path);
+    let Some(first) = paths.next().or(blocks.first().map(|block| &block.heading_path)) else { return Vec::new() };
+    let mut length = first.len();
+    for path in paths {
+        length = first.iter().zip(path.iter()).take(length).take_while(|(a, b)| a == b).count();
+    }
+    first[..length].to_vec()
+}
+
+/// The first two lines of a table.
+fn table_header(table: &str) -> &str {
+    let end = table.match_indices('\n').nth(1).map_or(table.len(), |(at, _)| at);
+    &table[..end]
+}

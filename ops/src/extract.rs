@@ -1,0 +1,173 @@
+//! `extract`: files to documents. How a format is read is left to the readers in `extract/`, which files there are to
+//! `files`.
+
+mod docx;
+mod encoding;
+mod format;
+mod html;
+mod info;
+mod man;
+mod markdown;
+mod name;
+mod pdf;
+mod reader;
+mod rtf;
+mod styled;
+mod text;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use retort_engine::{
+    Answers, Batching, Carry, Cx, Define, Env, Failure, Memo, Operator, Problem, RowBatch, RowOp, TableOp,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use format::Format;
+pub use reader::{MAX_BYTES, MAX_DEPTH, Unreadable, read};
+
+use crate::document::{Document, blocks_to_arrow, blocks_type};
+use crate::files::{self, Files};
+
+/// Reads files and gives documents: a row a file, with its text and the blocks in it (headings, paragraphs, lists,
+/// tables, code), each with the headings above it and its page.
+///
+/// Formats: HTML and XHTML, Markdown, plain text, PDF, RTF (and RTFD folders), DOCX, info, man pages; told by content first and
+/// by name second, in whatever character set they are. Navigation, running heads and page numbers are left out. A file that
+/// can't be read (encrypted, broken, a picture, a PDF without text) is a reject with its reason; the run goes on.
+///
+/// Files are remembered by their content: only changed ones are read again.
+///
+/// Columns: `path` (relative to the pipeline), `doc_id` (16 hexadecimal digits that stand for the path), `context`
+/// (the title, or the file's name, or, where that says nothing, as `index.html`, its folders), `title` (may be null), `text`
+/// (the blocks, joined by blank lines), `blocks` (`kind`, `level`, `heading_path`, `page`, `start`, `end`; the last two are
+/// bytes of `text`).
+///
+/// ```yaml
+/// documents:
+///   op: extract
+///   with: {paths: ["docs/**/*"]}
+/// ```
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Extract {
+    /// Globs, relative to the pipeline's folder: `*` any part of a name, `**` any folders, `{a,b}` either; a folder means
+    /// everything in it. Their order does not matter. Names that begin with a dot are found only where a glob says the dot.
+    pub paths: Vec<String>,
+}
+
+impl Define for Extract {
+    const NAME: &'static str = "extract";
+    const VERSION: u32 = 1;
+    const PLACES: &'static [&'static str] = &["paths"];
+
+    fn source(&self, env: &Env<'_>) -> Option<Box<dyn TableOp>> {
+        let files = Files::new(env.base, &self.paths).ok()?;
+        Some(Box::new(files))
+    }
+
+    fn build(self, env: &Env<'_>) -> Result<Operator, Problem> {
+        Files::new(env.base, &self.paths)?;
+        Ok(Operator::Rows(Box::new(Extractor { base: env.base.to_owned() })))
+    }
+}
+
+/// Reads one file a row.
+struct Extractor {
+    base: PathBuf,
+}
+
+fn added() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("doc_id", DataType::Utf8, false),
+        Field::new("context", DataType::Utf8, false),
+        Field::new("title", DataType::Utf8, true),
+        Field::new("text", DataType::Utf8, false),
+        Field::new("blocks", blocks_type(), false),
+    ]))
+}
+
+impl RowOp for Extractor {
+    fn reads(&self) -> Vec<String> {
+        vec!["path".into(), "digest".into()]
+    }
+
+    fn adds(&self, reads: &Schema) -> Result<SchemaRef, Problem> {
+        for field in reads.fields() {
+            if *field.data_type() != DataType::Utf8 {
+                let message = format!("column `{}` is {}, not text", field.name(), field.data_type());
+                return Err(Problem::new("type", "from", message));
+            }
+        }
+        Ok(added())
+    }
+
+    fn carries(&self) -> Carry {
+        Carry::Except(vec!["digest".into(), "bytes".into()])
+    }
+
+    fn memo(&self) -> Memo {
+        Memo::Remember
+    }
+
+    fn batching(&self) -> Batching {
+        Batching { rows: 8, parallel: true }
+    }
+
+    fn apply(&self, rows: &RowBatch, out: &Answers<'_>, cx: &Cx<'_>) -> Result<(), Failure> {
+        let paths = rows.batch.column(0).as_string::<i32>();
+        let digests = rows.batch.column(1).as_string::<i32>();
+        for row in 0..rows.batch.num_rows() {
+            cx.check()?;
+            if paths.is_null(row) || digests.is_null(row) {
+                out.reject(row, "a row without path or digest")?;
+                continue;
+            }
+            let path = paths.value(row);
+            let file = files::content_path(&self.base.join(path));
+            // A file past the limit is refused by its size, before it fills the memory.
+            let size = file.metadata().map_err(|error| unread(path, &error))?.len();
+            if size > MAX_BYTES {
+                out.reject(row, Unreadable::TooLarge("file").to_string())?;
+                continue;
+            }
+            match read(path, &contents(&file, path, digests.value(row))?) {
+                Ok(document) => out.keep(row, &document_row(path, &document))?,
+                Err(unreadable) => out.reject(row, unreadable.to_string())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A file's bytes, which must be those that were listed.
+fn contents(file: &Path, path: &str, digest: &str) -> Result<Vec<u8>, Failure> {
+    let bytes = std::fs::read(file).map_err(|error| unread(path, &error))?;
+    if blake3::hash(&bytes).to_hex().as_str() != digest {
+        return Err(Failure::op(format!("`{path}` changed while it was read; run again")));
+    }
+    Ok(bytes)
+}
+
+fn unread(path: &str, error: &std::io::Error) -> Failure {
+    Failure::op(format!("failed to read `{path}`: {error}"))
+}
+
+fn document_row(path: &str, document: &Document) -> RecordBatch {
+    let title = document.title.as_deref();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from(vec![name::doc_id(path)])),
+        Arc::new(StringArray::from(vec![name::context(path, title)])),
+        Arc::new(StringArray::from(vec![title])),
+        Arc::new(StringArray::from(vec![document.text.as_str()])),
+        Arc::new(blocks_to_arrow([&document.blocks[..]])),
+    ];
+    RecordBatch::try_new(added(), columns).expect("one row a column")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! What on a page is not its content: navigation, bars, hidden parts. Told by elements, roles, names, and above all by
+//! how much of a part's text is links.
+
+use std::collections::HashMap;
+
+use ego_tree::iter::Edge;
+use ego_tree::{NodeId, NodeRef};
+use scraper::Node;
+use scraper::node::Element;
+
+use crate::extract::format::Format;
+use crate::extract::reader::{MAX_DEPTH, Unreadable};
+
+/// What lies below a node, in letters and digits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Weight {
+    /// All text.
+    pub(super) text: usize,
+    /// Text inside links.
+    pub(super) linked: usize,
+    /// How many links.
+    pub(super) links: usize,
+    /// Headings of the first three levels.
+    pub(super) headings: usize,
+}
+
+/// The weight of every element, summed once from the leaves.
+pub(super) struct Weights(HashMap<NodeId, Weight>);
+
+impl Weights {
+    /// Weighs a tree; refuses one that nests too deeply to walk.
+    pub(super) fn of(root: NodeRef<'_, Node>) -> Result<Self, Unreadable> {
+        let mut weights = HashMap::new();
+        let mut open: Vec<Weight> = vec![Weight::default()];
+        let mut links_open = 0_usize;
+        let mut hidden_open = 0_usize;
+        for edge in root.traverse() {
+            match edge {
+                Edge::Open(node) => match node.value() {
+                    Node::Text(text) if hidden_open == 0 => {
+                        let letters = text.chars().filter(|char| char.is_alphanumeric()).count();
+                        let weight = open.last_mut().expect("the root stays open");
+                        weight.text += letters;
+                        weight.linked += if links_open > 0 { letters } else { 0 };
+                    }
+                    Node::Element(element) => {
+                        let link = is_link(element);
+                        links_open += usize::from(link);
+                        hidden_open += usize::from(is_hidden(element));
+                        let headings = usize::from(matches!(element.name(), "h1" | "h2" | "h3"));
+                        open.push(Weight { links: usize::from(link), headings, ..Weight::default() });
+                        if open.len() > MAX_DEPTH {
+                            return Err(Unreadable::TooDeep(Format::Html));
+                        }
+                    }
+                    _ => {}
+                },
+                Edge::Close(node) => {
+                    let Node::Element(element) = node.value() else { continue };
+                    links_open -= usize::from(is_link(element));
+                    hidden_open -= usize::from(is_hidden(element));
+                    let weight = open.pop().expect("closes what it opened");
+                    weights.insert(node.id(), weight);
+                    let above = open.last_mut().expect("the root stays open");
+                    above.text += weight.text;
+                    above.linked += weight.linked;
+                    above.links += weight.links;
+                    above.headings += weight.headings;
+                }
+            }
+        }
+        weights.insert(root.id(), open[0]);
+        Ok(Self(weights))
+    }
+
+    /// The weight of a node; nothing for a text.
+    pub(super) fn get(&self, node: NodeRef<'_, Node>) -> Weight {
+        self.0.get(&node.id()).copied().unwrap_or_default()
+    }
+
+    /// A list or table of links and of nothing else: three or more, and a tenth of other text at most.
+    pub(super) fn is_link_list(&self, node: NodeRef<'_, Node>) -> bool {
+        let weight = self.get(node);
+        weight.links >= 3 && (weight.text - weight.linked) * 10 <= weight.text
+    }
+
+    /// Navigation, a page's head or foot bar, a side bar, a table of contents.
+    pub(super) fn is_chrome(&self, node: NodeRef<'_, Node>, element: &Element) -> bool {
+        let weight = self.get(node);
+        match element.name() {
+            "nav" => return true,
+            "footer" if is_of_page(node) => return weight.text < 1000,
+            "header" if is_of_page(node) => return weight.headings == 0 && weight.text < 1000,
+            _ => {}
+        }
+        if matches!(element.attr("role"), Some("navigation" | "search" | "banner" | "contentinfo")) {
+            return weight.headings == 0 || weight.linked * 2 > weight.text;
+        }
+        let mut names = element.classes().chain(element.id());
+        names.any(|name| {
+            let name = name.to_ascii_lowercase();
+            match name.as_str() {
+                "headerlink" | "copiable-anchor" | "copiable-link" | "skip-link" | "skip-nav" | "linenos" => true,
+                "nav" | "navbar" | "navigation" | "nav-panel" | "navheader" | "navfooter" | "breadcrumb"
+                | "breadcrumbs" | "sphinxsidebar" | "related" | "sidebar" | "toc" | "table-of-contents"
+                | "contents" | "shortcontents" | "menu" | "footer" | "header" => {
+                    weight.text > 0 && weight.linked * 2 > weight.text
+                }
+                _ => false,
+            }
+        })
+    }
+}
+
+fn is_link(element: &Element) -> bool {
+    element.name() == "a" && element.attr("href").is_some()
+}
+
+/// Of the page itself, not of an article or a section in it.
+fn is_of_page(node: NodeRef<'_, Node>) -> bool {
+    !node.ancestors().any(|above| {
+        let element = above.value().as_element();
+        element.is_some_and(|element| matches!(element.name(), "article" | "section" | "main" | "blockquote"))
+    })
+}
+
+/// What a reader never sees as text.
+pub(super) fn is_hidden(element: &Element) -> bool {
+    let by_name = matches!(
+        element.name(),
+        "head"
+            | "script"
+            | "style"
+            | "noscript"
+            | "template"
+            | "iframe"
+            | "object"
+            | "embed"
+            | "applet"
+            | "svg"
+            | "canvas"
+            | "audio"
+            | "video"
+            | "map"
+            | "button"
+            | "select"
+            | "textarea"
+            | "input"
+            | "datalist"
+    );
+    let styled = |style: &str| style.replace(' ', "").to_ascii_lowercase().contains("display:none");
+    by_name
+        || element.attr("hidden").is_some()
+        || element.attr("aria-hidden") == Some("true")
+        || element.attr("style").is_some_and(styled)
+}
+
+/// Whether a line made of links is navigation: beside its links stand only the words that navigation uses.
+///
+/// `bare` is the text outside of links, `linked` that of the links.
+pub(super) fn is_navigation(bare: &str, linked: &str, links: usize) -> bool {
+    links > 0 && only_navigation_words(bare) && (links > 1 || only_navigation_words(linked))
+}
+
+fn only_navigation_words(text: &str) -> bool {
+    let words = text.split(|char: char| !char.is_alphanumeric()).filter(|word| !word.is_empty());
+    words.map(str::to_lowercase).all(|word| {
+        matches!(
+            word.as_str(),
+            "next"
+                | "previous"
+                | "prev"
+                | "up"
+                | "top"
+                | "home"
+                | "back"
+                | "forward"
+                | "contents"
+                | "content"
+                | "index"
+                | "table"
+                | "of"
+                | "to"
+                | "the"
+                | "page"
+                | "section"
+                | "chapter"
+                | "menu"
+                | "main"
+                | "toc"
+                | "n"
+                | "p"
+                | "u"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_links() {
+        assert!(is_navigation("Next: , Previous: , Up:   [][]", "Bundles Strings Top Contents Index", 5));
+        assert!(is_navigation("", "Up", 1));
+        assert!(is_navigation(" | ", "One Two", 2));
+        assert!(!is_navigation("", "The mount command", 1), "a lone link may be a sentence");
+        assert!(!is_navigation("See also  and ", "mount fstab", 2));
+        assert!(!is_navigation("next", "", 0));
+    }
+}

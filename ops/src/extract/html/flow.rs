@@ -1,0 +1,129 @@
+//! Text on its way to blocks: runs of inline text become paragraphs, lines of navigation vanish, lists are put together.
+
+use super::chrome;
+use crate::document::{Kind, Raw};
+use crate::extract::tidy;
+
+/// The blocks so far, and the text of the one that is open.
+#[derive(Default)]
+pub(super) struct Flow {
+    blocks: Vec<Raw>,
+    /// Inline text since the last block; `\n\0` is a line break that was asked for.
+    line: String,
+    /// The part of `line` that is outside links, and the part inside.
+    bare: String,
+    linked: String,
+    links: usize,
+    links_open: usize,
+    /// Navigation was left out since the last block.
+    left_out: bool,
+}
+
+impl Flow {
+    /// Inline text, as it stands in the source; a line break that counts is followed by NUL.
+    pub(super) fn text(&mut self, text: &str) {
+        self.line.push_str(text);
+        if self.links_open > 0 { &mut self.linked } else { &mut self.bare }.push_str(text);
+    }
+
+    pub(super) fn open_link(&mut self) {
+        self.links += 1;
+        self.links_open += 1;
+        self.linked.push(' ');
+    }
+
+    pub(super) fn close_link(&mut self) {
+        self.links_open -= 1;
+    }
+
+    /// Ends the open paragraph; a line of navigation is left out.
+    pub(super) fn flush(&mut self) {
+        let line = std::mem::take(&mut self.line);
+        let bare = std::mem::take(&mut self.bare);
+        let linked = std::mem::take(&mut self.linked);
+        let links = std::mem::take(&mut self.links);
+        let text = broken_lines(&line);
+        if text.is_empty() {
+            return;
+        }
+        if chrome::is_navigation(&bare, &linked, links) {
+            return self.left_out();
+        }
+        self.block(Kind::Paragraph, &text);
+    }
+
+    /// A finished block; nothing if its text is empty.
+    pub(super) fn block(&mut self, kind: Kind, text: &str) {
+        if !text.trim().is_empty() {
+            self.left_out = false;
+            self.blocks.push(Raw::new(kind, 0, text));
+        }
+    }
+
+    /// A heading. The heading before it goes, if all that it stood over was navigation.
+    pub(super) fn heading(&mut self, level: u8, text: &str) {
+        self.drop_emptied(level);
+        self.blocks.push(Raw::new(Kind::Heading, level, text));
+    }
+
+    /// Notes that navigation stood here.
+    pub(super) fn left_out(&mut self) {
+        self.left_out = true;
+    }
+
+    fn drop_emptied(&mut self, level: u8) {
+        let emptied =
+            self.left_out && self.blocks.last().is_some_and(|last| last.kind == Kind::Heading && last.level >= level);
+        if emptied {
+            self.blocks.pop();
+        }
+        self.left_out = false;
+    }
+
+    /// Blocks read elsewhere.
+    pub(super) fn blocks_of(&mut self, blocks: Vec<Raw>) {
+        for block in blocks {
+            if block.kind == Kind::Heading {
+                self.heading(block.level, &block.text);
+            } else {
+                self.left_out = false;
+                self.blocks.push(block);
+            }
+        }
+    }
+
+    /// A list of (marker, blocks). One that holds headings was there for layout, and is opened up.
+    pub(super) fn list(&mut self, items: Vec<(String, Vec<Raw>)>) {
+        let blocks = || items.iter().flat_map(|(_, blocks)| blocks);
+        if blocks().any(|block| block.kind == Kind::Heading) {
+            return self.blocks_of(items.into_iter().flat_map(|(_, blocks)| blocks).collect());
+        }
+        let depth = blocks().filter(|block| block.kind == Kind::List).map(|block| block.level).max().unwrap_or(0);
+        let text: Vec<String> = items.iter().map(|(marker, blocks)| tidy::list_item(marker, blocks)).collect();
+        let text = text.join("\n");
+        if !text.is_empty() {
+            self.left_out = false;
+            self.blocks.push(Raw::new(Kind::List, depth.saturating_add(1), text));
+        }
+    }
+
+    /// Everything, with the last paragraph even if it is only links: the inside of an item, a cell, a heading.
+    pub(super) fn everything(mut self) -> Vec<Raw> {
+        let text = broken_lines(&std::mem::take(&mut self.line));
+        self.block(Kind::Paragraph, &text);
+        self.blocks
+    }
+
+    /// Everything.
+    pub(super) fn finish(mut self) -> Vec<Raw> {
+        self.flush();
+        self.drop_emptied(0);
+        self.blocks
+    }
+}
+
+/// Source text to a paragraph: white space collapsed, the line breaks that were asked for kept.
+fn broken_lines(line: &str) -> String {
+    let lines = line.split("\n\u{0}").map(|part| tidy::inline(part, false));
+    lines.filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,228 @@
+//! Lines to paragraphs: by distance, indent, look and where lines end; words that a line end cut are joined again.
+
+use std::collections::BTreeSet;
+
+use super::lines::Line;
+use crate::extract::styled::{self, Role, Styled};
+
+/// The paragraphs of a document, from the lines of its pages.
+pub(super) fn of(pages: Vec<Vec<Line>>) -> Vec<Styled> {
+    let words = vocabulary(&pages);
+    let shape = Shape::of(&pages);
+    let mut paragraphs: Vec<Open> = Vec::new();
+    for lines in pages {
+        for line in lines {
+            match paragraphs.last_mut() {
+                Some(open) if open.goes_on(&line, &shape) => open.lines.push(line),
+                _ => paragraphs.push(Open { lines: vec![line] }),
+            }
+        }
+    }
+    let mut markers: Vec<f32> = Vec::new();
+    paragraphs.into_iter().flat_map(|open| open.finish(&words, &mut markers)).collect()
+}
+
+/// What the document's lines have in common.
+struct Shape {
+    /// The usual distance between baselines, in sizes.
+    leading: f32,
+    /// Where full lines end.
+    right: f32,
+}
+
+impl Shape {
+    fn of(pages: &[Vec<Line>]) -> Self {
+        let mut leadings: Vec<f32> = Vec::new();
+        let mut rights: Vec<f32> = Vec::new();
+        for page in pages {
+            for pair in page.windows(2) {
+                let distance = (pair[0].bottom - pair[1].bottom) / pair[1].size.max(1.0);
+                if (pair[0].size - pair[1].size).abs() < 0.5 && (0.9..2.2).contains(&distance) {
+                    leadings.push(distance);
+                }
+            }
+            rights.extend(page.iter().map(|line| line.right));
+        }
+        leadings.sort_by(f32::total_cmp);
+        rights.sort_by(f32::total_cmp);
+        let leading = leadings.get(leadings.len() / 2).copied().unwrap_or(1.2);
+        let right = rights.get(rights.len() * 9 / 10).copied().unwrap_or(0.0);
+        Self { leading, right }
+    }
+}
+
+/// A paragraph that is being gathered. Never empty.
+struct Open {
+    lines: Vec<Line>,
+}
+
+impl Open {
+    fn goes_on(&self, line: &Line, shape: &Shape) -> bool {
+        let first = &self.lines[0];
+        let last = &self.lines[self.lines.len() - 1];
+        if last.mono != line.mono || (last.size - line.size).abs() > 0.6 || starts_item(&line.text) && !line.mono {
+            return false;
+        }
+        let distance = (last.bottom - line.bottom) / line.size.max(1.0);
+        let next_page = line.page != last.page || distance < -2.0;
+        if line.mono {
+            return !next_page && distance < shape.leading * 2.6;
+        }
+        let ended = last.text.ends_with(['.', '!', '?', ':']);
+        if next_page {
+            let lower = line.text.starts_with(|char: char| char.is_lowercase());
+            return lower && !ended && !is_heading_like(last);
+        }
+        if distance > shape.leading * 1.3 || distance < 0.3 {
+            return false;
+        }
+        if last.bold != line.bold && (self.lines.iter().all(|line| line.bold) || line.bold) {
+            return false;
+        }
+        if last.text.contains('\t') || line.text.contains('\t') {
+            return false;
+        }
+        let size = line.size.max(1.0);
+        let in_item = starts_item(&first.text);
+        let steps_in = line.left > last.left + size * 0.8 && !(in_item && self.lines.len() == 1);
+        let steps_out = line.left < last.left - size * 0.8 && !(self.lines.len() == 1 && !in_item);
+        let was_short = last.right < shape.right - size * 6.0 && ended;
+        !(steps_in || steps_out && in_item || was_short && !line.text.starts_with(|char: char| char.is_lowercase()))
+    }
+
+    /// The paragraph; a listing gives a paragraph a line. `markers` are the indents of the list that is open.
+    fn finish(self, words: &BTreeSet<String>, markers: &mut Vec<f32>) -> Vec<Styled> {
+        let first = self.lines[0].clone();
+        let look = |text: String, role: Role| Styled {
+            text,
+            size: first.size,
+            bold: self.lines.iter().all(|line| line.bold),
+            mono: first.mono,
+            role,
+            page: Some(first.page),
+        };
+        if first.mono {
+            markers.clear();
+            return listing(&self.lines).into_iter().map(|line| look(line, Role::Text)).collect();
+        }
+        let text = join(&self.lines, words);
+        match styled::hand_made_item(&text) {
+            Some((marker, rest)) => {
+                markers.retain(|left| *left < first.left - 4.0);
+                markers.push(first.left);
+                let depth = markers.len().min(6) as u8;
+                vec![look(rest.to_owned(), Role::Item(marker, depth))]
+            }
+            None => {
+                markers.clear();
+                vec![look(text, Role::Text)]
+            }
+        }
+    }
+}
+
+fn starts_item(text: &str) -> bool {
+    styled::hand_made_item(text).is_some()
+}
+
+fn is_heading_like(line: &Line) -> bool {
+    line.bold && line.text.len() < 80
+}
+
+/// The lines of a listing with the indents and blank lines that their places show.
+fn listing(lines: &[Line]) -> Vec<String> {
+    let left = lines.iter().map(|line| line.left).fold(f32::INFINITY, f32::min);
+    let widths = lines.iter().map(|line| (line.right - line.left) / line.text.chars().count().max(1) as f32);
+    let width = widths.fold(0.0, f32::max).max(1.0);
+    let mut laid = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let distance = if at == 0 { 0.0 } else { (lines[at - 1].bottom - line.bottom) / line.size.max(1.0) };
+        if distance > 1.8 {
+            laid.push(String::new());
+        }
+        let blanks = ((line.left - left) / width).round().clamp(0.0, 80.0) as usize;
+        laid.push(format!("{}{}", " ".repeat(blanks), line.text));
+    }
+    laid
+}
+
+/// The lines as one text. A hyphen at a line's end goes, unless the word is elsewhere written with it.
+fn join(lines: &[Line], words: &BTreeSet<String>) -> String {
+    let mut text = String::new();
+    for line in lines {
+        let next = line.text.trim();
+        let follows = next.chars().next().is_some_and(char::is_lowercase);
+        let cut =
+            text.strip_suffix(['-', '\u{ad}', '‐']).filter(|before| before.ends_with(char::is_alphabetic) && follows);
+        match cut.map(str::to_owned) {
+            Some(before) => {
+                let head = before.rsplit(|char: char| !char.is_alphanumeric() && char != '-').next().unwrap_or("");
+                let tail = next.split(|char: char| !char.is_alphanumeric() && char != '-').next().unwrap_or("");
+                let hyphenated = format!("{head}-{tail}").to_lowercase();
+                let whole = format!("{head}{tail}").to_lowercase();
+                text = before;
+                if words.contains(&hyphenated) && !words.contains(&whole) {
+                    text.push('-');
+                }
+            }
+            None if !text.is_empty() && !text.ends_with('/') => text.push(' '),
+            None => {}
+        }
+        text.push_str(next);
+    }
+    text
+}
+
+/// Every word that stands whole on a line, in lower case.
+fn vocabulary(pages: &[Vec<Line>]) -> BTreeSet<String> {
+    let mut words = BTreeSet::new();
+    for line in pages.iter().flatten() {
+        let mut parts: Vec<&str> = line.text.split(|char: char| !char.is_alphanumeric() && char != '-').collect();
+        if line.text.ends_with('-') {
+            parts.pop();
+        }
+        words.extend(parts.into_iter().filter(|word| word.len() > 2).map(str::to_lowercase));
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(text: &str, bottom: f32, page: u32) -> Line {
+        Line { text: text.into(), left: 72.0, right: 500.0, bottom, size: 10.0, bold: false, mono: false, page }
+    }
+
+    fn texts(pages: Vec<Vec<Line>>) -> Vec<String> {
+        of(pages).into_iter().map(|paragraph| paragraph.text).collect()
+    }
+
+    #[test]
+    fn words_cut_by_line_and_page_ends_are_whole() {
+        let pages = vec![
+            vec![
+                line("The net-", 700.0, 1),
+                line("work has user-", 688.0, 1),
+                line("defined parts; a user-defined one is", 676.0, 1),
+            ],
+            vec![line("stored in NetInfo.", 700.0, 2), line("Another paragraph.", 670.0, 2)],
+        ];
+        assert_eq!(
+            texts(pages),
+            ["The network has user-defined parts; a user-defined one is stored in NetInfo.", "Another paragraph."]
+        );
+    }
+
+    #[test]
+    fn listings_keep_their_indent() {
+        let mut lines = vec![line("if x", 700.0, 1), line("then", 688.0, 1), line("fi", 652.0, 1)];
+        for line in &mut lines {
+            line.mono = true;
+            line.right = line.left + 6.0 * line.text.len() as f32;
+        }
+        lines[1].left += 12.0;
+        lines[1].right += 12.0;
+        assert_eq!(texts(vec![lines]), ["if x", "  then", "fi"]);
+    }
+}

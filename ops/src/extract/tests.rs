@@ -1,0 +1,114 @@
+//! Each reader on a small real file of its format: the blocks as they are, beside the file.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use expect_test::{ExpectFile, expect_file};
+
+use super::*;
+use crate::document::Block;
+
+fn testdata(name: &str) -> Vec<u8> {
+    std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata").join(name)).unwrap()
+}
+
+/// A block as it is shown: kind, level, page, headings, text with a bar before every line.
+fn shown(document: &Document, block: &Block) -> String {
+    let page = block.page.map_or_else(String::new, |page| format!(" page {page}"));
+    let lines = document.text_of(block).lines().map(|line| format!("  | {line}")).collect::<Vec<_>>().join("\n");
+    format!("{} {}{page} [{}]\n{lines}\n", block.kind.name(), block.level, block.heading_path.join(" > "))
+}
+
+fn golden(name: &str, expected: &ExpectFile) {
+    let document = read(name, &testdata(name)).unwrap();
+    let blocks: String = document.blocks.iter().map(|block| shown(&document, block)).collect();
+    expected.assert_eq(&format!("title: {}\n{blocks}", document.title.as_deref().unwrap_or("-")));
+}
+
+#[test]
+fn html() {
+    golden("manual.html", &expect_file!["../../testdata/manual.html.blocks"]);
+}
+
+#[test]
+fn markdown() {
+    golden("manual.md", &expect_file!["../../testdata/manual.md.blocks"]);
+}
+
+#[test]
+fn text() {
+    golden("manual.txt", &expect_file!["../../testdata/manual.txt.blocks"]);
+}
+
+#[test]
+fn rtf() {
+    golden("manual.rtf", &expect_file!["../../testdata/manual.rtf.blocks"]);
+}
+
+#[test]
+fn docx() {
+    golden("manual.docx", &expect_file!["../../testdata/manual.docx.blocks"]);
+}
+
+#[test]
+fn pdf() {
+    golden("manual.pdf", &expect_file!["../../testdata/manual.pdf.blocks"]);
+}
+
+#[test]
+fn a_pdf_of_pictures_is_refused() {
+    let reason = read("scan.pdf", &testdata("no-text.pdf")).unwrap_err().to_string();
+    assert_eq!(reason, "the pdf file has no text layer: its 2 pages are pictures; run it through OCR first");
+}
+
+/// A file that is cut anywhere, or has a byte changed anywhere, is a document or a reject: nothing worse.
+#[test]
+fn torn_and_bent_files_never_panic() {
+    for name in ["manual.html", "manual.md", "manual.txt", "manual.rtf", "manual.docx", "manual.pdf"] {
+        let whole = testdata(name);
+        for step in 1..24 {
+            let cut = whole.len() * step / 24;
+            let outcomes = [read(name, &whole[..cut]), {
+                let mut bent = whole.clone();
+                bent[cut] = bent[cut].wrapping_add(step as u8 * 11);
+                read(name, &bent)
+            }];
+            for document in outcomes.into_iter().flatten() {
+                let blocks = &document.blocks;
+                assert!(blocks.iter().all(|block| document.text.get(block.start..block.end).is_some()), "{name} {cut}");
+            }
+        }
+    }
+}
+
+#[test]
+fn nesting_up_to_the_limit_is_read() {
+    let depth = MAX_DEPTH / 2 - 8;
+    let page = format!("{}deep", "<ul><li>".repeat(depth));
+    assert!(read("deep.html", page.as_bytes()).unwrap().text.ends_with("- deep"));
+    let text = format!("{}deep", "> - ".repeat(2000));
+    assert!(read("deep.md", text.as_bytes()).is_err_and(|reason| reason == Unreadable::TooDeep(Format::Markdown)));
+}
+
+#[test]
+fn a_zip_bomb_is_refused() {
+    use std::io::Write;
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default();
+    zip.start_file("word/document.xml", options).unwrap();
+    let zeros = vec![b' '; 1 << 20];
+    for _ in 0..=(MAX_BYTES >> 20) {
+        zip.write_all(&zeros).unwrap();
+    }
+    let bomb = zip.finish().unwrap().into_inner();
+    assert!(bomb.len() < 2 << 20);
+    assert_eq!(read("a.docx", &bomb).unwrap_err().to_string(), "the archive holds more than 256 MiB");
+}
+
+#[test]
+fn entities_of_xml_are_not_followed() {
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    zip.start_file("word/document.xml", zip::write::SimpleFileOptions::default()).unwrap();
+    let xml = "<!DOCTYPE d [<!ENTITY a \"aaaa\"><!ENTITY b \"&a;&a;\">]><w:document><w:p><w:r><w:t>x&b;y</w:t></w:r></w:p></w:document>";
+    std::io::Write::write_all(&mut zip, xml.as_bytes()).unwrap();
+    let file = zip.finish().unwrap().into_inner();
+    assert_eq!(read("a.docx", &file).unwrap().text, "xy");
+}
