@@ -1,12 +1,15 @@
 //! The one way from a pipeline file to a checked graph, or to everything that is wrong with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use retort_engine::{Graph, NodeSpec, OpInfo};
+use retort_engine::{Graph, NodeSpec, OpInfo, Problem, check};
 use serde_json::Value;
 
-use crate::diagnostics::{Diagnostic, Diagnostics, Files};
+use crate::config::{self, Examined};
+use crate::diagnostics::{Diagnostic, Diagnostics, Files, folder};
+use crate::document::{self, Document};
+use crate::lower::{Lowered, Lowering, lower};
 
 /// What the command line adds to a pipeline file.
 #[derive(Clone, Debug, Default)]
@@ -31,12 +34,187 @@ pub struct Loaded {
     pub base: PathBuf,
     /// The params, after `--profile` and `--set`.
     pub params: BTreeMap<String, Value>,
-    /// The entries of `models:`, params filled in.
+    /// The entries of `models:`, params filled in, without `api_key`.
     pub models: BTreeMap<String, Value>,
 }
 
 /// Reads a pipeline and checks all of it against the operators. Nothing is run, no asset is fetched.
 pub fn load(path: &Path, options: &LoadOptions, ops: &[OpInfo]) -> Result<Loaded, Diagnostics> {
-    let _ = (path, options, ops);
-    Err(Diagnostics::new(Files::default(), vec![Diagnostic::nowhere("unreadable", "not read yet")]))
+    let mut files = Files::default();
+    let mut problems = Vec::new();
+    let Some(mut document) = document::read(path, &mut files, &mut problems) else {
+        return Err(Diagnostics::new(files, problems));
+    };
+    document.check_profiles(&mut problems);
+    if let Some(profile) = &options.profile {
+        document.apply(profile, &mut problems);
+    }
+    let name = name(&document, path);
+    let lowered = lower(&document, &options.set, ops, &files, &mut problems);
+    let checker = Checker { lowered: &lowered, ops, files: &files };
+    match checker.check(&name, &mut problems) {
+        Some(graph) if problems.is_empty() => Ok(loaded(graph, name, path, lowered)),
+        _ => Err(Diagnostics::new(files, problems)),
+    }
 }
+
+fn loaded(graph: Graph, name: String, path: &Path, lowered: Lowered) -> Loaded {
+    let models = lowered.models.into_iter().map(|(name, model)| {
+        let mut model = model.to_json();
+        if let Value::Object(fields) = &mut model {
+            fields.shift_remove("api_key");
+        }
+        (name, model)
+    });
+    Loaded {
+        graph,
+        nodes: lowered.nodes.into_iter().map(|node| node.spec).collect(),
+        name,
+        path: path.to_path_buf(),
+        base: folder(path),
+        params: lowered.params.into_iter().map(|(name, value)| (name, value.to_json())).collect(),
+        models: models.collect(),
+    }
+}
+
+/// The pipeline's name, or else that of its file, made fit for a file name.
+fn name(document: &Document, path: &Path) -> String {
+    if let Some((name, _)) = &document.name {
+        return name.clone();
+    }
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    let stem: String = stem.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).collect();
+    if stem.is_empty() { "pipeline".into() } else { stem }
+}
+
+struct Checker<'a> {
+    lowered: &'a Lowered,
+    ops: &'a [OpInfo],
+    files: &'a Files,
+}
+
+impl Checker<'_> {
+    /// Checks the nodes. Where a config is wrong, it is examined for all its mistakes and mended, and the rest is checked again.
+    fn check(&self, name: &str, problems: &mut Vec<Diagnostic>) -> Option<Graph> {
+        let mut specs: Vec<NodeSpec> = self.lowered.nodes.iter().map(|node| node.spec.clone()).collect();
+        let mut found = match check(name, &specs, self.ops) {
+            Ok(graph) => return Some(graph),
+            Err(found) => found,
+        };
+        let mut mended = BTreeSet::new();
+        let mut guessed = BTreeSet::new();
+        for (node, spec) in self.lowered.nodes.iter().zip(&mut specs) {
+            let is_wrong = |problem: &&Problem| of_config(problem) && problem.at.node.as_ref() == Some(&spec.name);
+            let Some(examined) = found.iter().find(is_wrong).and_then(|_| self.examine(node)) else { continue };
+            if examined.problems.is_empty() && !examined.guessed {
+                continue;
+            }
+            problems.extend(examined.problems.into_iter().map(|problem| in_node(problem, &spec.name)));
+            spec.with = examined.mended.to_json();
+            mended.insert(spec.name.clone());
+            if examined.guessed {
+                guessed.insert(spec.name.clone());
+            }
+        }
+        found.retain(|problem| {
+            !of_config(problem) || !problem.at.node.as_ref().is_some_and(|name| mended.contains(name))
+        });
+        if !mended.is_empty() {
+            let guessed = downstream(&specs, guessed);
+            let again = check(name, &specs, self.ops).err().unwrap_or_default();
+            let is_sure = |problem: &Problem| {
+                of_edges(problem) || !problem.at.node.as_ref().is_some_and(|name| guessed.contains(name))
+            };
+            found.extend(again.into_iter().filter(is_sure));
+        }
+        problems
+            .extend(found.iter().filter(|problem| !is_echo(problem, &found)).filter_map(|problem| self.place(problem)));
+        None
+    }
+
+    fn examine(&self, node: &Lowering) -> Option<Examined> {
+        let info = self.ops.iter().find(|info| info.name == node.spec.op)?;
+        let schema = (info.schema)().to_value();
+        let nothing = crate::yaml::Yaml::new(node.written.key_span, crate::yaml::Data::Null);
+        let with = node.written.value.entry("with");
+        let at = with.map_or(node.written.key_span, |with| config::place(with, self.files));
+        Some(config::examine(with.map_or(&nothing, |with| &with.value), at, &schema, info.name, self.files))
+    }
+
+    /// A problem of the engine at its place; `None` where that was complained about already.
+    fn place(&self, problem: &Problem) -> Option<Diagnostic> {
+        let mut placed = Diagnostic::nowhere(problem.code, problem.message.clone());
+        placed.hint.clone_from(&problem.hint);
+        let name = problem.at.node.as_ref();
+        let Some(node) = name.and_then(|name| self.lowered.nodes.iter().find(|node| node.spec.name == *name)) else {
+            return Some(placed);
+        };
+        let field = problem.at.field.as_str();
+        let is_input = problem.code == "missing-input" || field == "from" || field.starts_with("from.");
+        if (field == "op" && node.op_is_broken) || (is_input && node.from_is_broken && problem.code != "cycle") {
+            return None;
+        }
+        let key = matches!(problem.code, "unknown-key" | "unknown-input");
+        let found = node.find(field, key, self.files);
+        if found.is_broken {
+            return None;
+        }
+        placed.span = Some(found.span);
+        if problem.code == "unknown-column" && field == "with" {
+            let column = problem.message.split('`').nth(1).and_then(|name| node.column(name, self.files));
+            placed.span = column.or(placed.span);
+        }
+        let placed = match found.origin {
+            Some(origin) => origin.explain(placed),
+            None => placed,
+        };
+        Some(in_node(placed, &node.spec.name))
+    }
+}
+
+fn in_node(problem: Diagnostic, node: &str) -> Diagnostic {
+    Diagnostic { node: Some(node.to_string()), ..problem }
+}
+
+/// The nodes and all that they feed.
+fn downstream(specs: &[NodeSpec], mut names: BTreeSet<String>) -> BTreeSet<String> {
+    loop {
+        let fed = |spec: &&NodeSpec| {
+            let mut sources = spec.from.iter().flat_map(|feed| &feed.sources);
+            let name = |source: &String| source.rsplit_once('.').is_some_and(|(name, _)| names.contains(name));
+            sources.any(|source| names.contains(source) || name(source))
+        };
+        let new: Vec<_> = specs.iter().filter(|spec| !names.contains(&spec.name)).filter(fed).collect();
+        if new.is_empty() {
+            return names;
+        }
+        let new: Vec<_> = new.into_iter().map(|spec| spec.name.clone()).collect();
+        names.extend(new);
+    }
+}
+
+/// Whether a problem only repeats another: the input that is missing is there with its name misspelt.
+fn is_echo(problem: &Problem, all: &[Problem]) -> bool {
+    let misspells = |other: &Problem| {
+        let near = other.hint.as_ref().and_then(|hint| hint.split('`').nth(1));
+        let is_meant = |near: &str| {
+            problem.message.ends_with(&format!("the input `{near}`")) || problem.message.ends_with("an input")
+        };
+        other.code == "unknown-input" && other.at.node == problem.at.node && near.is_some_and(is_meant)
+    };
+    problem.code == "missing-input" && all.iter().any(misspells)
+}
+
+/// Whether a problem is one of the edges, and so the same whatever the configs are.
+fn of_edges(problem: &Problem) -> bool {
+    matches!(problem.code, "missing-input" | "unknown-input" | "unknown-node" | "unknown-port" | "cycle")
+}
+
+fn of_config(problem: &Problem) -> bool {
+    problem.at.field == "with" || problem.at.field.starts_with("with.")
+}
+
+#[cfg(test)]
+mod operators;
+#[cfg(test)]
+mod tests;

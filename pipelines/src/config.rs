@@ -1,0 +1,435 @@
+//! A node's `with` against its operator's JSON Schema: every misspelt key and every value of a wrong type, each at its place.
+//!
+//! serde is the judge of a config and stops at the first mistake; this finds the others, and says them in plain words. It
+//! knows the part of JSON Schema that `schemars` writes for configs, and lets pass what it does not know.
+
+use serde_json::Value;
+
+use crate::diagnostics::{Diagnostic, Files, Span};
+use crate::document::unknown_key;
+use crate::yaml::{Data, Entry, Yaml};
+
+/// What was found in a config.
+pub(crate) struct Examined {
+    pub(crate) problems: Vec<Diagnostic>,
+    /// The config with what is wrong in it mended, so that what depends on it can be checked too.
+    pub(crate) mended: Yaml,
+    /// Whether more was mended than the spelling of keys: then the values are guesses, and so are the columns that come out.
+    pub(crate) guessed: bool,
+}
+
+/// Examines the config of an operator; `at` is the place to show for a key that is missing.
+pub(crate) fn examine(with: &Yaml, at: Span, schema: &Value, op: &str, files: &Files) -> Examined {
+    let mut examiner = Examiner { root: schema, op, files, problems: Vec::new(), guessed: false };
+    let mended = examiner.value(with, schema, at);
+    Examined { problems: examiner.problems, mended, guessed: examiner.guessed }
+}
+
+/// Whether a field of a config holds a model: `model` by convention, or whatever has the type `Model`.
+pub(crate) fn is_model(key: &str, schema: &Value) -> bool {
+    let refers =
+        |schema: &Value| schema.get("$ref").and_then(Value::as_str).is_some_and(|path| path.ends_with("/Model"));
+    let variants = schema.get("anyOf").and_then(Value::as_array);
+    key == "model" || refers(schema) || variants.is_some_and(|variants| variants.iter().any(refers))
+}
+
+/// The place to show for a value: its own, or its key's where it fills several lines.
+pub(crate) fn place(entry: &Entry, files: &Files) -> Span {
+    if files.text(entry.value.span).contains('\n') { entry.key_span } else { entry.value.span }
+}
+
+struct Examiner<'a> {
+    root: &'a Value,
+    op: &'a str,
+    files: &'a Files,
+    problems: Vec<Diagnostic>,
+    guessed: bool,
+}
+
+impl<'a> Examiner<'a> {
+    /// The value with what is wrong in it mended.
+    fn value(&mut self, value: &Yaml, schema: &'a Value, at: Span) -> Yaml {
+        let schema = self.deref(schema);
+        if matches!(value.data, Data::Broken) {
+            return self.guess(schema, value.span);
+        }
+        if self.allows(value, schema, 0) {
+            return value.clone();
+        }
+        let variant = self.variant(value, schema);
+        match (&value.data, variant.get("type").and_then(Value::as_str)) {
+            (Data::Map(entries), Some("object")) => self.map(value, entries, variant, at),
+            (Data::Null, Some("object")) => self.map(value, &[], variant, at),
+            (Data::List(items), Some("array")) => self.list(value, items, variant),
+            _ => {
+                self.wrong(value, variant, at);
+                self.guess(schema, value.span)
+            }
+        }
+    }
+
+    /// A value that the schema allows, in the place of one that is wrong.
+    fn guess(&mut self, schema: &Value, span: Span) -> Yaml {
+        self.guessed = true;
+        self.guessed_data(schema, span, 0)
+    }
+
+    fn guessed_data(&self, schema: &Value, span: Span, depth: usize) -> Yaml {
+        let schema = self.deref_owned(schema);
+        let parts = ["anyOf", "oneOf"].iter().find_map(|key| schema.get(key).and_then(Value::as_array));
+        if let Some(first) = parts.and_then(|parts| parts.first()).filter(|_| depth < 16) {
+            return self.guessed_data(first, span, depth + 1);
+        }
+        if let Some(text) = self.choices(&schema).into_iter().next() {
+            return Yaml::new(span, Data::Text(text));
+        }
+        let least = schema.get("minimum").and_then(Value::as_u64).unwrap_or(0).max(1);
+        Yaml::new(
+            span,
+            match types(&schema).first().copied() {
+                Some("integer" | "number") => Data::Number(least.into(), least.to_string()),
+                Some("string") => Data::Text(String::new()),
+                Some("boolean") => Data::Bool(false),
+                Some("array") => Data::List(Vec::new()),
+                Some("object") if depth < 16 => Data::Map(self.guessed_fields(&schema, span, depth)),
+                _ => Data::Null,
+            },
+        )
+    }
+
+    fn guessed_fields(&self, schema: &Value, span: Span, depth: usize) -> Vec<Entry> {
+        let property = |name: &str| schema.get("properties").and_then(|properties| properties.get(name));
+        let entry = |name: &str| {
+            let value = self.guessed_data(property(name)?, span, depth + 1);
+            Some(Entry { key: name.into(), key_span: span, value })
+        };
+        required(schema).filter_map(entry).collect()
+    }
+
+    fn map(&mut self, value: &Yaml, entries: &[Entry], schema: &'a Value, at: Span) -> Yaml {
+        let properties = schema.get("properties").and_then(Value::as_object);
+        let names: Vec<&str> =
+            properties.into_iter().flat_map(|properties| properties.keys()).map(String::as_str).collect();
+        let given = |name: &str| entries.iter().any(|entry| entry.key == name);
+        let mut kept = Vec::new();
+        let mut meant = Vec::new();
+        for entry in entries {
+            let others = schema.get("additionalProperties");
+            let property = properties.and_then(|properties| properties.get(&entry.key));
+            match property.or_else(|| others.filter(|others| others.is_object())) {
+                Some(schema) => {
+                    let value = self.value(&entry.value, schema, place(entry, self.files));
+                    kept.push(Entry { value, ..entry.clone() });
+                }
+                None if others == Some(&Value::Bool(false)) => {
+                    let near = self.unknown(entry, names.iter().copied().filter(|name| !given(name)).collect());
+                    let near = near.filter(|name| !meant.contains(name));
+                    meant.extend(near);
+                    let schema = near.and_then(|name| properties.and_then(|properties| properties.get(name)));
+                    if let (Some(name), Some(schema)) = (near, schema) {
+                        let value = self.value(&entry.value, schema, place(entry, self.files));
+                        kept.push(Entry { key: name.to_string(), value, ..entry.clone() });
+                    } else {
+                        self.guessed = true;
+                    }
+                }
+                None => kept.push(entry.clone()),
+            }
+        }
+        for name in required(schema).filter(|name| !given(name) && !meant.contains(name)) {
+            let problem = Diagnostic::at(at, "missing-key", format!("the key `{name}` is missing"));
+            let Some(schema) = properties.and_then(|properties| properties.get(name)) else { continue };
+            self.problems.push(problem.hint(format!("`{name}` is {}", self.expected(schema))));
+            let value = self.guess(schema, value.span);
+            kept.push(Entry { key: name.to_string(), key_span: at, value });
+        }
+        Yaml { data: Data::Map(kept), ..value.clone() }
+    }
+
+    fn list(&mut self, value: &Yaml, items: &[Yaml], schema: &'a Value) -> Yaml {
+        let before = self.problems.len();
+        let kept: Vec<Yaml> = match (schema.get("items"), schema.get("prefixItems").and_then(Value::as_array)) {
+            (_, Some(schemas)) => {
+                let pairs = items.iter().zip(schemas);
+                pairs.map(|(item, schema)| self.value(item, schema, item.span)).collect()
+            }
+            (Some(schema), _) => items.iter().map(|item| self.value(item, schema, item.span)).collect(),
+            _ => items.to_vec(),
+        };
+        if self.problems.len() == before && !kept.iter().zip(items).any(|(kept, item)| kept != item) {
+            self.wrong(value, schema, value.span);
+            return self.guess(schema, value.span);
+        }
+        Yaml { data: Data::List(kept), ..value.clone() }
+    }
+
+    /// Reports a key that is not known, and gives the one that is meant.
+    fn unknown(&mut self, entry: &Entry, names: Vec<&'a str>) -> Option<&'a str> {
+        let near = retort_engine::nearest(&entry.key, names.iter().copied());
+        let problem = match near {
+            Some(_) => unknown_key(entry, &names),
+            None => Diagnostic::at(entry.key_span, "unknown-key", format!("unknown key `{}`", entry.key))
+                .hint(format!("`retort ops {}` describes its keys", self.op)),
+        };
+        self.problems.push(problem);
+        near
+    }
+
+    fn wrong(&mut self, value: &Yaml, schema: &Value, at: Span) {
+        let message = format!("expected {}, found {}", self.expected(schema), value.describe());
+        let mut problem = Diagnostic::at(at, "type", message);
+        problem = match (&value.data, types(schema).first().copied()) {
+            (Data::Text(text), Some("array")) if value.origin.is_none() && !text.contains('\n') => {
+                problem.hint(format!("a list of one is `[{}]`", self.files.text(value.span)))
+            }
+            (Data::Number(_, text), Some("string")) if value.origin.is_none() => {
+                problem.hint(format!("text is written in quotes: `\"{text}\"`"))
+            }
+            (Data::Text(text), _) => {
+                let names = self.choices(schema);
+                problem.did_you_mean(text, names.iter().map(String::as_str))
+            }
+            _ => problem,
+        };
+        if let Some(origin) = &value.origin {
+            problem = origin.explain(problem);
+        }
+        self.problems.push(problem);
+    }
+
+    /// Whether a value is right, as far as the schema tells.
+    fn allows(&self, value: &Yaml, schema: &Value, depth: usize) -> bool {
+        let schema = self.deref(schema);
+        if depth > 64 {
+            return true;
+        }
+        if matches!(value.data, Data::Broken) {
+            return false;
+        }
+        for key in ["anyOf", "oneOf"] {
+            if let Some(variants) = schema.get(key).and_then(Value::as_array)
+                && !variants.iter().any(|schema| self.allows(value, schema, depth + 1))
+            {
+                return false;
+            }
+        }
+        if let Some(all) = schema.get("allOf").and_then(Value::as_array)
+            && !all.iter().all(|schema| self.allows(value, schema, depth + 1))
+        {
+            return false;
+        }
+        if let Some(only) = schema.get("const")
+            && *only != value.to_json()
+        {
+            return false;
+        }
+        if let Some(choices) = schema.get("enum").and_then(Value::as_array)
+            && !choices.contains(&value.to_json())
+        {
+            return false;
+        }
+        if !is_of_type(value, schema) || !within(value, schema) {
+            return false;
+        }
+        match &value.data {
+            Data::Map(entries) => self.allows_map(entries, schema, depth),
+            Data::List(items) => self.allows_list(items, schema, depth),
+            _ => true,
+        }
+    }
+
+    fn allows_map(&self, entries: &[Entry], schema: &Value, depth: usize) -> bool {
+        let others = schema.get("additionalProperties");
+        let known = entries.iter().all(|entry| {
+            match (schema.get("properties").and_then(|properties| properties.get(&entry.key)), others) {
+                (Some(schema), _) => self.allows(&entry.value, schema, depth + 1),
+                (None, Some(Value::Bool(false))) => false,
+                (None, Some(schema)) => self.allows(&entry.value, schema, depth + 1),
+                (None, None) => true,
+            }
+        });
+        known && required(schema).all(|name| entries.iter().any(|entry| entry.key == name))
+    }
+
+    fn allows_list(&self, items: &[Yaml], schema: &Value, depth: usize) -> bool {
+        let count = |key: &str| schema.get(key).and_then(Value::as_u64).map(|n| n as usize);
+        if count("minItems").is_some_and(|n| items.len() < n) || count("maxItems").is_some_and(|n| items.len() > n) {
+            return false;
+        }
+        if let Some(schemas) = schema.get("prefixItems").and_then(Value::as_array) {
+            return items.iter().zip(schemas).all(|(item, schema)| self.allows(item, schema, depth + 1));
+        }
+        let each = schema.get("items");
+        each.is_none_or(|schema| items.iter().all(|item| self.allows(item, schema, depth + 1)))
+    }
+
+    /// Of several schemas, the one that a wrong value is nearest to.
+    fn variant(&self, value: &Yaml, schema: &'a Value) -> &'a Value {
+        let variants = ["anyOf", "oneOf"].iter().find_map(|key| schema.get(key).and_then(Value::as_array));
+        let Some(variants) = variants else { return schema };
+        let of_type = |schema: &Value| schema.get("type").is_some() && is_of_type(value, schema);
+        let shares = |schema: &Value| {
+            let properties = schema.get("properties").and_then(Value::as_object);
+            let has = |entry: &Entry| {
+                let property = properties.and_then(|properties| properties.get(&entry.key));
+                // A tag that says another variant speaks against this one.
+                property.map_or(0, |property| match self.allows(&entry.value, property, 0) {
+                    true => 3,
+                    false if property.get("const").is_some() => -5,
+                    false => 1,
+                })
+            };
+            value.entries().iter().map(has).sum::<i32>()
+        };
+        let matching = variants.iter().map(|schema| self.deref(schema)).filter(|schema| of_type(schema));
+        match matching.max_by_key(|schema| shares(schema)) {
+            Some(found) if found.get("enum").is_none() && found.get("const").is_none() => self.variant(value, found),
+            _ => schema,
+        }
+    }
+
+    fn deref(&self, schema: &'a Value) -> &'a Value {
+        let mut schema = schema;
+        for _ in 0..16 {
+            let Some(path) = schema.get("$ref").and_then(Value::as_str) else { break };
+            let Some(found) = path.strip_prefix('#').and_then(|path| self.root.pointer(path)) else { break };
+            schema = found;
+        }
+        schema
+    }
+
+    /// What a schema expects, in words: `a whole number`.
+    fn expected(&self, schema: &Value) -> String {
+        let choices = self.choices(schema);
+        let variants = self.variants(schema);
+        let mut words: Vec<String> = Vec::new();
+        if choices.len() > 6 {
+            words.push("one of the names that the manual lists".into());
+        } else {
+            words.extend(choices.iter().map(|name| format!("`{name}`")));
+        }
+        for schema in &variants {
+            let word = type_word(schema);
+            if !word.is_empty() && !words.contains(&word) {
+                words.push(word);
+            }
+        }
+        match words.split_last() {
+            Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
+            Some((last, _)) => last.clone(),
+            None => "something else".into(),
+        }
+    }
+
+    /// The texts that a schema allows.
+    fn choices(&self, schema: &Value) -> Vec<String> {
+        let mut choices = Vec::new();
+        let mut waiting = vec![schema.clone()];
+        while let Some(schema) = waiting.pop() {
+            let schema = self.deref_owned(&schema);
+            for value in schema.get("enum").and_then(Value::as_array).into_iter().flatten().chain(schema.get("const")) {
+                choices.extend(value.as_str().map(String::from));
+            }
+            for key in ["anyOf", "oneOf"] {
+                waiting.extend(schema.get(key).and_then(Value::as_array).into_iter().flatten().rev().cloned());
+            }
+        }
+        choices
+    }
+
+    /// The schemas that are no choice of texts and not `null`, within `anyOf` and `oneOf`.
+    fn variants(&self, schema: &Value) -> Vec<Value> {
+        let schema = self.deref_owned(schema);
+        let parts = ["anyOf", "oneOf"].iter().find_map(|key| schema.get(key).and_then(Value::as_array));
+        match parts {
+            Some(parts) => parts.iter().flat_map(|schema| self.variants(schema)).collect(),
+            None if schema.get("enum").is_some() || schema.get("const").is_some() => Vec::new(),
+            None => vec![schema],
+        }
+    }
+
+    fn deref_owned(&self, schema: &Value) -> Value {
+        let path = schema.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix('#'));
+        path.and_then(|path| self.root.pointer(path)).unwrap_or(schema).clone()
+    }
+}
+
+fn required(schema: &Value) -> impl Iterator<Item = &str> {
+    schema.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+}
+
+fn types(schema: &Value) -> Vec<&str> {
+    match schema.get("type") {
+        Some(Value::String(name)) => vec![name],
+        Some(Value::Array(names)) => names.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn is_of_type(value: &Yaml, schema: &Value) -> bool {
+    let types = types(schema);
+    types.is_empty()
+        || types.iter().any(|name| match (&value.data, *name) {
+            (Data::Null, "null")
+            | (Data::Bool(_), "boolean")
+            | (Data::Number(..), "number")
+            | (Data::Text(_), "string")
+            | (Data::List(_), "array")
+            | (Data::Map(_), "object") => true,
+            (Data::Number(number, _), "integer") => number.is_i64() || number.is_u64(),
+            _ => false,
+        })
+}
+
+fn within(value: &Yaml, schema: &Value) -> bool {
+    let Data::Number(number, _) = &value.data else { return true };
+    let number = number.as_f64().unwrap_or(0.0);
+    let bound = |key: &str| schema.get(key).and_then(Value::as_f64);
+    bound("minimum").is_none_or(|least| number >= least)
+        && bound("maximum").is_none_or(|most| number <= most)
+        && bound("exclusiveMinimum").is_none_or(|least| number > least)
+        && bound("exclusiveMaximum").is_none_or(|most| number < most)
+}
+
+fn type_word(schema: &Value) -> String {
+    let words = types(schema).into_iter().filter(|name| *name != "null").map(|name| match name {
+        "integer" => "a whole number".to_string() + &range(schema),
+        "number" => "a number".to_string() + &range(schema),
+        "string" => "text".into(),
+        "boolean" => "`true` or `false`".into(),
+        "array" => "a list".to_string() + &lengths(schema),
+        "object" => match schema.get("required").and_then(Value::as_array).map(Vec::as_slice) {
+            Some([Value::String(only)]) => format!("a map with `{only}`"),
+            _ => "a map".into(),
+        },
+        other => other.to_string(),
+    });
+    words.collect::<Vec<_>>().join(" or ")
+}
+
+fn range(schema: &Value) -> String {
+    let is_float_bound = |value: &&Value| value.as_f64().is_some_and(|bound| bound.abs() < 1e15);
+    let bound = |key: &str| {
+        let text = schema.get(key).filter(is_float_bound).map(Value::to_string);
+        text.map(|text| text.trim_end_matches(".0").to_string())
+    };
+    match (bound("minimum"), bound("maximum"), bound("exclusiveMinimum")) {
+        (Some(least), Some(most), _) => format!(" from {least} to {most}"),
+        (Some(least), None, _) if least != "0" => format!(" from {least}"),
+        (Some(_), None, _) => String::new(),
+        (None, Some(most), _) => format!(" up to {most}"),
+        (None, None, Some(least)) => format!(" above {least}"),
+        (None, None, None) => String::new(),
+    }
+}
+
+fn lengths(schema: &Value) -> String {
+    let count = |key: &str| schema.get(key).and_then(Value::as_u64);
+    match (count("minItems"), count("maxItems")) {
+        (Some(least), Some(most)) if least == most => format!(" of {least}"),
+        (Some(least), Some(most)) => format!(" of {least} to {most}"),
+        (Some(least), None) => format!(" of {least} or more"),
+        (None, Some(most)) => format!(" of at most {most}"),
+        (None, None) => String::new(),
+    }
+}

@@ -1,0 +1,337 @@
+//! The shape of a pipeline file: its sections, the files that it includes, the profile that is laid over it.
+//!
+//! What stands in the sections is left to `params`, `models`, `matrix` and `lower`.
+
+use std::path::{Path, PathBuf};
+
+use crate::diagnostics::{Diagnostic, Files, SourceFile, Span, folder};
+use crate::yaml::{self, Data, Entry, Yaml};
+
+/// The version of the format that is read.
+const VERSION: &str = "1";
+/// A pipeline file is at most so many bytes.
+const MAX_BYTES: usize = 4 << 20;
+/// The keys of a pipeline.
+const KEYS: [&str; 9] = ["retort", "name", "include", "env", "params", "models", "matrix", "nodes", "profiles"];
+/// The keys of a profile.
+const PROFILE_KEYS: [&str; 4] = ["params", "models", "matrix", "nodes"];
+
+/// A pipeline file with all that it includes, nothing filled in.
+#[derive(Debug, Default)]
+pub(crate) struct Document {
+    /// Where `name` says so.
+    pub(crate) name: Option<(String, Span)>,
+    /// The environment variables that may be used.
+    pub(crate) env: Vec<String>,
+    pub(crate) params: Vec<Entry>,
+    pub(crate) models: Vec<Entry>,
+    pub(crate) matrix: Vec<Entry>,
+    pub(crate) nodes: Vec<Entry>,
+    pub(crate) profiles: Vec<Entry>,
+}
+
+/// Reads a pipeline file and those that it includes. `None` where the file itself can't be read as a map.
+pub(crate) fn read(path: &Path, files: &mut Files, problems: &mut Vec<Diagnostic>) -> Option<Document> {
+    let mut reader = Reader { files, problems, open: Vec::new() };
+    let document = reader.read(path, None)?;
+    if document.nodes.is_empty() && reader.problems.is_empty() {
+        let whole = Span { file: 0, start: 0, end: reader.files.0[0].text.len() };
+        let problem = Diagnostic::at(whole, "no-nodes", "the pipeline has no nodes");
+        reader.problems.push(problem.hint("`nodes:` names them: `nodes: {documents: {op: extract, …}}`"));
+    }
+    Some(document)
+}
+
+impl Document {
+    /// Lays a profile over the document.
+    pub(crate) fn apply(&mut self, profile: &str, problems: &mut Vec<Diagnostic>) {
+        let Some(entry) = self.profiles.iter().find(|entry| entry.key == profile).cloned() else {
+            let names = self.profiles.iter().map(|entry| entry.key.as_str());
+            let problem = Diagnostic::nowhere("unknown-profile", format!("unknown profile `{profile}`"));
+            problems.push(match self.profiles.is_empty() {
+                true => problem.hint("the pipeline has no `profiles:`"),
+                false => problem.did_you_mean(profile, names),
+            });
+            return;
+        };
+        for section in entry.value.entries() {
+            let target = match section.key.as_str() {
+                "params" => &mut self.params,
+                "models" => &mut self.models,
+                "matrix" => &mut self.matrix,
+                "nodes" => &mut self.nodes,
+                _ => continue,
+            };
+            for over in section.value.entries() {
+                if let Some(entry) = target.iter_mut().find(|entry| entry.key == over.key) {
+                    entry.value.merge(&over.value);
+                }
+            }
+        }
+    }
+
+    /// Finds what is wrong with the profiles, the one that is used and the others.
+    pub(crate) fn check_profiles(&self, problems: &mut Vec<Diagnostic>) {
+        for profile in &self.profiles {
+            for section in map(&profile.value, &format!("the profile `{}`", profile.key), problems) {
+                let known = match section.key.as_str() {
+                    "params" => &self.params,
+                    "models" => &self.models,
+                    "matrix" => &self.matrix,
+                    "nodes" => &self.nodes,
+                    key => {
+                        let problem = unknown_key(section, &PROFILE_KEYS);
+                        let is_param = self.params.iter().any(|param| param.key == key);
+                        problems.push(match is_param {
+                            true => problem.hint(format!("a param stands under `params:`: `params: {{{key}: …}}`")),
+                            false => problem,
+                        });
+                        continue;
+                    }
+                };
+                for over in map(&section.value, &format!("`{}`", section.key), problems) {
+                    if !known.iter().any(|entry| entry.key == over.key) {
+                        let kind = section.key.trim_end_matches('s');
+                        let message = format!("the pipeline has no {kind} `{}` to override", over.key);
+                        let problem = Diagnostic::at(over.key_span, "unknown-override", message);
+                        problems.push(problem.did_you_mean(&over.key, known.iter().map(|entry| entry.key.as_str())));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A key that is not among those that are known.
+pub(crate) fn unknown_key(entry: &Entry, known: &[&str]) -> Diagnostic {
+    let problem = Diagnostic::at(entry.key_span, "unknown-key", format!("unknown key `{}`", entry.key));
+    match retort_engine::nearest(&entry.key, known.iter().copied()) {
+        Some(near) => problem.hint(format!("did you mean `{near}`?")),
+        None => problem.hint(format!("it takes {}", listed(known))),
+    }
+}
+
+/// Names in backticks, parted by commas.
+pub(crate) fn listed(names: &[&str]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
+
+/// The entries of a value that must be a map; `what` says which in a mistake.
+pub(crate) fn map<'a>(value: &'a Yaml, what: &str, problems: &mut Vec<Diagnostic>) -> &'a [Entry] {
+    if !matches!(value.data, Data::Map(_) | Data::Null | Data::Broken) {
+        let message = format!("expected {what} to be a map, found {}", value.describe());
+        problems.push(Diagnostic::at(value.span, "type", message));
+    }
+    value.entries()
+}
+
+struct Reader<'a> {
+    files: &'a mut Files,
+    problems: &'a mut Vec<Diagnostic>,
+    /// The files that are being read, each included by the one before.
+    open: Vec<PathBuf>,
+}
+
+impl Reader<'_> {
+    fn read(&mut self, path: &Path, included: Option<Span>) -> Option<Document> {
+        let root = self.parse(path, included)?;
+        let file = root.span.file;
+        if !matches!(root.data, Data::Map(_)) {
+            self.problems.push(not_a_pipeline(&root, &self.files.0[file].text));
+            return None;
+        }
+        for entry in root.entries() {
+            if !KEYS.contains(&entry.key.as_str()) {
+                self.problems.push(unknown_key(entry, &KEYS));
+            }
+        }
+        self.version(&root);
+        let mut document = Document { name: self.name(&root), env: self.names(&root, "env"), ..Document::default() };
+        for (key, section) in [
+            ("params", &mut document.params),
+            ("models", &mut document.models),
+            ("matrix", &mut document.matrix),
+            ("nodes", &mut document.nodes),
+            ("profiles", &mut document.profiles),
+        ] {
+            if let Some(value) = root.get(key) {
+                section.extend_from_slice(map(value, &format!("`{key}`"), self.problems));
+            }
+        }
+        self.include(path, &root, &mut document);
+        Some(document)
+    }
+
+    fn parse(&mut self, path: &Path, included: Option<Span>) -> Option<Yaml> {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let message = format!("failed to read `{}`: {}", path.display(), lowercase(&error.to_string()));
+                self.problems.push(match included {
+                    Some(span) => Diagnostic::at(span, "unreadable", message),
+                    None => Diagnostic::nowhere("unreadable", message),
+                });
+                return None;
+            }
+        };
+        let file = self.files.0.len();
+        let (text, problem) = decode(bytes, file);
+        self.files.0.push(SourceFile { path: path.to_path_buf(), text });
+        if let Some(problem) = problem {
+            self.problems.push(problem);
+            return None;
+        }
+        let text = self.files.0[file].text.clone();
+        let before = self.problems.len();
+        let root = yaml::parse(&text, file, self.problems);
+        if root.is_none() && self.problems.len() == before {
+            let problem = Diagnostic::at(Span { file, start: 0, end: 0 }, "empty", "the file is empty");
+            self.problems.push(problem.hint("a pipeline begins with `retort: 1` and has `nodes:`"));
+        }
+        root
+    }
+
+    fn version(&mut self, root: &Yaml) {
+        let hint = format!("the file begins with `retort: {VERSION}`, the version of its format");
+        let problem = match root.entry("retort") {
+            None => {
+                let start = Span { end: root.span.start, ..root.span };
+                Diagnostic::at(start, "version", "the key `retort` is missing").hint(hint)
+            }
+            Some(entry) if entry.value.scalar().as_deref() == Some(VERSION) => return,
+            Some(entry) => {
+                let message = format!("expected the format version `{VERSION}`, found {}", entry.value.describe());
+                Diagnostic::at(entry.value.span, "version", message).hint(hint)
+            }
+        };
+        self.problems.push(problem);
+    }
+
+    fn name(&mut self, root: &Yaml) -> Option<(String, Span)> {
+        let value = root.get("name")?;
+        let Some(name) = value.scalar() else {
+            let message = format!("expected a name, found {}", value.describe());
+            self.problems.push(Diagnostic::at(value.span, "type", message));
+            return None;
+        };
+        if let Err(message) = check_name(&name) {
+            self.problems.push(Diagnostic::at(value.span, "name", message));
+            return None;
+        }
+        Some((name.into_owned(), value.span))
+    }
+
+    /// A name, or a list of names.
+    fn names(&mut self, root: &Yaml, key: &str) -> Vec<String> {
+        self.texts(root, key).into_iter().map(|(name, _)| name).collect()
+    }
+
+    fn texts(&mut self, root: &Yaml, key: &str) -> Vec<(String, Span)> {
+        let Some(value) = root.get(key) else { return Vec::new() };
+        let items = if let Data::List(items) = &value.data { items.as_slice() } else { std::slice::from_ref(value) };
+        let mut texts = Vec::new();
+        for item in items {
+            match &item.data {
+                Data::Text(text) => texts.push((text.clone(), item.span)),
+                Data::Null => {}
+                _ => {
+                    let message = format!("expected text or a list of texts, found {}", item.describe());
+                    self.problems.push(Diagnostic::at(item.span, "type", message));
+                }
+            }
+        }
+        texts
+    }
+
+    /// Adds the env, params, models and nodes of the files that are included. The file's own params win.
+    fn include(&mut self, path: &Path, root: &Yaml, document: &mut Document) {
+        self.open.push(resolved(path));
+        for (name, span) in self.texts(root, "include") {
+            let path = folder(path).join(&name);
+            let path = path.strip_prefix(".").map(Path::to_path_buf).unwrap_or(path);
+            if self.open.contains(&resolved(&path)) {
+                self.problems.push(Diagnostic::at(span, "include", format!("`{name}` includes itself")));
+                continue;
+            }
+            let Some(other) = self.read(&path, Some(span)) else { continue };
+            document.env.extend(other.env);
+            for param in other.params {
+                if !document.params.iter().any(|own| own.key == param.key) {
+                    document.params.push(param);
+                }
+            }
+            self.add("model", &mut document.models, other.models);
+            self.add("node", &mut document.nodes, other.nodes);
+        }
+        self.open.pop();
+    }
+
+    fn add(&mut self, kind: &str, own: &mut Vec<Entry>, included: Vec<Entry>) {
+        for entry in included {
+            match own.iter().find(|own| own.key == entry.key) {
+                Some(first) => {
+                    let message = format!("the {kind} `{}` is defined in two files", entry.key);
+                    let problem = Diagnostic::at(first.key_span, "duplicate-key", message);
+                    self.problems.push(problem.also(entry.key_span, "and here"));
+                }
+                None => own.push(entry),
+            }
+        }
+    }
+}
+
+/// Whether a name can be that of a node, a pipeline, a param: it becomes part of file names, and of `node.port`.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    if name.is_empty() || name.len() > 100 {
+        return Err("a name has 1 to 100 characters".into());
+    }
+    match name.chars().find(|c| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))) {
+        Some(c) => Err(format!("a name has letters, digits, `_` and `-` only, not `{c}`")),
+        None => Ok(()),
+    }
+}
+
+fn resolved(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
+}
+
+fn lowercase(text: &str) -> String {
+    let text = text.split(" (os error").next().unwrap_or(text);
+    text.chars().take(1).flat_map(char::to_lowercase).chain(text.chars().skip(1)).collect()
+}
+
+/// The text of a file, and what is wrong with its bytes.
+fn decode(bytes: Vec<u8>, file: usize) -> (String, Option<Diagnostic>) {
+    let problem = |start: usize, end: usize, message: &str| {
+        let problem = Diagnostic::at(Span { file, start, end }, "encoding", message);
+        Some(problem.hint("save it as UTF-8"))
+    };
+    if bytes.len() > MAX_BYTES {
+        let message = format!("the file is larger than {} MiB", MAX_BYTES >> 20);
+        return (String::new(), Some(Diagnostic::at(Span { file, start: 0, end: 0 }, "too-large", message)));
+    }
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return (String::new(), problem(0, 0, "the file is UTF-16"));
+    }
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(bytes);
+    match String::from_utf8(bytes) {
+        Ok(text) => (text, None),
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+            (text, problem(at, at + '\u{fffd}'.len_utf8(), "the file is not UTF-8 text"))
+        }
+    }
+}
+
+fn not_a_pipeline(root: &Yaml, text: &str) -> Diagnostic {
+    if matches!(root.data, Data::Null)
+        && text.lines().all(|line| line.trim().is_empty() || line.trim().starts_with('#'))
+    {
+        let start = Span { file: root.span.file, start: 0, end: 0 };
+        return Diagnostic::at(start, "empty", "the file is empty")
+            .hint("a pipeline begins with `retort: 1` and has `nodes:`");
+    }
+    let message = format!("expected a pipeline, which is a map, found {}", root.describe());
+    Diagnostic::at(root.span, "type", message)
+}

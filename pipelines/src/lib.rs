@@ -1,0 +1,19 @@
+//! Turns a YAML file into a run that a person can follow: documents, diagnostics, sources, the command line, observers.
+
+pub mod cli;
+mod config;
+pub mod diagnostics;
+mod document;
+pub mod export;
+pub mod fetch;
+pub mod graph_view;
+pub mod load;
+mod lower;
+mod matrix;
+mod models;
+pub mod observe;
+mod params;
+pub mod source;
+pub mod tables;
+pub mod tuned;
+mod yaml;

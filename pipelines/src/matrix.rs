@@ -1,0 +1,200 @@
+//! `matrix:`: which nodes are multiplied, and what their copies are called.
+//!
+//! A key stands at the top, or in a node, which then depends on it. A node depends on the keys that it refers to and on those
+//! that the nodes feeding it depend on; for every combination of their values there is a copy: `adapter@rank=8,seed=1`.
+
+use crate::diagnostics::Diagnostic;
+use crate::document::{Document, check_name, map};
+use crate::params::{Scope, references};
+use crate::yaml::{Data, Entry, Yaml};
+
+/// Copies of all nodes together, at most.
+const MAX_COPIES: usize = 1000;
+
+/// A key of a matrix with its values.
+#[derive(Clone, Debug)]
+pub(crate) struct Axis {
+    pub(crate) name: String,
+    pub(crate) values: Vec<Yaml>,
+    /// The values in the names of copies.
+    labels: Vec<String>,
+    /// The node that it stands in.
+    node: Option<String>,
+}
+
+/// The nodes' copies.
+#[derive(Debug, Default)]
+pub(crate) struct Matrix {
+    pub(crate) axes: Vec<Axis>,
+    /// The axes that each node depends on, in order.
+    on: Vec<Vec<usize>>,
+    names: Vec<String>,
+}
+
+/// One combination of values: of each axis that a node depends on, the index of the value.
+pub(crate) type Choice = Vec<(usize, usize)>;
+
+/// The keys of all matrices, references filled in.
+pub(crate) fn axes(document: &Document, scope: Scope<'_>, problems: &mut Vec<Diagnostic>) -> Vec<Axis> {
+    let own = |node: &Entry, problems: &mut Vec<Diagnostic>| {
+        let entries = node.value.get("matrix").map(|matrix| map(matrix, "`matrix`", problems).to_vec());
+        entries.unwrap_or_default().into_iter().map(|entry| (Some(node.key.clone()), entry)).collect::<Vec<_>>()
+    };
+    let mut entries: Vec<_> = document.matrix.iter().map(|entry| (None, entry.clone())).collect();
+    for node in &document.nodes {
+        entries.extend(own(node, problems));
+    }
+    let mut axes: Vec<Axis> = Vec::new();
+    for (node, entry) in entries {
+        if let Err(message) = check_name(&entry.key) {
+            problems.push(Diagnostic::at(entry.key_span, "name", message));
+        }
+        if axes.iter().any(|axis| axis.name == entry.key) {
+            let message = format!("`{}` is the key of another matrix too", entry.key);
+            problems.push(Diagnostic::at(entry.key_span, "duplicate-key", message));
+        } else if let Some(param) = document.params.iter().find(|param| param.key == entry.key) {
+            let message = format!("`{}` is a param too: one of them needs another name", entry.key);
+            let problem = Diagnostic::at(entry.key_span, "duplicate-key", message);
+            problems.push(problem.also(param.key_span, "the param"));
+        } else if let Some(values) = values(&entry, scope, problems) {
+            let labels = values.iter().map(label).collect();
+            axes.push(Axis { name: entry.key, values, labels, node });
+        }
+    }
+    axes
+}
+
+fn values(entry: &Entry, scope: Scope<'_>, problems: &mut Vec<Diagnostic>) -> Option<Vec<Yaml>> {
+    let filled = scope.fill(&entry.value, problems);
+    let Data::List(values) = filled.data else {
+        if !matches!(filled.data, Data::Broken) {
+            let message = format!("expected a list of the values of `{}`, found {}", entry.key, filled.describe());
+            problems.push(Diagnostic::at(entry.value.span, "type", message));
+        }
+        return None;
+    };
+    let mut kept: Vec<Yaml> = Vec::new();
+    for value in values {
+        if value.scalar().is_none() {
+            let message = format!("expected text or a number, found {}", value.describe());
+            problems.push(Diagnostic::at(value.span, "type", message));
+        } else if kept.iter().any(|other| label(other) == label(&value)) {
+            let message = format!("two values of `{}` would be called `{}`", entry.key, label(&value));
+            problems.push(Diagnostic::at(value.span, "duplicate-key", message));
+        } else {
+            kept.push(value);
+        }
+    }
+    (!kept.is_empty()).then_some(kept)
+}
+
+/// A value in the name of a copy, which is part of file names.
+fn label(value: &Yaml) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+') { c } else { '-' };
+    value.scalar().unwrap_or_default().chars().map(plain).collect()
+}
+
+impl Matrix {
+    /// Finds which nodes depend on which axes. `sources` gives the names in a node's `from`, filled in under a choice.
+    pub(crate) fn new(
+        axes: Vec<Axis>,
+        nodes: &[Entry],
+        sources: impl Fn(&Entry, &[(&str, &Yaml)]) -> Vec<String>,
+        problems: &mut Vec<Diagnostic>,
+    ) -> Self {
+        let names: Vec<String> = nodes.iter().map(|node| node.key.clone()).collect();
+        let direct = |node: &Entry| -> Vec<usize> {
+            let refers = references(&node.value);
+            let on = |axis: &Axis| refers.contains(&axis.name) || axis.node.as_ref() == Some(&node.key);
+            (0..axes.len()).filter(|i| on(&axes[*i])).collect()
+        };
+        let on: Vec<Vec<usize>> = nodes.iter().map(direct).collect();
+        let mut matrix = Matrix { axes, on, names };
+        if matrix.axes.is_empty() {
+            return matrix;
+        }
+        let feeds: Vec<Vec<usize>> = nodes
+            .iter()
+            .enumerate()
+            .map(|(i, node)| {
+                let choices = matrix.choices(i);
+                let sources = choices.iter().take(MAX_COPIES).flat_map(|choice| sources(node, &matrix.values(choice)));
+                sources.filter_map(|source| matrix.node(&source).map(|(node, _)| node)).collect()
+            })
+            .collect();
+        matrix.spread(&feeds);
+        if (0..nodes.len()).map(|i| matrix.count(i)).fold(0, usize::saturating_add) > MAX_COPIES + nodes.len() {
+            let place = matrix.axes[0].values[0].span;
+            let message = format!("the matrix makes more than {MAX_COPIES} copies of nodes");
+            problems.push(Diagnostic::at(place, "too-large", message));
+            matrix.on.iter_mut().for_each(Vec::clear);
+        }
+        matrix
+    }
+
+    /// Hands the axes on along the edges.
+    fn spread(&mut self, feeds: &[Vec<usize>]) {
+        loop {
+            let mut changed = false;
+            for (node, feeds) in feeds.iter().enumerate() {
+                let mut on = self.on[node].clone();
+                on.extend(feeds.iter().flat_map(|feed| self.on[*feed].iter().copied()));
+                on.sort_unstable();
+                on.dedup();
+                changed |= on.len() > self.on[node].len();
+                self.on[node] = on;
+            }
+            if !changed {
+                return;
+            }
+        }
+    }
+
+    /// The node that a source names, and the rest of it: `.port` or nothing.
+    fn node<'a>(&self, source: &'a str) -> Option<(usize, &'a str)> {
+        let position = |name: &str| self.names.iter().position(|other| other == name);
+        let whole = position(source).map(|node| (node, ""));
+        whole.or_else(|| source.rfind('.').and_then(|at| position(&source[..at]).map(|node| (node, &source[at..]))))
+    }
+
+    fn count(&self, node: usize) -> usize {
+        self.on[node].iter().map(|axis| self.axes[*axis].values.len()).fold(1, usize::saturating_mul)
+    }
+
+    /// The combinations of values that a node has a copy for; one that is empty where it depends on no axis.
+    pub(crate) fn choices(&self, node: usize) -> Vec<Choice> {
+        let mut choices: Vec<Choice> = vec![Vec::new()];
+        for axis in &self.on[node] {
+            let values = 0..self.axes[*axis].values.len();
+            let longer = |choice: &Choice| -> Vec<Choice> {
+                values.clone().map(|value| choice.iter().copied().chain([(*axis, value)]).collect()).collect()
+            };
+            choices = choices.iter().take(MAX_COPIES + 1).flat_map(longer).collect();
+        }
+        choices
+    }
+
+    /// The values of a choice by the names of their axes.
+    pub(crate) fn values(&self, choice: &[(usize, usize)]) -> Vec<(&str, &Yaml)> {
+        choice.iter().map(|(axis, value)| (self.axes[*axis].name.as_str(), &self.axes[*axis].values[*value])).collect()
+    }
+
+    /// The name of a node's copy.
+    pub(crate) fn copy(&self, node: usize, choice: &[(usize, usize)]) -> String {
+        let own: Vec<_> = choice.iter().filter(|(axis, _)| self.on[node].contains(axis)).collect();
+        let part =
+            |(axis, value): &(usize, usize)| format!("{}={}", self.axes[*axis].name, self.axes[*axis].labels[*value]);
+        match own.is_empty() {
+            true => self.names[node].clone(),
+            false => format!("{}@{}", self.names[node], own.into_iter().map(part).collect::<Vec<_>>().join(",")),
+        }
+    }
+
+    /// The copy that a source means to a copy of another node.
+    pub(crate) fn source(&self, source: &str, choice: &[(usize, usize)]) -> String {
+        match self.node(source) {
+            Some((node, port)) => self.copy(node, choice) + port,
+            None => source.to_string(),
+        }
+    }
+}

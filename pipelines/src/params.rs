@@ -1,0 +1,298 @@
+//! `${…}`: params, matrix keys and environment variables, filled into the values of a pipeline.
+//!
+//! A scalar that is one reference takes the value with its type; within other text the value is written into it. `$${` is the
+//! text `${`. What is filled in is not looked at again.
+
+use std::collections::BTreeMap;
+
+use crate::diagnostics::{Diagnostic, Files, Span};
+use crate::document::check_name;
+use crate::yaml::{self, Data, Entry, Origin, Yaml};
+
+/// A text with its references filled in is at most so many bytes.
+const MAX_TEXT: usize = 1 << 20;
+
+/// What references are filled in with.
+#[derive(Clone, Copy)]
+pub(crate) struct Scope<'a> {
+    pub(crate) files: &'a Files,
+    /// The params, filled in.
+    pub(crate) params: &'a BTreeMap<String, Yaml>,
+    /// The matrix keys of this copy of a node with their values.
+    pub(crate) axes: &'a [(&'a str, &'a Yaml)],
+    /// All matrix keys.
+    pub(crate) matrix: &'a [&'a str],
+    /// The environment variables that may be used, where a secret may stand.
+    pub(crate) env: Option<&'a [String]>,
+}
+
+impl Scope<'_> {
+    /// A value with its references filled in.
+    pub(crate) fn fill(&self, value: &Yaml, problems: &mut Vec<Diagnostic>) -> Yaml {
+        let data = match &value.data {
+            Data::Text(text) if text.contains("${") => return self.text(value, text, problems),
+            Data::List(items) => Data::List(items.iter().map(|item| self.fill(item, problems)).collect()),
+            Data::Map(entries) => Data::Map(entries.iter().map(|entry| self.entry(entry, problems)).collect()),
+            data => data.clone(),
+        };
+        Yaml { span: value.span, data, origin: value.origin.clone() }
+    }
+
+    fn entry(&self, entry: &Entry, problems: &mut Vec<Diagnostic>) -> Entry {
+        let Entry { key, key_span, value } = entry;
+        Entry { key: key.clone(), key_span: *key_span, value: self.fill(value, problems) }
+    }
+
+    fn text(&self, value: &Yaml, text: &str, problems: &mut Vec<Diagnostic>) -> Yaml {
+        let mut filled = String::new();
+        let mut broken = false;
+        for piece in pieces(text) {
+            let (name, raw) = match piece {
+                Piece::Text(text) => {
+                    filled.push_str(text);
+                    continue;
+                }
+                Piece::Reference { name, raw } => (name, raw),
+                Piece::Open(raw) => {
+                    let place = self.files.within(value.span, raw);
+                    let problem = Diagnostic::at(place, "reference", "`${` is not closed by `}`");
+                    problems.push(problem.hint("for the text `${` itself write `$${`"));
+                    broken = true;
+                    continue;
+                }
+            };
+            let place = self.files.within(value.span, raw);
+            match self.find(name, raw, place) {
+                Ok(found) if raw == text => return Yaml { span: place, ..found },
+                Ok(found) if matches!(found.data, Data::Broken) => broken = true,
+                Ok(found) => match found.scalar() {
+                    Some(scalar) => filled.push_str(&scalar),
+                    None => {
+                        let message = format!("`{name}` is {}: it can't be written into a text", found.describe());
+                        problems.push(Diagnostic::at(place, "type", message));
+                        broken = true;
+                    }
+                },
+                Err(problem) => {
+                    problems.push(problem);
+                    broken = true;
+                }
+            }
+        }
+        if filled.len() > MAX_TEXT {
+            let message = format!("a text of more than {} MiB, references filled in", MAX_TEXT >> 20);
+            problems.push(Diagnostic::at(value.span, "too-large", message));
+            broken = true;
+        }
+        Yaml::new(value.span, if broken { Data::Broken } else { Data::Text(filled) })
+    }
+
+    fn find(&self, name: &str, raw: &str, place: Span) -> Result<Yaml, Diagnostic> {
+        let (kind, key) = name.split_once('.').map_or(("", name), |(kind, key)| (kind, key));
+        if kind == "env" {
+            return self.variable(key, place);
+        }
+        if matches!(kind, "" | "matrix")
+            && let Some((_, value)) = self.axes.iter().find(|(axis, _)| *axis == key)
+        {
+            return Ok((*value).clone());
+        }
+        if matches!(kind, "" | "params")
+            && let Some(value) = self.param(key)
+        {
+            let origin = value.origin.clone().unwrap_or(Origin { name: key.into(), span: Some(value.span) });
+            return Ok(Yaml { origin: Some(origin), ..value.clone() });
+        }
+        if matches!(kind, "" | "matrix") && self.matrix.contains(&key) {
+            let message = format!("the matrix key `{key}` can be used in nodes only");
+            return Err(Diagnostic::at(place, "reference", message));
+        }
+        Err(self.unknown(kind, key, raw, place))
+    }
+
+    /// A param, or a value within one: `sample.top_p`.
+    fn param(&self, path: &str) -> Option<&Yaml> {
+        let mut keys = path.split('.');
+        let first = self.params.get(keys.next()?)?;
+        keys.try_fold(first, |value, key| value.get(key))
+    }
+
+    fn unknown(&self, kind: &str, key: &str, raw: &str, place: Span) -> Diagnostic {
+        let params = self.params.keys().map(String::as_str);
+        let (what, names): (_, Vec<&str>) = match kind {
+            "params" => ("param", params.collect()),
+            "matrix" => ("matrix key", self.matrix.to_vec()),
+            "" => ("param", params.chain(self.matrix.iter().copied()).collect()),
+            _ => {
+                let problem = Diagnostic::at(place, "reference", format!("`{raw}` refers to nothing"));
+                return problem.hint("a reference is `${params.NAME}`, `${matrix.NAME}` or `${env.NAME}`");
+            }
+        };
+        let problem = Diagnostic::at(place, "unknown-param", format!("unknown {what} `{key}`"));
+        match retort_engine::nearest(key, names) {
+            Some(near) => problem.hint(format!("did you mean `{near}`?")),
+            None => problem.hint(format!("for the text itself write `${raw}`")),
+        }
+    }
+
+    fn variable(&self, key: &str, place: Span) -> Result<Yaml, Diagnostic> {
+        let Some(allowed) = self.env else {
+            let problem = Diagnostic::at(place, "reference", "an environment variable can be used as `api_key` only");
+            return Err(problem.hint("everything else is part of the recipe: use a param and `--set`"));
+        };
+        if !allowed.iter().any(|name| name == key) {
+            let problem = Diagnostic::at(place, "unknown-env", format!("`{key}` is not declared under `env:`"));
+            return Err(match retort_engine::nearest(key, allowed.iter().map(String::as_str)) {
+                Some(near) => problem.hint(format!("did you mean `{near}`?")),
+                None => problem.hint(format!("add `env: [{key}]`")),
+            });
+        }
+        match std::env::var(key) {
+            Ok(value) => Ok(Yaml::new(place, Data::Text(value))),
+            Err(_) => Err(Diagnostic::at(place, "unset-env", format!("the environment variable `{key}` is not set"))),
+        }
+    }
+}
+
+/// The params with their references to each other filled in, and `--set` laid over them.
+pub(crate) fn resolve(
+    raw: &[Entry],
+    set: &[(String, String)],
+    files: &Files,
+    matrix: &[&str],
+    problems: &mut Vec<Diagnostic>,
+) -> BTreeMap<String, Yaml> {
+    let mut waiting: BTreeMap<String, Yaml> = BTreeMap::new();
+    for entry in raw {
+        if let Err(message) = check_name(&entry.key) {
+            problems.push(Diagnostic::at(entry.key_span, "name", message));
+        }
+        waiting.insert(entry.key.clone(), entry.value.clone());
+    }
+    let mut params: BTreeMap<String, Yaml> = BTreeMap::new();
+    for (name, text) in set {
+        let key = name.strip_prefix("params.").unwrap_or(name);
+        match raw.iter().find(|entry| entry.key == key) {
+            Some(entry) => {
+                waiting.remove(key);
+                params.insert(key.to_string(), given(key, text, entry.value.span));
+            }
+            None => problems.push(unknown_setting(key, raw)),
+        }
+    }
+    loop {
+        let ready = waiting.iter().find(|(_, value)| references(value).iter().all(|name| !waiting.contains_key(name)));
+        let Some((name, value)) = ready.map(|(name, value)| (name.clone(), value.clone())) else { break };
+        waiting.remove(&name);
+        let scope = Scope { files, params: &params, axes: &[], matrix, env: None };
+        let mut value = Yaml { origin: None, ..scope.fill(&value, problems) };
+        if value.count() > yaml::MAX_VALUES {
+            let message = format!("more than {} values, references filled in", yaml::MAX_VALUES);
+            problems.push(Diagnostic::at(value.span, "too-large", message));
+            value.data = Data::Broken;
+        }
+        params.insert(name, value);
+    }
+    if let Some(value) = waiting.values().next() {
+        let names: Vec<_> = waiting.keys().map(|name| format!("`{name}`")).collect();
+        let message = format!("params refer to each other in a circle: {}", names.join(", "));
+        problems.push(Diagnostic::at(value.span, "cycle", message));
+    }
+    params.extend(waiting.into_iter().map(|(name, value)| (name, Yaml::new(value.span, Data::Broken))));
+    params
+}
+
+/// The names that a value refers to, without `params.` and `matrix.`.
+pub(crate) fn references(value: &Yaml) -> Vec<String> {
+    match &value.data {
+        Data::Text(text) => pieces(text)
+            .into_iter()
+            .filter_map(|piece| match piece {
+                Piece::Reference { name, .. } => {
+                    let name = name.strip_prefix("params.").or_else(|| name.strip_prefix("matrix.")).unwrap_or(name);
+                    Some(name.to_string())
+                }
+                Piece::Text(_) | Piece::Open(_) => None,
+            })
+            .collect(),
+        Data::List(items) => items.iter().flat_map(references).collect(),
+        Data::Map(entries) => entries.iter().flat_map(|entry| references(&entry.value)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// A value of the command line: YAML, or else the text as it is.
+fn given(name: &str, text: &str, definition: Span) -> Yaml {
+    let mut problems = Vec::new();
+    let value = yaml::parse(text, 0, &mut problems).filter(|_| problems.is_empty());
+    let value = value.unwrap_or_else(|| match text.trim().is_empty() {
+        true => Yaml::new(definition, Data::Null),
+        false => Yaml::new(definition, Data::Text(text.to_string())),
+    });
+    Yaml { origin: Some(Origin { name: name.into(), span: None }), ..value.moved(definition) }
+}
+
+fn unknown_setting(key: &str, raw: &[Entry]) -> Diagnostic {
+    let problem = Diagnostic::nowhere("unknown-param", format!("`--set {key}=…` names no param of the pipeline"));
+    let names: Vec<&str> = raw.iter().map(|entry| entry.key.as_str()).collect();
+    match retort_engine::nearest(key, names.iter().copied()) {
+        Some(near) => problem.hint(format!("did you mean `{near}`?")),
+        None if names.is_empty() => problem.hint("the pipeline has no `params:`"),
+        None => problem.hint(format!("its params are {}", crate::document::listed(&names))),
+    }
+}
+
+/// A piece of a text.
+#[derive(Debug, PartialEq)]
+enum Piece<'a> {
+    Text(&'a str),
+    /// `${name}`, and how it is written.
+    Reference {
+        name: &'a str,
+        raw: &'a str,
+    },
+    /// `${` without its end.
+    Open(&'a str),
+}
+
+fn pieces(mut text: &str) -> Vec<Piece<'_>> {
+    let mut pieces = Vec::new();
+    while let Some(at) = text.find("${") {
+        if text[..at].ends_with('$') {
+            pieces.push(Piece::Text(&text[..at - 1]));
+            pieces.push(Piece::Text(&text[at..at + 2]));
+            text = &text[at + 2..];
+            continue;
+        }
+        pieces.push(Piece::Text(&text[..at]));
+        let rest = &text[at..];
+        let line = rest.split('\n').next().unwrap_or(rest);
+        let Some(end) = line.find('}') else {
+            pieces.push(Piece::Open(line));
+            text = &rest[2..];
+            continue;
+        };
+        pieces.push(Piece::Reference { name: rest[2..end].trim(), raw: &rest[..=end] });
+        text = &rest[end + 1..];
+    }
+    pieces.push(Piece::Text(text));
+    pieces.retain(|piece| *piece != Piece::Text(""));
+    pieces
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_parted_from_text() {
+        let reference = |name, raw| Piece::Reference { name, raw };
+        assert_eq!(pieces("a ${ x } b"), [Piece::Text("a "), reference("x", "${ x }"), Piece::Text(" b")]);
+        assert_eq!(
+            pieces("{{ text }} $5 $${x}"),
+            [Piece::Text("{{ text }} $5 "), Piece::Text("${"), Piece::Text("x}")]
+        );
+        assert_eq!(pieces("${a}${b}"), [reference("a", "${a}"), reference("b", "${b}")]);
+        assert_eq!(pieces("${a\n}"), [Piece::Open("${a"), Piece::Text("a\n}")]);
+    }
+}

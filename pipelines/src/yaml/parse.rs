@@ -1,0 +1,364 @@
+//! YAML text to a tree, within bounds, so that no small file grows large.
+//!
+//! Anchors, aliases and merge keys (`<<`) are resolved here.
+
+use std::collections::BTreeMap;
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
+
+use super::{Data, Entry, Yaml, scalar};
+use crate::diagnostics::{Diagnostic, Span};
+
+/// Lists and maps within each other, at most.
+const MAX_DEPTH: usize = 64;
+/// Values of a file, aliases counted as often as they are used, at most.
+pub(crate) const MAX_VALUES: usize = 200_000;
+
+/// Reads one YAML document. A mistake of syntax ends it; the rest (keys given twice, tags) are collected in `problems`.
+pub(crate) fn parse(text: &str, file: usize, problems: &mut Vec<Diagnostic>) -> Option<Yaml> {
+    let mut builder = Builder {
+        places: Places { text, file, bytes: text.char_indices().map(|(at, _)| at).collect() },
+        open: Vec::new(),
+        anchors: BTreeMap::new(),
+        values: 0,
+        root: None,
+        problems,
+    };
+    for event in Parser::new_from_str(text) {
+        let taken = match event {
+            Ok((event, span)) => builder.take(event, span),
+            Err(error) => Err(syntax(&builder.places, *error.marker(), error.info())),
+        };
+        if let Err(problem) = taken {
+            builder.problems.push(problem);
+            return None;
+        }
+    }
+    builder.root
+}
+
+/// Turns the parser's marks, which count characters, into bytes.
+struct Places<'a> {
+    text: &'a str,
+    file: usize,
+    bytes: Vec<usize>,
+}
+
+impl Places<'_> {
+    fn byte(&self, mark: Marker) -> usize {
+        self.bytes.get(mark.index()).copied().unwrap_or(self.text.len())
+    }
+
+    /// A span without the white space and line ends that the parser counts in.
+    fn span(&self, start: Marker, end: Marker) -> Span {
+        let (start, end) = (self.byte(start), self.byte(end));
+        let end = start + self.text[start..end.max(start)].trim_end().len();
+        Span { file: self.file, start, end }
+    }
+
+    fn line(&self, byte: usize) -> &str {
+        let start = self.text[..byte].rfind('\n').map_or(0, |at| at + 1);
+        self.text[start..].split('\n').next().unwrap_or_default()
+    }
+}
+
+/// A list or map that is not closed yet.
+struct Open {
+    start: Marker,
+    anchor: usize,
+    /// Lists and maps within, this one included.
+    depth: usize,
+    holds: Holds,
+}
+
+enum Holds {
+    List(Vec<Yaml>),
+    Map(Vec<Entry>, Option<(String, Span)>),
+}
+
+struct Builder<'a> {
+    places: Places<'a>,
+    open: Vec<Open>,
+    anchors: BTreeMap<usize, (Yaml, usize)>,
+    values: usize,
+    root: Option<Yaml>,
+    problems: &'a mut Vec<Diagnostic>,
+}
+
+impl Builder<'_> {
+    fn take(&mut self, event: Event<'_>, span: saphyr_parser::Span) -> Result<(), Diagnostic> {
+        let place = self.places.span(span.start, span.end);
+        match event {
+            Event::DocumentStart(_) if self.root.is_some() => {
+                let message = "a second YAML document: a pipeline is one";
+                return Err(Diagnostic::at(place, "yaml", message).hint("remove the line `---`"));
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                let data = self.scalar(&text, style, tag.as_deref(), place);
+                self.value(Yaml::new(place, data), 0, anchor)?;
+            }
+            Event::Alias(anchor) => {
+                let Some((value, depth)) = self.anchors.get(&anchor).cloned() else {
+                    return Err(Diagnostic::at(place, "yaml", "an anchor that holds itself"));
+                };
+                self.values += value.count();
+                self.value(value, depth, 0)?;
+            }
+            Event::SequenceStart(anchor, tag) => {
+                self.no_tag(tag.as_deref(), place);
+                self.begin(span.start, anchor, Holds::List(Vec::new()))?;
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.no_tag(tag.as_deref(), place);
+                self.begin(span.start, anchor, Holds::Map(Vec::new(), None))?;
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.end(span.end)?,
+            Event::DocumentStart(_) | Event::DocumentEnd | Event::StreamStart | Event::StreamEnd | Event::Nothing => {}
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, start: Marker, anchor: usize, holds: Holds) -> Result<(), Diagnostic> {
+        self.open.push(Open { start, anchor, depth: 1, holds });
+        self.bounded(self.open.len())
+    }
+
+    fn end(&mut self, end: Marker) -> Result<(), Diagnostic> {
+        let open = self.open.pop().expect("the parser closes what it opened");
+        let span = self.places.span(open.start, end);
+        let data = match open.holds {
+            Holds::List(items) => Data::List(items),
+            Holds::Map(entries, _) => Data::Map(self.merged(entries)),
+        };
+        self.value(Yaml::new(span, data), open.depth, open.anchor)
+    }
+
+    /// Puts a value into the list or map that is open.
+    fn value(&mut self, value: Yaml, depth: usize, anchor: usize) -> Result<(), Diagnostic> {
+        self.values += 1;
+        self.bounded(self.open.len() + depth)?;
+        if anchor != 0 {
+            self.anchors.insert(anchor, (value.clone(), depth));
+        }
+        let Some(open) = self.open.last_mut() else {
+            self.root = Some(value);
+            return Ok(());
+        };
+        open.depth = open.depth.max(depth + 1);
+        match &mut open.holds {
+            Holds::List(items) => items.push(value),
+            Holds::Map(entries, key) => match key.take() {
+                Some((key, key_span)) => entries.push(Entry { key, key_span, value }),
+                None => *key = Some(self::key(&value)?),
+            },
+        }
+        Ok(())
+    }
+
+    fn bounded(&self, depth: usize) -> Result<(), Diagnostic> {
+        let here = self.open.last().map_or(0, |open| self.places.byte(open.start));
+        let here = Span { file: self.places.file, start: here, end: here };
+        if depth > MAX_DEPTH {
+            return Err(Diagnostic::at(here, "yaml", format!("lists and maps more than {MAX_DEPTH} deep")));
+        }
+        if self.values > MAX_VALUES {
+            return Err(Diagnostic::at(here, "yaml", format!("more than {MAX_VALUES} values, aliases included")));
+        }
+        Ok(())
+    }
+
+    /// Resolves `<<`, and names keys that are given twice.
+    fn merged(&mut self, entries: Vec<Entry>) -> Vec<Entry> {
+        let mut kept: Vec<Entry> = Vec::new();
+        let mut bases = Vec::new();
+        for entry in entries {
+            if entry.key == "<<" {
+                bases.push(entry);
+            } else if let Some(first) = kept.iter().find(|kept| kept.key == entry.key) {
+                let problem =
+                    Diagnostic::at(entry.key_span, "duplicate-key", format!("the key `{}` is given twice", entry.key));
+                self.problems.push(problem.also(first.key_span, "first here"));
+            } else {
+                kept.push(entry);
+            }
+        }
+        for base in bases {
+            let maps = if let Data::List(items) = base.value.data { items } else { vec![base.value] };
+            for map in maps {
+                let Data::Map(entries) = map.data else {
+                    self.problems.push(Diagnostic::at(base.key_span, "yaml", "`<<` takes a map, or a list of maps"));
+                    continue;
+                };
+                for entry in entries {
+                    if !kept.iter().any(|kept| kept.key == entry.key) {
+                        kept.push(entry);
+                    }
+                }
+            }
+        }
+        kept
+    }
+
+    fn scalar(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, span: Span) -> Data {
+        let is_text = tag.is_some_and(|tag| tag.is_yaml_core_schema() && tag.suffix == "str");
+        if !is_text {
+            self.no_tag(tag, span);
+        }
+        if style == ScalarStyle::Plain && !is_text { scalar::plain(text) } else { Data::Text(text.to_string()) }
+    }
+
+    fn no_tag(&mut self, tag: Option<&Tag>, span: Span) {
+        if let Some(tag) = tag {
+            let name = if tag.is_yaml_core_schema() { format!("!!{}", tag.suffix) } else { tag.to_string() };
+            self.problems.push(Diagnostic::at(span, "yaml", format!("the tag `{name}` has no meaning here")));
+        }
+    }
+}
+
+fn key(value: &Yaml) -> Result<(String, Span), Diagnostic> {
+    match value.scalar() {
+        Some(text) => Ok((text.into_owned(), value.span)),
+        None => {
+            let message = format!("expected a name before the colon, found {}", value.describe());
+            Err(Diagnostic::at(value.span, "yaml", message))
+        }
+    }
+}
+
+/// A mistake of syntax in plain words, where the cause is one of the usual ones.
+fn syntax(places: &Places<'_>, mark: Marker, info: &str) -> Diagnostic {
+    let byte = places.byte(mark);
+    let line = places.line(byte);
+    let start = places.text[..byte].rfind('\n').map_or(0, |at| at + 1);
+    let indent = &line[..line.len() - line.trim_start_matches([' ', '\t']).len()];
+    if let Some(tab) = indent.find('\t') {
+        let span = Span { file: places.file, start: start + tab, end: start + tab + 1 };
+        return Diagnostic::at(span, "yaml", "a tab can't indent a line of YAML").hint("use spaces");
+    }
+    if let Some(at) = unquoted_reference(line) {
+        let end = line[at..].find('}').map_or(line.len(), |len| at + len + 1);
+        let span = Span { file: places.file, start: start + at, end: start + end };
+        let problem = Diagnostic::at(span, "yaml", "within `{…}` and `[…]` a `${…}` stands in quotes");
+        return problem.hint(format!("write `\"{}\"`", &line[at..end]));
+    }
+    let info = match info {
+        "recursion limit exceeded" => format!("lists and maps more than {MAX_DEPTH} deep"),
+        info => format!("not YAML: {}", info.trim_end_matches('.')),
+    };
+    let end = places.text[byte..].chars().next().filter(|c| *c != '\n').map_or(byte, |c| byte + c.len_utf8());
+    let span = Span { file: places.file, start: byte, end };
+    Diagnostic::at(span, "yaml", info)
+}
+
+/// `${` in a flow map or list of this line, outside of quotes.
+fn unquoted_reference(line: &str) -> Option<usize> {
+    let mut quote = None;
+    let mut depth = 0;
+    for (at, c) in line.char_indices() {
+        match (quote, c) {
+            (None, '"' | '\'') => quote = Some(c),
+            (Some(open), _) if open == c => quote = None,
+            (None, '$') if depth > 0 && line[at..].starts_with("${") => return Some(at),
+            (None, '{' | '[') => depth += 1,
+            (None, '}' | ']') => depth -= 1,
+            _ => {}
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn read(text: &str) -> Value {
+        let mut problems = Vec::new();
+        let value = parse(text, 0, &mut problems);
+        assert!(problems.is_empty(), "{problems:?}");
+        value.map_or(Value::Null, |value| value.to_json())
+    }
+
+    fn mistakes(text: &str) -> Vec<String> {
+        let mut problems = Vec::new();
+        parse(text, 0, &mut problems);
+        problems
+            .iter()
+            .map(|problem| format!("{}: {}", problem.span.map_or(0, |span| span.start), problem.message))
+            .collect()
+    }
+
+    #[test]
+    fn scalars_are_read_by_the_core_schema() {
+        let text = "[1, -2, 0x10, 0o17, 1.5, 3.0e-4, .5, 007, 1_000, yes, true, ~, '1', 18446744073709551615, 1e999, .inf, a.b, -, 1-2]";
+        assert_eq!(
+            read(&text.replace("-, ", "")),
+            json!([
+                1,
+                -2,
+                16,
+                15,
+                1.5,
+                3.0e-4,
+                0.5,
+                "007",
+                "1_000",
+                "yes",
+                true,
+                null,
+                "1",
+                u64::MAX,
+                "1e999",
+                ".inf",
+                "a.b",
+                "1-2"
+            ])
+        );
+    }
+
+    #[test]
+    fn anchors_and_merge_keys_are_resolved() {
+        let text = "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: *a\n";
+        assert_eq!(read(text), json!({"a": {"x": 1, "y": 2}, "b": {"y": 3, "x": 1}, "c": {"x": 1, "y": 2}}));
+    }
+
+    #[test]
+    fn spans_are_bytes() {
+        let text = "größe: {ß: 1}\nlast:\n  - ein Wort # a comment\n";
+        let root = parse(text, 0, &mut Vec::new()).unwrap();
+        let slice = |span: Span| &text[span.start..span.end];
+        assert_eq!(slice(root.entries()[0].key_span), "größe");
+        assert_eq!(slice(root.get("größe").unwrap().span), "{ß: 1}");
+        let Data::List(items) = &root.get("last").unwrap().data else { panic!("a list") };
+        assert_eq!(slice(items[0].span), "ein Wort");
+    }
+
+    #[test]
+    fn what_would_grow_without_bound_is_refused() {
+        let bomb: String = (1..9).fold("a0: &a0 [1,1,1,1,1,1,1,1,1]\n".into(), |text, i| {
+            let alias = format!("*a{}", i - 1);
+            text + &format!("a{i}: &a{i} [{}]\n", vec![alias; 9].join(", "))
+        });
+        assert!(mistakes(&bomb)[0].ends_with("more than 200000 values, aliases included"));
+        assert!(mistakes(&"[".repeat(100_000))[0].contains("deep"));
+        let nested: String = (0..200).fold(String::new(), |text, i| text + &" ".repeat(i) + "a:\n");
+        assert!(mistakes(&nested)[0].ends_with("lists and maps more than 64 deep"));
+        assert_eq!(mistakes("a: &a [*a]"), ["7: an anchor that holds itself"]);
+    }
+
+    #[test]
+    fn mistakes_of_syntax_have_a_place() {
+        assert_eq!(
+            mistakes("a: 1\na: 2\nb: !x 1"),
+            ["13: the tag `!x` has no meaning here", "5: the key `a` is given twice"]
+        );
+        assert_eq!(mistakes("a:\n\tb: 1\n"), ["3: a tab can't indent a line of YAML"]);
+        assert_eq!(
+            mistakes("with: {model: ${params.x}, y: 1}"),
+            ["14: within `{…}` and `[…]` a `${…}` stands in quotes"]
+        );
+        assert_eq!(mistakes("a: 1\n---\nb: 2"), ["5: a second YAML document: a pipeline is one"]);
+        assert_eq!(mistakes("[a]: 1"), ["0: expected a name before the colon, found a list"]);
+    }
+}
