@@ -146,9 +146,8 @@ pub(crate) fn texts<const N: usize>(input: &Input, columns: [(&str, &str); N]) -
     for batch in input.batches()? {
         let batch = batch?;
         let columns = indices.map(|index| batch.column(index).as_string::<i32>());
-        let value = |column: &arrow::array::StringArray, row| match column.is_valid(row) {
-            true => column.value(row).to_owned(),
-            false => String::new(),
+        let value = |column: &arrow::array::StringArray, row| {
+            if column.is_valid(row) { column.value(row).to_owned() } else { String::new() }
         };
         rows.extend((0..batch.num_rows()).map(|row| columns.map(|column| value(column, row))));
     }
@@ -223,6 +222,9 @@ fn tell(progress: Progress<'_>, cx: &Cx<'_>) -> Result<(), Failure> {
         ("grad_norm", row.grad_norm),
         ("epoch", Some(row.epoch)),
     ];
+    if progress.read > 0 {
+        cx.tokens(progress.read, 0);
+    }
     cx.metrics(row.step, named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect());
     if let (Some(note), false) = (&row.note, progress.replayed) {
         cx.note(format!("{} step {}: {note}", row.phase, row.step));

@@ -13,7 +13,9 @@ pub fn token_f1(answer: &str, wanted: &str) -> f64 {
     let (answer, wanted) = (normal(answer), normal(wanted));
     let (answer, wanted): (Vec<&str>, Vec<&str>) = (answer.split(' ').collect(), wanted.split(' ').collect());
     let mut left: BTreeMap<&str, usize> = BTreeMap::new();
-    wanted.iter().for_each(|word| *left.entry(word).or_default() += 1);
+    for word in &wanted {
+        *left.entry(word).or_default() += 1;
+    }
     let mut common = 0;
     for word in &answer {
         if let Some(count) = left.get_mut(word).filter(|count| **count > 0) {

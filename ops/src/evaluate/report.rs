@@ -113,7 +113,6 @@ impl Exam<'_> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use arrow::array::AsArray as _;
     use arrow::datatypes::Float64Type;
 

@@ -1,5 +1,4 @@
 //! The operator in the engine, after real training.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use arrow::array::{Array as _, AsArray as _};
 use arrow::datatypes::{Float64Type, Int64Type};

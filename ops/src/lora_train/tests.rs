@@ -1,5 +1,4 @@
 //! The operator in the engine, with the real model and a handful of facts.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use arrow::array::{ArrayRef, AsArray as _, RecordBatch, StringArray};
 use arrow::datatypes::{Float64Type, Int64Type};
 use retort_cache::digests::FileDigests;
-use retort_cache::{Memory, Store as _};
+use retort_cache::{Disk, Store as _};
 use retort_engine::{Assets, Event, EventKind, Feed, Limits, NodeSpec, OpInfo, Summary, World};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -72,16 +71,27 @@ impl Assets for ModelFile {
 }
 
 /// A store that lives through several runs, and what happened in them.
-#[derive(Default)]
 pub(crate) struct Space {
-    pub(crate) store: Memory,
+    pub(crate) store: Disk,
+    folder: tempfile::TempDir,
     cancelled: AtomicBool,
     /// Cancels after this step of training.
     cancel_after: Option<u64>,
     pub(crate) events: Mutex<Vec<EventKind>>,
 }
 
+impl Default for Space {
+    fn default() -> Self {
+        Self::at(tempfile::tempdir().unwrap(), None)
+    }
+}
+
 impl Space {
+    fn at(folder: tempfile::TempDir, cancel_after: Option<u64>) -> Self {
+        let store = Disk::open(folder.path()).unwrap();
+        Self { store, folder, cancelled: AtomicBool::new(false), cancel_after, events: Mutex::default() }
+    }
+
     pub(crate) fn run(&self, specs: &[NodeSpec]) -> Summary {
         let graph = check(specs).map_err(|problems| format!("{problems:?}")).unwrap();
         let events = |event: &Event| {
@@ -183,10 +193,10 @@ fn two_phases_give_an_adapter_and_a_log() {
 fn a_run_that_was_stopped_goes_on_to_the_same_adapter() {
     let whole = Space::default();
     assert_eq!(whole.run(&with_adapter(trained())).failed, 0);
-    let cut = Space { cancel_after: Some(5), ..Space::default() };
+    let cut = Space::at(tempfile::tempdir().unwrap(), Some(5));
     cut.run(&with_adapter(trained()));
     assert!(cut.store.last("test/adapter").unwrap().is_none(), "no answer yet");
-    let again = Space { store: cut.store.clone(), ..Space::default() };
+    let again = Space::at(cut.folder, None);
     assert_eq!(again.run(&with_adapter(trained())).failed, 0);
     assert!(again.notes().contains(&"goes on after step 5".to_owned()), "{:?}", again.notes());
     for port in [0, 1] {
