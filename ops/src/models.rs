@@ -1,0 +1,342 @@
+//! How an operator names a model and gets it: weights by digest, or a server.
+//!
+//! A pipeline writes `model: NAME`; before the config is parsed the name is replaced by the entry of `models:`. What an
+//! answer depends on becomes facts: of weights the digest (the fact `asset.model`, wherever they come from), of a server its
+//! address and the model's name there. Where weights lie, the key, and how many requests run side by side are no facts.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, Weak};
+
+use retort_engine::{Asset, Cx, Env, Failure, Problem};
+use retort_lm::LmError;
+use retort_lm::model::Model;
+use retort_lm::template::ChatTemplate;
+use retort_lm::tokenizer::Tokenizer;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{SeqAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// An entry of `models:`: weights in a file, or a server that speaks OpenAI's chat completions.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelEntry {
+    /// Where the weights come from: `pypi://package/version/path`, `hf://org/repo@rev/path`, `https://…` or `file:path`
+    /// (relative to the pipeline); a list when they come in parts that are joined.
+    #[serde(default)]
+    pub weights: Option<Sources>,
+    /// The SHA-256 of the weights, 64 hexadecimal digits.
+    #[serde(default)]
+    pub sha256: Option<String>,
+    /// The address of a server, up to and with `/v1`, in place of `weights`.
+    #[serde(default)]
+    pub server: Option<String>,
+    /// What the server calls the model.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The server's key, as `${env.NAME}`. It is used, and never stored or printed.
+    #[serde(default)]
+    pub api_key: Option<Secret>,
+    /// Requests to the server side by side; default 8. The answers do not depend on it.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub parallel: Option<usize>,
+    /// Seconds after which a request to the server is given up; default 600.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub timeout: Option<u64>,
+}
+
+/// The `model` of an operator's config: in the file a name, here the entry of that name.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(transparent)]
+pub struct ModelRef(pub ModelEntry);
+
+/// One source or several parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sources(pub Vec<String>);
+
+/// Text that is used and never shown.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+/// A model that is ready: weights, tokenizer and chat template.
+pub struct LoadedModel {
+    /// The decoder.
+    pub model: Model,
+    /// Its vocabulary.
+    pub tokenizer: Arc<Tokenizer>,
+    /// How it is spoken to.
+    pub template: ChatTemplate,
+}
+
+/// A server and what it calls the model.
+#[derive(Clone, Debug)]
+pub struct ServerModel {
+    /// The address, up to and with `/v1`, without a slash at the end.
+    pub url: String,
+    /// The model's name there.
+    pub name: String,
+    /// The key, if it wants one.
+    pub api_key: Option<Secret>,
+    /// Requests side by side.
+    pub parallel: usize,
+    /// Seconds after which a request is given up.
+    pub timeout: u64,
+}
+
+impl ModelRef {
+    /// Checks that the entry is one kind of model and whole; `field` is where it stands in the config.
+    ///
+    /// # Errors
+    /// The entry is both kinds or neither, or a part is missing or malformed.
+    pub fn check(&self, field: &str) -> Result<(), Problem> {
+        let entry = &self.0;
+        let problem = |message: &str| Err(Problem::at_field(field, message));
+        match (&entry.weights, &entry.server) {
+            (None, None) => problem("a model needs `weights`, or a `server` and a `name`"),
+            (Some(_), Some(_)) => problem("a model has `weights` or a `server`, not both"),
+            (Some(sources), None) if sources.0.is_empty() => problem("`weights` names no source"),
+            (Some(_), None) if entry.name.is_some() || entry.api_key.is_some() => {
+                problem("`name` and `api_key` belong to a `server`, not to `weights`")
+            }
+            (Some(_), None) => match &entry.sha256 {
+                Some(digest) if digest.len() != 64 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
+                    problem("`sha256` has 64 hexadecimal digits")
+                }
+                _ => Ok(()),
+            },
+            (None, Some(url)) if !url.starts_with("http://") && !url.starts_with("https://") => {
+                problem("`server` begins with `http://` or `https://`")
+            }
+            (None, Some(_)) if entry.name.is_none() => problem("a `server` needs the model's `name` there"),
+            (None, Some(_)) => Ok(()),
+        }
+    }
+
+    /// As [`ModelRef::check`], for operators that run the model themselves.
+    ///
+    /// # Errors
+    /// As [`ModelRef::check`], and for a server.
+    pub fn check_local(&self, field: &str) -> Result<(), Problem> {
+        self.check(field)?;
+        if self.0.server.is_some() {
+            return Err(Problem::at_field(
+                field,
+                "a model behind a `server` cannot be used here: its `weights` are needed",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The weights, pinned if they are; nothing for a server.
+    pub fn assets(&self, env: &Env<'_>) -> Vec<Asset> {
+        self.asset(env).into_iter().collect()
+    }
+
+    /// The weights as an asset, to be asked for when the operator runs.
+    pub fn asset(&self, env: &Env<'_>) -> Option<Asset> {
+        let sources = self.0.weights.clone()?.0;
+        let sha256 = self.0.sha256.as_ref().map(|digest| digest.to_ascii_lowercase());
+        Some(Asset { name: "model".into(), sources, sha256, base: env.base.to_path_buf() })
+    }
+
+    /// The server, where the model is one.
+    pub fn server(&self) -> Option<ServerModel> {
+        Some(ServerModel {
+            url: self.0.server.as_ref()?.trim_end_matches('/').to_owned(),
+            name: self.0.name.clone()?,
+            api_key: self.0.api_key.clone(),
+            parallel: self.0.parallel.unwrap_or(8).max(1),
+            timeout: self.0.timeout.unwrap_or(600).max(1),
+        })
+    }
+}
+
+/// Fetches the weights if need be and loads them; a model that is loaded already is shared.
+///
+/// # Errors
+/// The asset cannot be had, or is not a model that is known here.
+pub fn load(asset: &Asset, cx: &Cx<'_>) -> Result<Arc<LoadedModel>, Failure> {
+    load_file(&cx.asset(asset)?).map_err(Failure::op)
+}
+
+/// As [`load`], the tokenizer only: no weights are read.
+///
+/// # Errors
+/// As [`load`].
+pub fn tokenizer(asset: &Asset, cx: &Cx<'_>) -> Result<Arc<Tokenizer>, Failure> {
+    tokenizer_file(&cx.asset(asset)?).map_err(Failure::op)
+}
+
+/// Loads a model from a local path, or shares it while somebody has it.
+///
+/// # Errors
+/// It cannot be read, or is not a model that is known here.
+pub fn load_file(path: &Path) -> Result<Arc<LoadedModel>, LmError> {
+    static LOADED: Shared<LoadedModel> = Shared::new();
+    LOADED.get(path, || {
+        let tokenizer = tokenizer_file(path)?;
+        Ok(LoadedModel { model: Model::load(path)?, template: ChatTemplate::of(&tokenizer)?, tokenizer })
+    })
+}
+
+/// Loads a tokenizer from a model's local path, or shares it while somebody has it.
+///
+/// # Errors
+/// As [`Tokenizer::open`].
+pub fn tokenizer_file(path: &Path) -> Result<Arc<Tokenizer>, LmError> {
+    static LOADED: Shared<Tokenizer> = Shared::new();
+    LOADED.get(path, || Tokenizer::open(path))
+}
+
+/// What is loaded, by path, as long as somebody holds it.
+struct Shared<T>(Mutex<BTreeMap<PathBuf, Weak<T>>>);
+
+impl<T> Shared<T> {
+    const fn new() -> Self {
+        Self(Mutex::new(BTreeMap::new()))
+    }
+
+    /// The lock is held while `load` runs: who asks for the same model meanwhile waits for it, and does not load it twice.
+    fn get(&self, path: &Path, load: impl FnOnce() -> Result<T, LmError>) -> Result<Arc<T>, LmError> {
+        let mut loaded = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(shared) = loaded.get(path).and_then(Weak::upgrade) {
+            return Ok(shared);
+        }
+        loaded.retain(|_, weak| weak.strong_count() > 0);
+        let fresh = Arc::new(load()?);
+        loaded.insert(path.to_owned(), Arc::downgrade(&fresh));
+        Ok(fresh)
+    }
+}
+
+/// Only what answers depend on: nothing of weights, whose digest is a fact of its own; address and name of a server.
+impl Serialize for ModelRef {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Some(server) = self.server() else { return serializer.serialize_none() };
+        let mut map = serializer.serialize_map(Some(2))?;
+        map.serialize_entry("server", &server.url)?;
+        map.serialize_entry("name", &server.name)?;
+        map.end()
+    }
+}
+
+impl JsonSchema for ModelRef {
+    fn schema_name() -> Cow<'static, str> {
+        "Model".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let entry = generator.subschema_for::<ModelEntry>();
+        json_schema!({
+            "description": "The name of an entry of `models:`.",
+            "anyOf": [{"type": "string"}, entry],
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Sources {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SourcesVisitor)
+    }
+}
+
+struct SourcesVisitor;
+
+impl<'de> Visitor<'de> for SourcesVisitor {
+    type Value = Sources;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a source or a list of sources")
+    }
+
+    fn visit_str<E>(self, source: &str) -> Result<Sources, E> {
+        Ok(Sources(vec![source.to_owned()]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut parts: A) -> Result<Sources, A::Error> {
+        let mut sources = Vec::new();
+        while let Some(source) = parts.next_element()? {
+            sources.push(source);
+        }
+        Ok(Sources(sources))
+    }
+}
+
+impl JsonSchema for Sources {
+    fn schema_name() -> Cow<'static, str> {
+        "Sources".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]})
+    }
+}
+
+impl Secret {
+    /// The text, for the one place that needs it.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Secret(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn model(entry: serde_json::Value) -> ModelRef {
+        serde_json::from_value(entry).unwrap()
+    }
+
+    #[test]
+    fn facts_hold_what_answers_depend_on() {
+        let weights = model(json!({"weights": "file:a.gguf", "sha256": "AB".repeat(32)}));
+        assert_eq!(serde_json::to_value(&weights).unwrap(), json!(null));
+        let env = Env { base: Path::new("/pipelines") };
+        let asset = weights.assets(&env).remove(0);
+        assert_eq!((asset.name.as_str(), asset.sha256), ("model", Some("ab".repeat(32))));
+        let server = json!({"server": "http://h/v1/", "name": "m", "api_key": "k3y", "parallel": 3, "timeout": 9});
+        let server = model(server);
+        assert_eq!(serde_json::to_value(&server).unwrap(), json!({"server": "http://h/v1", "name": "m"}));
+        assert!(!format!("{server:?}").contains("k3y"));
+        assert!(server.assets(&env).is_empty());
+        assert_eq!(model(json!({"weights": ["a", "b"]})).0.weights, Some(Sources(vec!["a".into(), "b".into()])));
+    }
+
+    #[test]
+    fn a_model_is_one_thing_and_whole() {
+        let message = |entry| model(entry).check("model").unwrap_err().message;
+        assert!(message(json!({})).contains("needs `weights`"));
+        assert!(message(json!({"weights": "a", "server": "http://h", "name": "m"})).contains("not both"));
+        assert!(message(json!({"weights": "a", "sha256": "51ab"})).contains("64 hexadecimal"));
+        assert!(message(json!({"weights": "a", "api_key": "k"})).contains("belong to a `server`"));
+        assert!(message(json!({"server": "h", "name": "m"})).contains("begins with"));
+        assert!(message(json!({"server": "http://h"})).contains("`name`"));
+        assert!(model(json!({"server": "http://h", "name": "m"})).check_local("model").is_err());
+        assert!(model(json!({"weights": "a"})).check_local("model").is_ok());
+        assert!(serde_json::from_value::<ModelRef>(json!({"weigths": "a"})).is_err());
+    }
+
+    #[test]
+    fn what_somebody_holds_is_not_loaded_again() {
+        static SHARED: Shared<String> = Shared::new();
+        let load = |text: &str| SHARED.get(Path::new("a"), || Ok(text.to_owned())).unwrap();
+        let first = load("one");
+        assert!(Arc::ptr_eq(&first, &load("two")));
+        drop(first);
+        assert_eq!(*load("three"), "three", "and is let go when nobody does");
+    }
+}

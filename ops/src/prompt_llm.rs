@@ -1,0 +1,297 @@
+//! `prompt-llm`: asks a language model about every row.
+//!
+//! Here: the config, and what a row's answer looks like. Templates are in `messages`, models that run here in `local`, servers in `remote`.
+
+mod local;
+mod messages;
+mod remote;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex};
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use retort_cache::RowKey;
+use retort_engine::{
+    Answers, Asset, Batching, Cx, Define, Env, Failure, Lane, Memo, Operator, Problem, RowBatch, RowOp,
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::models::{ModelRef, ServerModel};
+use messages::Prompts;
+
+/// Asks a language model about every row, and adds what it says.
+///
+/// Messages are minijinja templates over the row's columns, such as `{{ text }}`. The columns that they name are all that the
+/// operator reads: a change elsewhere in a row asks nothing again. Earlier `user` and `assistant` messages are examples for
+/// the model; what all rows share, at the beginning, is computed once. The model's own chat template puts the messages
+/// together. Names of control tokens in a row are text to the model and cannot end a turn.
+///
+/// A row's answer does not depend on other rows, nor on how many run side by side: its draws are seeded by what it asks. Answers
+/// are kept one by one as they come, so a run that is stopped goes on where it was.
+///
+/// It adds `output`, `finish_reason` (`stop`, or `length` when `max_tokens` cut it), `n_prompt_tokens` and
+/// `n_output_tokens` (empty where a server does not count), and with `n` above 1 `sample_index`. A prompt that with `max_tokens`
+/// does not fit the model's context is a reject that says the numbers; nothing is ever cut. An empty column is empty text.
+///
+/// ```yaml
+/// answers:
+///   op: prompt-llm
+///   from: chunks
+///   with:
+///     model: smollm2-135m
+///     messages:
+///       - system: You are an assistant helping me to create a dataset.
+///       - user: |
+///           Write 3 question and answer pairs about {{ context }}:
+///
+///           {{ text }}
+///     sample: {temperature: 0.7, top_p: 0.95, max_tokens: 400, seed: 1}
+/// ```
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PromptLlm {
+    /// The model that is asked: an entry of `models:`, with weights or behind a server.
+    pub model: ModelRef,
+    /// The conversation so far: at most one `system` message, first; `user` and `assistant` in turn; the last is the `user`'s.
+    pub messages: Vec<MessageTemplate>,
+    /// How tokens are drawn.
+    #[serde(default)]
+    pub sample: SampleOptions,
+}
+
+/// A message's role and the template of its text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum MessageTemplate {
+    /// Instructions for the whole conversation.
+    System(String),
+    /// What the model is asked.
+    User(String),
+    /// What the model said, or should have said.
+    Assistant(String),
+}
+
+/// How tokens are drawn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SampleOptions {
+    /// 0 always takes the likeliest token; 1 draws as the model learnt. Default 0.7.
+    #[schemars(range(min = 0.0))]
+    pub temperature: f64,
+    /// Draws among the fewest tokens whose probabilities reach this sum. Default 1: all.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub top_p: f64,
+    /// Draws among this many of the likeliest tokens. Default 0: all.
+    pub top_k: usize,
+    /// Leaves out tokens less likely than this share of the likeliest. Default 0: none.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub min_p: f64,
+    /// Above 1, makes the tokens of the last `repeat_window` less likely. Default 1.
+    pub repeat_penalty: f64,
+    /// Number of last tokens, the prompt's included, that `repeat_penalty` looks at. Default 64. Servers have their own.
+    pub repeat_window: usize,
+    /// The longest answer, in tokens. Default 512.
+    #[schemars(range(min = 1))]
+    pub max_tokens: usize,
+    /// Another seed draws other answers. Default 0.
+    pub seed: u64,
+    /// The answer ends before the first of these texts. Default none; the model's own end always ends it.
+    pub stop: Vec<String>,
+    /// Answers to a row. Default 1.
+    #[schemars(range(min = 1))]
+    pub n: usize,
+}
+
+impl Default for SampleOptions {
+    fn default() -> Self {
+        Self {
+            temperature: 0.7,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            repeat_penalty: 1.0,
+            repeat_window: 64,
+            max_tokens: 512,
+            seed: 0,
+            stop: Vec::new(),
+            n: 1,
+        }
+    }
+}
+
+impl Define for PromptLlm {
+    const NAME: &'static str = "prompt-llm";
+    const VERSION: u32 = 1;
+
+    fn lane(&self) -> Lane {
+        if self.model.server().is_some() { Lane::Cpu } else { Lane::Model }
+    }
+
+    fn assets(&self, env: &Env<'_>) -> Vec<Asset> {
+        self.model.assets(env)
+    }
+
+    fn build(self, env: &Env<'_>) -> Result<Operator, Problem> {
+        self.model.check("model")?;
+        self.sample.check()?;
+        let prompts = Prompts::new(&self.messages)?;
+        let source = match (self.model.server(), self.model.asset(env)) {
+            (Some(server), _) => Source::Server(server),
+            (None, Some(asset)) => Source::Local(asset),
+            (None, None) => return Err(Problem::at_field("model", "a model needs `weights` or a `server`")),
+        };
+        Ok(Operator::Rows(Box::new(Prompter { prompts, source, sample: self.sample })))
+    }
+}
+
+impl SampleOptions {
+    fn check(&self) -> Result<(), Problem> {
+        let wrong = |field: &str, message: &str| Err(Problem::at_field(format!("sample.{field}"), message));
+        match self {
+            Self { temperature, .. } if *temperature < 0.0 => wrong("temperature", "a temperature is 0 or more"),
+            Self { top_p, .. } if *top_p <= 0.0 || *top_p > 1.0 => wrong("top_p", "`top_p` lies above 0 and up to 1"),
+            Self { min_p, .. } if !(0.0..=1.0).contains(min_p) => wrong("min_p", "`min_p` lies between 0 and 1"),
+            Self { repeat_penalty, .. } if *repeat_penalty <= 0.0 => wrong("repeat_penalty", "a penalty is above 0"),
+            Self { max_tokens: 0, .. } => wrong("max_tokens", "an answer has at least one token"),
+            Self { n: 0, .. } => wrong("n", "a row has at least one answer"),
+            Self { stop, .. } if stop.iter().any(String::is_empty) => wrong("stop", "a stop text is not empty"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Where answers come from.
+enum Source {
+    Local(Asset),
+    Server(ServerModel),
+}
+
+struct Prompter {
+    prompts: Prompts,
+    source: Source,
+    sample: SampleOptions,
+}
+
+impl RowOp for Prompter {
+    fn reads(&self) -> Vec<String> {
+        self.prompts.columns().to_vec()
+    }
+
+    fn adds(&self, _reads: &Schema) -> Result<SchemaRef, Problem> {
+        Ok(answer_schema(self.sample.n))
+    }
+
+    fn memo(&self) -> Memo {
+        Memo::Remember
+    }
+
+    fn batching(&self) -> Batching {
+        // Many at a time, so that few rows run alone at the end of a batch.
+        Batching { rows: 1024, parallel: false }
+    }
+
+    fn apply(&self, rows: &RowBatch, out: &Answers<'_>, cx: &Cx<'_>) -> Result<(), Failure> {
+        let asked = Asked {
+            sample: &self.sample,
+            keys: &rows.keys,
+            answers: Collected::new(rows.keys.len(), out, &self.sample),
+        };
+        let mut prompts = Vec::new();
+        for (row, values) in messages::rows(&rows.batch)?.into_iter().enumerate() {
+            match self.prompts.render(&values) {
+                Ok(messages) => prompts.push((row, messages)),
+                Err(reason) => out.reject(row, reason)?,
+            }
+        }
+        match &self.source {
+            Source::Local(asset) => local::answer(asset, &prompts, &asked, cx),
+            Source::Server(server) => remote::answer(server, &prompts, &asked, cx),
+        }
+    }
+}
+
+/// The rows that are asked, and where their answers go.
+struct Asked<'a> {
+    sample: &'a SampleOptions,
+    keys: &'a [RowKey],
+    answers: Collected<'a>,
+}
+
+impl Asked<'_> {
+    /// The seed of one answer: the row's own, mixed with `sample.seed` and the answer's number.
+    fn seed(&self, row: usize, index: usize, cx: &Cx<'_>) -> u64 {
+        let mut hasher = blake3::Hasher::new_derive_key("retort prompt-llm seed 1");
+        for part in [cx.seed(self.keys[row]), self.sample.seed, index as u64] {
+            hasher.update(&part.to_le_bytes());
+        }
+        u64::from_le_bytes(hasher.finalize().as_bytes()[..8].try_into().expect("a hash is longer"))
+    }
+}
+
+/// One answer of the model.
+#[derive(Clone, Debug)]
+struct Said {
+    output: String,
+    finish_reason: String,
+    n_prompt_tokens: Option<u64>,
+    n_output_tokens: Option<u64>,
+}
+
+/// Answers by row, handed on when a row has all of its own.
+struct Collected<'a> {
+    rows: Mutex<Vec<Vec<Option<Said>>>>,
+    out: &'a Answers<'a>,
+    schema: SchemaRef,
+}
+
+impl<'a> Collected<'a> {
+    fn new(n_rows: usize, out: &'a Answers<'a>, sample: &SampleOptions) -> Self {
+        Self { rows: Mutex::new(vec![vec![None; sample.n]; n_rows]), out, schema: answer_schema(sample.n) }
+    }
+
+    fn put(&self, row: usize, index: usize, said: Said) -> Result<(), Failure> {
+        let whole: Option<Vec<Said>> = {
+            let mut rows = self.rows.lock().expect("no thread panics while it holds the answers");
+            rows[row][index] = Some(said);
+            rows[row].iter().cloned().collect()
+        };
+        whole.map_or(Ok(()), |answers| self.out.keep(row, &self.batch(&answers)?))
+    }
+
+    fn reject(&self, row: usize, reason: impl Into<String>) -> Result<(), Failure> {
+        self.out.reject(row, reason)
+    }
+
+    fn batch(&self, answers: &[Said]) -> Result<RecordBatch, Failure> {
+        let text =
+            |of: fn(&Said) -> &String| -> ArrayRef { Arc::new(StringArray::from_iter_values(answers.iter().map(of))) };
+        let count =
+            |of: fn(&Said) -> Option<u64>| -> ArrayRef { Arc::new(answers.iter().map(of).collect::<UInt64Array>()) };
+        let mut columns = vec![
+            text(|said| &said.output),
+            text(|said| &said.finish_reason),
+            count(|said| said.n_prompt_tokens),
+            count(|said| said.n_output_tokens),
+        ];
+        if answers.len() > 1 {
+            columns.push(Arc::new(UInt64Array::from_iter_values(0..answers.len() as u64)));
+        }
+        RecordBatch::try_new(self.schema.clone(), columns).map_err(Failure::op)
+    }
+}
+
+fn answer_schema(n: usize) -> SchemaRef {
+    let mut fields = vec![
+        Field::new("output", DataType::Utf8, false),
+        Field::new("finish_reason", DataType::Utf8, false),
+        Field::new("n_prompt_tokens", DataType::UInt64, true),
+        Field::new("n_output_tokens", DataType::UInt64, true),
+    ];
+    if n > 1 {
+        fields.push(Field::new("sample_index", DataType::UInt64, false));
+    }
+    Arc::new(Schema::new(fields))
+}

@@ -1,0 +1,97 @@
+//! Rows asked of a server, several requests side by side.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use retort_engine::{Cx, Failure};
+use retort_lm::template::Message;
+use serde_json::{Map, Value};
+
+use super::{Asked, Said, SampleOptions};
+use crate::models::ServerModel;
+use crate::server::{Ask, Client, ServerError};
+
+/// Asks for `sample.n` answers to each prompt. The first failure stops the rest; what was answered by then is kept.
+pub(super) fn answer(
+    server: &ServerModel,
+    prompts: &[(usize, Vec<Message>)],
+    asked: &Asked<'_>,
+    cx: &Cx<'_>,
+) -> Result<(), Failure> {
+    let client = Client::new(server.clone());
+    let options = options(asked.sample);
+    let n_jobs = prompts.len() * asked.sample.n;
+    let next = AtomicUsize::new(0);
+    let failure: Mutex<Option<Failure>> = Mutex::new(None);
+    let first = || failure.lock().expect("no thread panics while it holds the failure");
+    let stopped = || cx.cancelled() || first().is_some();
+    let work = || {
+        while !stopped() {
+            let job = next.fetch_add(1, Ordering::Relaxed);
+            if job >= n_jobs {
+                return;
+            }
+            let (row, messages) = &prompts[job / asked.sample.n];
+            let index = job % asked.sample.n;
+            let ask = Ask { messages, options: &options, seed: asked.seed(*row, index, cx) };
+            if let Err(error) = one(&client, &ask, &stopped, asked, (*row, index), cx) {
+                first().get_or_insert(error);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..client.parallel().min(n_jobs) {
+            scope.spawn(work);
+        }
+    });
+    cx.check()?;
+    failure.into_inner().expect("no thread panicked").map_or(Ok(()), Err)
+}
+
+fn one(
+    client: &Client,
+    ask: &Ask<'_>,
+    stopped: &dyn Fn() -> bool,
+    asked: &Asked<'_>,
+    (row, index): (usize, usize),
+    cx: &Cx<'_>,
+) -> Result<(), Failure> {
+    match client.complete(ask, stopped) {
+        Ok(completion) => {
+            cx.tokens(completion.prompt_tokens.unwrap_or(0), completion.output_tokens.unwrap_or(0));
+            let said = Said {
+                output: completion.text,
+                finish_reason: completion.finish_reason,
+                n_prompt_tokens: completion.prompt_tokens,
+                n_output_tokens: completion.output_tokens,
+            };
+            asked.answers.put(row, index, said)
+        }
+        // The same prompt is too long for each of the row's answers: the last reject is like the first.
+        Err(error @ ServerError::TooLong(_)) => asked.answers.reject(row, error.to_string()),
+        Err(ServerError::Cancelled) => Err(Failure::Cancelled),
+        Err(error) => Err(Failure::op(error)),
+    }
+}
+
+/// Sampling as the interface names it. What vLLM and llama.cpp add is sent only where it is asked for: others refuse it.
+fn options(sample: &SampleOptions) -> Map<String, Value> {
+    let mut options = Map::new();
+    options.insert("temperature".into(), sample.temperature.into());
+    options.insert("top_p".into(), sample.top_p.into());
+    options.insert("max_tokens".into(), sample.max_tokens.into());
+    if !sample.stop.is_empty() {
+        options.insert("stop".into(), sample.stop.clone().into());
+    }
+    if sample.top_k > 0 {
+        options.insert("top_k".into(), sample.top_k.into());
+    }
+    if sample.min_p > 0.0 {
+        options.insert("min_p".into(), sample.min_p.into());
+    }
+    if sample.repeat_penalty != 1.0 {
+        options.insert("repeat_penalty".into(), sample.repeat_penalty.into());
+        options.insert("repetition_penalty".into(), sample.repeat_penalty.into());
+    }
+    options
+}
