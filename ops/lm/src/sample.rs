@@ -150,8 +150,6 @@ fn uniform(seed: u64, step: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
     use std::collections::BTreeMap;
 

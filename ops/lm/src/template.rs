@@ -187,8 +187,6 @@ fn describe(error: &Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     fn messages(pairs: &[(&str, &str)]) -> Vec<Message> {

@@ -1,5 +1,4 @@
 //! Generation on the real model: the law that neighbours do not matter, and where texts end.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
 use crate::{
