@@ -36,9 +36,14 @@ use serde::{Deserialize, Serialize, Serializer};
 /// pairs:
 ///   op: parse
 ///   from: answers
+///   with: {format: question-answer}
+///
+/// # The same under other names: `columns` says what the output has, in this order.
+/// renamed:
+///   op: parse
+///   from: answers
 ///   with:
 ///     format: question-answer
-///     # The output's columns, in this order: new name, and where it comes from.
 ///     columns: {input: question, output: answer, context: context, data: text, chunk_id: chunk_id, file: path}
 /// ```
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]

@@ -245,7 +245,7 @@ fn the_order_of_columns_is_a_fact() {
     let facts = |with: serde_json::Value| {
         let made = (retort_engine::OpInfo::of::<Parse>().make)(with, &Env { base: std::path::Path::new(".") });
         let facts = made.ok().unwrap().facts;
-        facts.iter().map(|fact| format!("{} = {}", fact.name, fact.value)).collect::<Vec<_>>().join("\n")
+        facts.iter().map(|fact| format!("{} = {}\n", fact.name, fact.value)).collect::<Vec<_>>().concat()
     };
     let written = facts(json!({"columns": {"output": "answer", "input": "question"}, "format": "question-answer"}));
     assert_ne!(
@@ -258,7 +258,8 @@ fn the_order_of_columns_is_a_fact() {
         with.column = output
         with.columns[0] = output: answer
         with.columns[1] = input: question
-        with.format = question-answer"#]]
+        with.format = question-answer
+    "#]]
     .assert_eq(&written);
 }
 
