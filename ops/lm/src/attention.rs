@@ -162,9 +162,9 @@ pub(crate) fn over_segments(heads: Heads, lengths: &[usize], q: &[f32], k: &[f32
 
 /// The gradients of [`over_segments`] by its inputs.
 pub(crate) struct SegmentGrads {
-    pub(crate) d_q: Buffer<f32>,
-    pub(crate) d_k: Buffer<f32>,
-    pub(crate) d_v: Buffer<f32>,
+    pub(crate) q: Buffer<f32>,
+    pub(crate) k: Buffer<f32>,
+    pub(crate) v: Buffer<f32>,
 }
 
 /// The backward pass of [`over_segments`]: `out` is what it gave, `d_out` the gradient of that.
@@ -188,12 +188,11 @@ pub(crate) fn over_segments_backward(
             part.run(&keys[at], &values[at])
         })
         .collect();
-    let mut sums =
-        SegmentGrads { d_q: Buffer::zeroed(q.len()), d_k: Buffer::zeroed(k.len()), d_v: Buffer::zeroed(v.len()) };
+    let mut sums = SegmentGrads { q: Buffer::zeroed(q.len()), k: Buffer::zeroed(k.len()), v: Buffer::zeroed(v.len()) };
     for (&(segment, head), [d_q, d_k, d_v]) in tasks.iter().zip(&grads) {
-        add_columns(&mut sums.d_q, d_q, begins[segment], heads.width(), head, heads.dim);
-        add_columns(&mut sums.d_k, d_k, begins[segment], heads.kv_width(), head / heads.group(), heads.dim);
-        add_columns(&mut sums.d_v, d_v, begins[segment], heads.kv_width(), head / heads.group(), heads.dim);
+        add_columns(&mut sums.q, d_q, begins[segment], heads.width(), head, heads.dim);
+        add_columns(&mut sums.k, d_k, begins[segment], heads.kv_width(), head / heads.group(), heads.dim);
+        add_columns(&mut sums.v, d_v, begins[segment], heads.kv_width(), head / heads.group(), heads.dim);
     }
     sums
 }

@@ -83,6 +83,31 @@ impl Values {
             lows: Default::default(),
         }
     }
+
+    /// What the way back through the block needs and is dear to compute again; `x` is what the block was given.
+    pub(crate) fn keep(&self, x: Buffer<f32>) -> Kept {
+        Kept {
+            x,
+            q: self.q.clone(),
+            k: self.k.clone(),
+            v: self.v.clone(),
+            mixed: self.mixed.clone(),
+            middle: self.middle.clone(),
+            lows: self.lows.clone(),
+        }
+    }
+}
+
+/// A block's input and what of its intermediate values is kept for the way back: 5 to 6 times the width of the
+/// residual stream a token. The MLP's inner values, three times as wide as all that, are computed again.
+pub(crate) struct Kept {
+    x: Buffer<f32>,
+    q: Buffer<f32>,
+    k: Buffer<f32>,
+    v: Buffer<f32>,
+    mixed: Buffer<f32>,
+    middle: Buffer<f32>,
+    lows: [Vec<f32>; 7],
 }
 
 impl Block {
@@ -95,8 +120,7 @@ impl Block {
         attend: impl FnOnce(&[f32], &[f32], &[f32], &mut [f32]),
     ) {
         let rows = values.rows;
-        let Values { normed, q, k, v, mixed, middle, middle_normed, gate, up, inner, change, lows, .. } = values;
-        let [low_q, low_k, low_v, low_o, low_gate, low_up, low_down] = lows;
+        let Values { normed, q, k, v, mixed, middle, change, lows: [low_q, low_k, low_v, low_o, ..], .. } = values;
 
         norm_rows(x, &self.attention_norm, pass.config, normed);
         let mut layers = [
@@ -112,20 +136,39 @@ impl Block {
         add_assign(x, change);
         middle.copy_from_slice(x);
 
-        norm_rows(x, &self.mlp_norm, pass.config, middle_normed);
+        self.forward_inner(pass, values);
+        let Values { inner, change, lows: [.., low_down], .. } = values;
+        linear::forward(rows, inner, &mut [self.part(pass, Target::DownProj, change, low_down)]);
+        add_assign(x, change);
+    }
+
+    /// From the residual stream in the middle of the block to the inner values of the MLP.
+    fn forward_inner(&self, pass: Pass<'_>, values: &mut Values) {
+        let Values { rows, middle, middle_normed, gate, up, inner, lows: [.., low_gate, low_up, _], .. } = values;
+        norm_rows(middle, &self.mlp_norm, pass.config, middle_normed);
         let mut layers =
             [self.part(pass, Target::GateProj, gate, low_gate), self.part(pass, Target::UpProj, up, low_up)];
-        linear::forward(rows, middle_normed, &mut layers);
+        linear::forward(*rows, middle_normed, &mut layers);
         let width = ROWS * pass.config.intermediate_size;
         inner
             .par_chunks_mut(width)
             .zip(gate.par_chunks(width).zip(up.par_chunks(width)))
             .for_each(|(inner, (gate, up))| silu_multiply(gate, up, inner));
-        linear::forward(rows, inner, &mut [self.part(pass, Target::DownProj, change, low_down)]);
-        add_assign(x, change);
     }
 
-    /// The backward pass: `x (rows, hidden)` is what the block was given, `values` what [`Block::forward`] left, and
+    /// Brings back what [`Block::forward`] left in `values`, bit for bit: moves what was kept, and computes the rest.
+    /// Gives the block's input.
+    pub(crate) fn forward_again(&self, pass: Pass<'_>, kept: Kept, values: &mut Values) -> Buffer<f32> {
+        let Kept { x, q, k, v, mixed, middle, lows } = kept;
+        norm_rows(&x, &self.attention_norm, pass.config, &mut values.normed);
+        (values.q, values.k, values.v, values.mixed, values.middle) = (q, k, v, mixed, middle);
+        values.lows = lows;
+        self.forward_inner(pass, values);
+        x
+    }
+
+    /// The backward pass: `x (rows, hidden)` is what the block was given, `values` what [`Block::forward`] left (and
+    /// [`Block::forward_again`] brought back), and
     /// `d_x` the gradient of the block's output, which becomes that of its input. The adapter's gradients of this
     /// block are written to `grads`. `attend_backward(q, k, v, out, d_out)` gives the gradients of attention.
     pub(crate) fn backward(
@@ -159,10 +202,10 @@ impl Block {
         let mut d_mixed = Buffer::zeroed(rows * config.query_width());
         linear::backward(rows, &values.mixed, &mut [ways.take(Target::OProj, d_x)], &mut d_mixed);
         let mut d = attend_backward([&values.q, &values.k, &values.v], &values.mixed, &d_mixed);
-        pass.rope.rotate_back(&mut d.d_q);
-        pass.rope.rotate_back(&mut d.d_k);
+        pass.rope.rotate_back(&mut d.q);
+        pass.rope.rotate_back(&mut d.k);
         let mut layers =
-            [ways.take(Target::QProj, &d.d_q), ways.take(Target::KProj, &d.d_k), ways.take(Target::VProj, &d.d_v)];
+            [ways.take(Target::QProj, &d.q), ways.take(Target::KProj, &d.k), ways.take(Target::VProj, &d.v)];
         linear::backward(rows, &values.normed, &mut layers, &mut d_normed);
         norm_rows_backward(x, &self.attention_norm, config, &d_normed, d_x);
     }

@@ -56,8 +56,6 @@ fn io(verb: &'static str, path: &Path, source: std::io::Error) -> LmError {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
     use crate::testing::{tiny_adapter, tiny_model};
     use crate::weights::Weights;

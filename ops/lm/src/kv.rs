@@ -79,6 +79,7 @@ impl KvCache {
     }
 
     /// Another sequence with the same past. Costs a list of pointers: pages are shared, and copied when written to.
+    #[must_use]
     pub fn fork(&self) -> Self {
         self.clone()
     }

@@ -1,7 +1,5 @@
 //! Tests of the laws: the same bits in any batch, any cutting, any sharing, on any number of threads.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use crate::gradient::LossSum;
 use crate::kv::{KvCache, PAGE_TOKENS};
 use crate::lora::Adapter;

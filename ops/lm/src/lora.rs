@@ -330,8 +330,6 @@ fn rng_by_name(seed: u64, name: &str) -> ChaCha8Rng {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
     use crate::testing::tiny_config;
 

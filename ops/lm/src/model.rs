@@ -108,10 +108,7 @@ impl Model {
             Ok::<_, LmError>(Linear::new(Packed::from_rows(&values, outputs, inputs, precision)))
         };
         let embedding = linear(EMBEDDING, config.vocab_size, hidden)?;
-        let head = match config.tie_word_embeddings {
-            true => None,
-            false => Some(linear(HEAD, config.vocab_size, hidden)?),
-        };
+        let head = if config.tie_word_embeddings { None } else { Some(linear(HEAD, config.vocab_size, hidden)?) };
         let mut blocks = Vec::with_capacity(config.num_hidden_layers);
         for layer in 0..config.num_hidden_layers {
             let mut linears = Vec::with_capacity(Target::ALL.len());

@@ -1,7 +1,5 @@
 //! Tests against others: `candle-transformers`' decoders for logits, candle's autograd for gradients.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::collections::HashMap;
 
 use candle_core::quantized::gguf_file::Content;

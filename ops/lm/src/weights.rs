@@ -207,8 +207,6 @@ fn unusable(path: &Path, reason: String) -> LmError {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
-
     use super::*;
 
     #[test]

@@ -5,8 +5,10 @@ use std::sync::OnceLock;
 /// The instruction sets that the kernels are written for, best first. All give the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Isa {
+    #[cfg(target_arch = "x86_64")]
     /// AVX-512 F (sixteen lanes, thirty-two registers), with AVX2, FMA and F16C.
     Avx512,
+    #[cfg(target_arch = "x86_64")]
     /// AVX2 with FMA and F16C.
     Avx2,
     /// Plain Rust. On x86 without FMA every multiply-add is a function call: right, and slow.
@@ -49,7 +51,7 @@ impl Isa {
             #[cfg(target_arch = "x86_64")]
             #[expect(unsafe_code, reason = "this variant exists only where the features were found")]
             Self::Avx2 => unsafe { with_avx2(body) },
-            _ => body(),
+            Self::Portable => body(),
         }
     }
 }

@@ -1,5 +1,7 @@
 //! Weights in panels of 32 columns, and products with them on all threads.
 
+use std::ops::Range;
+
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
@@ -71,6 +73,7 @@ impl Packed {
     }
 
     /// The same matrix with inputs and outputs exchanged: what carries gradients back.
+    #[must_use]
     pub fn transposed(&self) -> Self {
         let precision = match self.panels {
             Panels::F16(_) => Precision::F16,
@@ -208,7 +211,7 @@ fn multiply_with(isa: Isa, rows: usize, products: &mut [Product<'_>]) {
     let work: usize = shares.iter().map(|share| rows * share.weight.n * share.weight.k).sum();
     if work < SMALL {
         for share in &shares {
-            share.run(isa, 0..rows, 0..share.weight.n.div_ceil(PANEL));
+            share.run(isa, &(0..rows), &(0..share.weight.n.div_ceil(PANEL)));
         }
         return;
     }
@@ -223,7 +226,7 @@ fn multiply_with(isa: Isa, rows: usize, products: &mut [Product<'_>]) {
             }
         }
     }
-    tasks.into_par_iter().for_each(|(share, rows, panels)| share.run(isa, rows, panels));
+    tasks.into_par_iter().for_each(|(share, rows, panels)| share.run(isa, &rows, &panels));
 }
 
 /// A product whose output may be written from several threads, each its own rows and panels.
@@ -243,7 +246,7 @@ impl<'a> Share<'a> {
     }
 
     /// Computes these rows of these panels' columns.
-    fn run(&self, isa: Isa, rows: std::ops::Range<usize>, panels: std::ops::Range<usize>) {
+    fn run(&self, isa: Isa, rows: &Range<usize>, panels: &Range<usize>) {
         let Packed { n, k, .. } = *self.weight;
         for first in (0..k.max(1)).step_by(K_BLOCK) {
             let start = if first == 0 { self.start } else { Start::Out };

@@ -3,6 +3,8 @@
 //! The bodies are plain Rust that the compiler vectorises once for each instruction set ([`Isa::run`]). Sums run over
 //! sixteen lanes, element `i` in lane `i % 16`, which are then folded in halves, so their bits are the same everywhere.
 
+#![expect(clippy::inline_always, reason = "bodies must be compiled anew for each instruction set that calls them")]
+
 use super::Isa;
 
 /// Lanes of a sum.
@@ -10,7 +12,10 @@ const LANES: usize = 16;
 
 /// `Σ a[i] · b[i]`.
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    Isa::best().run(#[inline(always)] || lanes_dot(a, b))
+    Isa::best().run(
+        #[inline(always)]
+        || lanes_dot(a, b),
+    )
 }
 
 /// `to[i] += from[i]`.
@@ -22,77 +27,95 @@ pub fn add_assign(to: &mut [f32], from: &[f32]) {
 
 /// Root mean square norm of one row: `out = x / sqrt(mean(x²) + eps) · weight` (Zhang and Sennrich, arXiv 1910.07467).
 pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]) {
-    Isa::best().run(#[inline(always)] || {
-        let scale = rms_scale(x, eps);
-        for ((out, &x), &w) in out.iter_mut().zip(x).zip(weight) {
-            *out = x * scale * w;
-        }
-    });
+    Isa::best().run(
+        #[inline(always)]
+        || {
+            let scale = rms_scale(x, eps);
+            for ((out, &x), &w) in out.iter_mut().zip(x).zip(weight) {
+                *out = x * scale * w;
+            }
+        },
+    );
 }
 
 /// Adds to `d_x` the gradient that [`rms_norm`] hands back for `d_out`:
 /// `s·w·d_out − x · s³/n · Σ w·d_out·x`, where `s = 1 / sqrt(mean(x²) + eps)`.
 pub fn rms_norm_backward(x: &[f32], weight: &[f32], eps: f32, d_out: &[f32], d_x: &mut [f32]) {
-    Isa::best().run(#[inline(always)] || {
-        let scale = rms_scale(x, eps);
-        let mut lanes = [0.0; LANES];
-        for ((x, w), d) in x.chunks(LANES).zip(weight.chunks(LANES)).zip(d_out.chunks(LANES)) {
-            for (((lane, &x), &w), &d) in lanes.iter_mut().zip(x).zip(w).zip(d) {
-                *lane = (w * d).mul_add(x, *lane);
+    Isa::best().run(
+        #[inline(always)]
+        || {
+            let scale = rms_scale(x, eps);
+            let mut lanes = [0.0; LANES];
+            for ((x, w), d) in x.chunks(LANES).zip(weight.chunks(LANES)).zip(d_out.chunks(LANES)) {
+                for (((lane, &x), &w), &d) in lanes.iter_mut().zip(x).zip(w).zip(d) {
+                    *lane = (w * d).mul_add(x, *lane);
+                }
             }
-        }
-        let pull = fold(lanes) * scale * scale * scale / x.len() as f32;
-        for (((d_x, &x), &w), &d) in d_x.iter_mut().zip(x).zip(weight).zip(d_out) {
-            *d_x += (scale * w * d) - x * pull;
-        }
-    });
+            let pull = fold(lanes) * scale * scale * scale / x.len() as f32;
+            for (((d_x, &x), &w), &d) in d_x.iter_mut().zip(x).zip(weight).zip(d_out) {
+                *d_x += (scale * w * d) - x * pull;
+            }
+        },
+    );
 }
 
 /// `gate · sigmoid(gate) · up`, the gated activation of llama's MLP (Shazeer, arXiv 2002.05202).
 pub fn silu_multiply(gate: &[f32], up: &[f32], out: &mut [f32]) {
-    Isa::best().run(#[inline(always)] || {
-        for ((out, &g), &u) in out.iter_mut().zip(gate).zip(up) {
-            *out = g * sigmoid(g) * u;
-        }
-    });
+    Isa::best().run(
+        #[inline(always)]
+        || {
+            for ((out, &g), &u) in out.iter_mut().zip(gate).zip(up) {
+                *out = g * sigmoid(g) * u;
+            }
+        },
+    );
 }
 
 /// The gradients of [`silu_multiply`], in place: `gate` and `up` become theirs.
 pub fn silu_backward(d_out: &[f32], gate: &mut [f32], up: &mut [f32]) {
-    Isa::best().run(#[inline(always)] || {
-        for ((&d, gate), up) in d_out.iter().zip(gate).zip(up) {
-            let (g, u, s) = (*gate, *up, sigmoid(*gate));
-            *gate = d * u * s * (1.0 + g * (1.0 - s));
-            *up = d * g * s;
-        }
-    });
+    Isa::best().run(
+        #[inline(always)]
+        || {
+            for ((&d, gate), up) in d_out.iter().zip(gate).zip(up) {
+                let (g, u, s) = (*gate, *up, sigmoid(*gate));
+                *gate = d * u * s * (1.0 + g * (1.0 - s));
+                *up = d * g * s;
+            }
+        },
+    );
 }
 
 /// `scores[..seen]` become `softmax(scores · scale)`, the rest zero.
 pub fn softmax(scores: &mut [f32], seen: usize, scale: f32) {
     let (scores, rest) = scores.split_at_mut(seen);
     rest.fill(0.0);
-    Isa::best().run(#[inline(always)] || {
-        let highest = lanes_max(scores) * scale;
-        let inverse = 1.0 / lanes_exp(scores, scale, highest);
-        for score in scores.iter_mut() {
-            *score *= inverse;
-        }
-    });
+    Isa::best().run(
+        #[inline(always)]
+        || {
+            let highest = lanes_max(scores) * scale;
+            let inverse = 1.0 / lanes_exp(scores, scale, highest);
+            for score in scores.iter_mut() {
+                *score *= inverse;
+            }
+        },
+    );
 }
 
 /// The loss of one row of logits, `−ln softmax(logits)[target]`; the logits become its gradient, `softmax − onehot`.
 pub fn cross_entropy(logits: &mut [f32], target: usize) -> f64 {
     let wanted = f64::from(logits[target]);
-    let (highest, sum) = Isa::best().run(#[inline(always)] || {
-        let highest = lanes_max(logits);
-        let sum = lanes_exp(logits, 1.0, highest);
-        let inverse = 1.0 / sum;
-        for logit in logits.iter_mut() {
-            *logit *= inverse;
-        }
-        (highest, sum)
-    });
+    let (highest, sum) = Isa::best().run(
+        #[inline(always)]
+        || {
+            let highest = lanes_max(logits);
+            let sum = lanes_exp(logits, 1.0, highest);
+            let inverse = 1.0 / sum;
+            for logit in logits.iter_mut() {
+                *logit *= inverse;
+            }
+            (highest, sum)
+        },
+    );
     logits[target] -= 1.0;
     f64::from(sum).ln() + f64::from(highest) - wanted
 }
@@ -225,8 +248,19 @@ mod tests {
                 .into_iter()
                 .map(|isa| {
                     let mut row = a.clone();
-                    let sum = isa.run(#[inline(always)] || lanes_exp(&mut row, 0.5, 1.0));
-                    (isa.run(#[inline(always)] || lanes_dot(&a, &b)).to_bits(), sum.to_bits(), row)
+                    let sum = isa.run(
+                        #[inline(always)]
+                        || lanes_exp(&mut row, 0.5, 1.0),
+                    );
+                    (
+                        isa.run(
+                            #[inline(always)]
+                            || lanes_dot(&a, &b),
+                        )
+                        .to_bits(),
+                        sum.to_bits(),
+                        row,
+                    )
                 })
                 .collect();
             assert!(runs.iter().all(|run| *run == runs[0]), "{n}");

@@ -54,7 +54,7 @@ impl Tile {
             Isa::Avx512 => unsafe { super::avx512::tile(self) },
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { super::avx2::tile(self) },
-            _ => unsafe { super::portable::tile(self) },
+            Isa::Portable => unsafe { super::portable::tile(self) },
         }
     }
 }
