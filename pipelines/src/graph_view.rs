@@ -140,7 +140,12 @@ mod tests {
         Picture {
             title: "tiny".into(),
             nodes: vec![node("chunks", "chunk"), node("sets", "split-eval"), node("adapter", "lora-train")],
-            edges: vec![edge(0, 1, "", ""), edge(1, 2, "train", "train"), edge(1, 2, "eval", "held"), edge(0, 2, "", "text")],
+            edges: vec![
+                edge(0, 1, "", ""),
+                edge(1, 2, "train", "train"),
+                edge(1, 2, "eval", "held"),
+                edge(0, 2, "", "text"),
+            ],
         }
     }
 

@@ -136,10 +136,8 @@ mod tests {
         let text: ArrayRef = Arc::new(StringArray::from(vec![Some("a \"b\", c\nd|e"), None]));
         let number: ArrayRef = Arc::new(Int64Array::from(vec![7, 12_345]));
         let loss: ArrayRef = Arc::new(Float64Array::from(vec![1.25, 2.0]));
-        let list: ArrayRef = Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>([
-            Some(vec![Some(1), Some(2)]),
-            Some(vec![]),
-        ]));
+        let list: ArrayRef =
+            Arc::new(ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), Some(2)]), Some(vec![])]));
         let bytes: ArrayRef = Arc::new(BinaryArray::from(vec![&[1, 0xff][..], &[0; 2000][..]]));
         RecordBatch::try_from_iter([("text", text), ("n", number), ("loss", loss), ("list", list), ("bytes", bytes)])
             .unwrap()
@@ -154,9 +152,9 @@ mod tests {
     #[test]
     fn a_grid_fits_and_sums_up() {
         expect![[r#"
-            text               n  loss  list    bytes
-            a "b", c d|e       7  1.25  [1, 2]  <2 B>
-                           12345     2  []      <2.0 kB>
+            text              n  loss  list    bytes
+            a "b", c d|e      7  1.25  [1, 2]  <2 B>
+                          12345     2  []      <2.0 kB>
         "#]]
         .assert_eq(&grid(&batch()).render(None));
     }

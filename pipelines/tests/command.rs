@@ -1,5 +1,7 @@
 //! The `retort` command, driven from outside: what it prints where, and how it ends.
 
+#![expect(clippy::unwrap_used, reason = "tests")]
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};

@@ -50,7 +50,7 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
     let answer = answer(&args.pipeline, &loaded.graph, id, &place)?;
     let events = |_: &retort_engine::Event| ();
     let mut told = false;
-    let mut progress = |_, of| {
+    let mut progress = |_: u64, of: u64| {
         if !std::mem::replace(&mut told, true) {
             say(&format!("fetching the base model ({})", words::bytes(of)));
         }

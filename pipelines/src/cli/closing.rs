@@ -1,5 +1,7 @@
 //! What a run says last: its nodes, and the small tables that tell what came out.
 
+use std::fmt::Write;
+
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type};
@@ -63,9 +65,7 @@ pub(super) fn tables(graph: &Graph, nodes: &[(String, Tally)], place: &Workplace
                 _ => None,
             };
             if let Some(grid) = grid {
-                text.push_str(&format!("{name} ({op}, {})\n{}", out.port, grid.render(width)));
-                text.push_str(&notes(out, place));
-                text.push('\n');
+                let _ = writeln!(text, "{name} ({op}, {})\n{}{}", out.port, grid.render(width), notes(out, place));
             }
         }
     }
@@ -99,8 +99,11 @@ fn notes(out: &OutputSummary, place: &Workplace) -> String {
     let column = |name: &str| batch.column_by_name(name).and_then(|array| array.as_string_opt::<i32>());
     let (Some(notes), phases) = (column("note"), column("phase")) else { return String::new() };
     let phase = |row: usize| phases.map(|phases| format!("{}: ", phases.value(row))).unwrap_or_default();
-    let rows = (0..batch.num_rows()).filter(|row| notes.is_valid(*row));
-    rows.map(|row| format!("{}{}\n", phase(row), notes.value(row))).collect()
+    let mut text = String::new();
+    for row in (0..batch.num_rows()).filter(|row| notes.is_valid(*row)) {
+        let _ = writeln!(text, "{}{}", phase(row), notes.value(row));
+    }
+    text
 }
 
 /// The losses of a table of metrics, one series a column (and a phase, where there is such a column).

@@ -140,14 +140,10 @@ impl Args {
 }
 
 fn refused(error: FilterError) -> Stop {
-    let hint = match &error {
-        FilterError::Sign(_) => Some("a condition is `column=value`, `!=`, `~`, `<`, `>`, `<=` or `>=`".to_string()),
-        FilterError::Number(_) => None,
-        FilterError::Column { nearest, .. } => nearest.as_ref().map(|name| format!("did you mean `{name}`?")),
-    };
     let stop = Stop::wrong(error.to_string());
-    match hint {
-        Some(hint) => stop.hint(hint),
-        None => stop,
+    match error {
+        FilterError::Sign(_) => stop.hint("a condition is `column=value`, `!=`, `~`, `<`, `>`, `<=` or `>=`"),
+        FilterError::Column { nearest: Some(name), .. } => stop.hint(format!("did you mean `{name}`?")),
+        FilterError::Number(_) | FilterError::Column { .. } => stop,
     }
 }

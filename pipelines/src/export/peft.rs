@@ -1,5 +1,6 @@
 //! A trained adapter as a PEFT folder: `adapter_config.json`, `adapter_model.safetensors`, a model card.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use retort_cache::Answer;
@@ -39,7 +40,7 @@ fn facts(answer: &Answer) -> String {
     let mut text = "| fact | value |\n| --- | --- |\n".to_string();
     for fact in answer.recipe.op.iter().chain(&answer.recipe.inputs) {
         let value = fact.value.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
-        text.push_str(&format!("| `{}` | {value} |\n", fact.name));
+        let _ = writeln!(text, "| `{}` | {value} |", fact.name);
     }
     text
 }

@@ -73,9 +73,9 @@ impl Layout {
     /// The spots that a spot is joined to in the layer above, or below.
     fn joined(&self, spot: usize, above: bool) -> Vec<usize> {
         let pairs = self.paths.iter().flat_map(|path| path.windows(2));
-        let other = |pair: &[usize]| match above {
-            true => (pair[1] == spot).then_some(pair[0]),
-            false => (pair[0] == spot).then_some(pair[1]),
+        let other = |pair: &[usize]| {
+            let (own, other) = if above { (pair[1], pair[0]) } else { (pair[0], pair[1]) };
+            (own == spot).then_some(other)
         };
         pairs.filter_map(other).collect()
     }
@@ -150,7 +150,7 @@ impl Layout {
             mean(joined.map(|other| self.spots[other].x)).unwrap_or(self.spots[spot].x)
         };
         let wishes: Vec<f64> = order.iter().map(|spot| wish(*spot)).collect();
-        let apart = |one: usize, other: usize| (self.spots[one].width + self.spots[other].width) / 2.0 + GAP;
+        let apart = |one: usize, other: usize| f64::midpoint(self.spots[one].width, self.spots[other].width) + GAP;
         // Pushed apart from the left and from the right; the middle of both is fair to either side.
         let (mut low, mut high) = (wishes.clone(), wishes.clone());
         for i in 1..order.len() {
@@ -160,7 +160,7 @@ impl Layout {
             high[i - 1] = high[i - 1].min(high[i] - apart(order[i - 1], order[i]));
         }
         for (i, spot) in order.iter().enumerate() {
-            self.spots[*spot].x = (low[i] + high[i]) / 2.0;
+            self.spots[*spot].x = f64::midpoint(low[i], high[i]);
         }
     }
 }

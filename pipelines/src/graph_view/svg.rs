@@ -103,9 +103,8 @@ fn curve(line: &mut String, from: (f64, f64), to: (f64, f64)) {
 
 /// Where an arrow leaves or enters a box: its arrows share the side, in the order of their other ends.
 fn door(layout: &Layout, edge: usize, leaves: bool) -> f64 {
-    let ends = |path: &[usize]| match leaves {
-        true => (path[0], path[1]),
-        false => (path[path.len() - 1], path[path.len() - 2]),
+    let ends = |path: &[usize]| {
+        if leaves { (path[0], path[1]) } else { (path[path.len() - 1], path[path.len() - 2]) }
     };
     let (node, _) = ends(&layout.paths[edge]);
     let mut beside: Vec<usize> =

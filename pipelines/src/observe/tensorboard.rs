@@ -33,14 +33,14 @@ impl TensorBoard {
 
     fn write(&mut self, node: &str, at: f64, step: u64, values: &[(String, f64)]) -> io::Result<()> {
         let time = self.epoch + at;
-        let file = match self.files.get_mut(node) {
-            Some(file) => file,
-            None => {
-                let file = self.create(node, time)?;
-                self.files.entry(node.to_string()).or_insert(file)
-            }
-        };
-        file.write_all(&record(&scalars(time, step, values)))
+        let record = record(&scalars(time, step, values));
+        if let Some(file) = self.files.get_mut(node) {
+            return file.write_all(&record);
+        }
+        let mut file = self.create(node, time)?;
+        file.write_all(&record)?;
+        self.files.insert(node.to_string(), file);
+        Ok(())
     }
 
     fn create(&self, node: &str, time: f64) -> io::Result<File> {
@@ -105,7 +105,7 @@ fn scalars(time: f64, step: u64, values: &[(String, f64)]) -> Vec<u8> {
 
 /// A field's number and wire type: 0 varint, 1 eight bytes, 2 length first, 5 four bytes.
 fn key(out: &mut Vec<u8>, field: u64, wire: u64) {
-    varint(out, field << 3 | wire);
+    varint(out, (field << 3) | wire);
 }
 
 fn double(out: &mut Vec<u8>, field: u64, value: f64) {

@@ -48,7 +48,9 @@ impl Grid {
         }
         if fit < self.columns.len() {
             let left: Vec<_> = self.columns[fit..].iter().map(|column| column.name.as_str()).collect();
-            text.push_str(&format!("… and the columns {}\n", left.join(", ")));
+            text.push_str("… and the columns ");
+            text.push_str(&left.join(", "));
+            text.push('\n');
         }
         text
     }

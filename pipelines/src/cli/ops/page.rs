@@ -14,7 +14,7 @@ pub(super) fn page(name: &str, schema: &Value, width: usize) -> String {
     let mut text = format!("{name}\n\n");
     flow(&mut text, describe(schema), 0, width);
     let page = Page { schema, width };
-    if page.properties(schema).next().is_some() {
+    if properties(schema).next().is_some() {
         text.push_str("\nKeys of `with`\n\n");
         page.keys(&mut text, schema, 1);
     }
@@ -29,7 +29,7 @@ struct Page<'a> {
 impl Page<'_> {
     fn keys(&self, text: &mut String, object: &Value, level: usize) {
         let required: Vec<_> = list(object, "required").iter().filter_map(Value::as_str).collect();
-        for (i, (key, schema)) in self.properties(object).enumerate() {
+        for (i, (key, schema)) in properties(object).enumerate() {
             if i > 0 {
                 text.push('\n');
             }
@@ -45,7 +45,7 @@ impl Page<'_> {
             flow(text, if own.is_empty() { describe(resolved) } else { own }, level * STEP + 2, self.width);
             self.choices(text, resolved, level);
             let inner = self.inner(resolved);
-            if level < DEEPEST && self.properties(inner).next().is_some() {
+            if level < DEEPEST && properties(inner).next().is_some() {
                 text.push('\n');
                 self.keys(text, inner, level + 1);
             } else {
@@ -69,16 +69,12 @@ impl Page<'_> {
     fn variants(&self, text: &mut String, schema: &Value, level: usize) {
         for choice in list(schema, "oneOf").iter().chain(list(schema, "anyOf")) {
             let choice = self.resolve(choice);
-            if level < DEEPEST && self.properties(choice).next().is_some() {
+            if level < DEEPEST && properties(choice).next().is_some() {
                 text.push('\n');
                 flow(text, describe(choice), level * STEP + 2, self.width);
                 self.keys(text, choice, level + 1);
             }
         }
-    }
-
-    fn properties<'a>(&self, schema: &'a Value) -> impl Iterator<Item = (&'a String, &'a Value)> {
-        schema.get("properties").and_then(Value::as_object).into_iter().flatten()
     }
 
     /// Follows references, and looks through "this or nothing".
@@ -125,6 +121,10 @@ impl Page<'_> {
             other => other.into(),
         }
     }
+}
+
+fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    schema.get("properties").and_then(Value::as_object).into_iter().flatten()
 }
 
 fn describe(schema: &Value) -> &str {
