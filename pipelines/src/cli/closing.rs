@@ -84,7 +84,7 @@ fn metrics(batch: &RecordBatch) -> Option<Grid> {
     let mut grid = Grid::new(columns.map(|(name, right)| Column::new(name, right)));
     let mut n = 0;
     for (name, values) in series(batch) {
-        let [first, .., last] = values.as_slice() else { continue };
+        let (Some(first), Some(last)) = (values.first(), values.last()) else { continue };
         let best = values.iter().copied().fold(f64::INFINITY, f64::min);
         let count = words::number(values.len() as u64);
         grid.push([name, count, words::measure(*first), words::measure(best), words::measure(*last)]);
