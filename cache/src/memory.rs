@@ -54,6 +54,10 @@ impl Store for Memory {
     fn commit(&self, node: &str, answer: &Answer) -> Result<(), StoreError> {
         let mut contents = self.contents();
         let recipe = answer.recipe.id();
+        let workspace = workspace(recipe);
+        if workspace.exists() {
+            std::fs::remove_dir_all(&workspace).map_err(StoreError::io("remove", &workspace))?;
+        }
         contents.answers.insert(recipe, answer.clone());
         contents.newest.insert(node.to_string(), recipe);
         Ok(())
@@ -64,10 +68,14 @@ impl Store for Memory {
     }
 
     fn workspace(&self, recipe: RecipeId) -> Result<PathBuf, StoreError> {
-        let path = std::env::temp_dir().join(format!("retort-{}-{recipe}", std::process::id()));
+        let path = workspace(recipe);
         std::fs::create_dir_all(&path).map_err(StoreError::io("create", &path))?;
         Ok(path)
     }
+}
+
+fn workspace(recipe: RecipeId) -> PathBuf {
+    std::env::temp_dir().join(format!("retort-{}-{recipe}", std::process::id()))
 }
 
 #[derive(Default)]

@@ -1,0 +1,114 @@
+//! Edit and rerun costs what the edit costs: the pipeline is run from outside, and the story is the assertion.
+
+use expect_test::expect;
+use retort_tests::Space;
+
+const PIPELINE: &str = "\
+retort: 1
+name: words
+nodes:
+  documents:
+    op: extract
+    with: {paths: ['docs/**/*.md']}
+  chunks:
+    op: chunk
+    from: documents
+    with: {max_words: 40}
+  some:
+    op: sample
+    from: chunks
+    with: {share: 1.0, seed: 1}
+";
+
+fn space() -> Space {
+    let space = Space::new(env!("CARGO_BIN_EXE_victim"));
+    space.write("words.yaml", PIPELINE);
+    for n in 0..5 {
+        let body = "The swap file grows while programs ask for memory. It never shrinks before the next start.\n\n";
+        space.write(&format!("docs/{n}.md"), &format!("# Chapter {n}\n\n{}", body.repeat(4)));
+    }
+    space
+}
+
+#[test]
+fn the_second_run_does_nothing() {
+    let space = space();
+    expect![[r#"
+        [
+            "chunks: 5",
+            "documents: 5",
+            "some",
+        ]
+    "#]]
+    .assert_debug_eq(&space.run("words.yaml").ran());
+    assert!(space.run("words.yaml").ran().is_empty());
+    let plan = space.plan("words.yaml");
+    assert!(plan["nodes"].as_array().unwrap().iter().all(|node| node["verdict"] == "fresh"), "{plan}");
+}
+
+#[test]
+fn one_changed_document_costs_one_document() {
+    let space = space();
+    space.run("words.yaml");
+    space.edit("docs/3.md", "never shrinks", "does not shrink");
+    let plan = space.plan("words.yaml");
+    assert_eq!(plan["nodes"][0]["verdict"], "stale");
+    assert_eq!(plan["nodes"][0]["reasons"][0]["fact"], "file docs/3.md");
+    assert_eq!(plan["nodes"][1]["verdict"], "waiting");
+    let story = space.run("words.yaml");
+    assert_eq!(story.why("documents"), ["file docs/3.md"]);
+    assert_eq!(story.recalled("documents"), Some((4, 5)));
+    assert!(story.ran().contains(&"documents: 1".to_string()), "{:?}", story.ran());
+}
+
+#[test]
+fn what_changes_no_meaning_runs_nothing() {
+    let space = space();
+    space.run("words.yaml");
+    space.edit("words.yaml", "nodes:", "# a comment\nnodes:");
+    space.edit("words.yaml", "    op: chunk\n    from: documents\n", "    from: documents\n    op: chunk\n");
+    space.edit("words.yaml", "{max_words: 40}", "{overlap: 0, max_words: 40}");
+    assert!(space.run("words.yaml").ran().is_empty());
+}
+
+#[test]
+fn a_changed_value_names_itself() {
+    let space = space();
+    space.run("words.yaml");
+    space.edit("words.yaml", "max_words: 40", "max_words: 30");
+    let story = space.run("words.yaml");
+    assert_eq!(story.why("chunks"), ["with.max_words"]);
+    assert!(!story.ran().iter().any(|node| node.starts_with("documents")));
+}
+
+#[test]
+fn an_edit_without_consequence_stops_there() {
+    let space = space();
+    space.run("words.yaml");
+    // Another file, the same text: the document is read again, and nothing after it runs.
+    space.edit("docs/2.md", "# Chapter 2\n", "Chapter 2\n=========\n");
+    assert_eq!(space.run("words.yaml").ran(), ["documents: 1"]);
+}
+
+#[test]
+fn a_broken_file_is_a_reject_and_not_a_failed_run() {
+    let space = space();
+    space.write("words.yaml", &PIPELINE.replace("*.md", "*"));
+    std::fs::write(space.path().join("docs/broken.pdf"), b"%PDF-1.4\nnothing that follows is a PDF\n").unwrap();
+    space.run("words.yaml");
+    let rejects = space.rows("words.yaml", "documents.rejects");
+    assert_eq!(rejects.len(), 1, "{rejects:?}");
+    assert_eq!(rejects[0]["path"], "docs/broken.pdf");
+    assert!(!rejects[0]["reason"].as_str().unwrap().is_empty());
+    assert_eq!(space.rows("words.yaml", "documents").len(), 5);
+}
+
+#[test]
+fn mistakes_end_with_status_two_and_nothing_runs() {
+    let space = space();
+    space.edit("words.yaml", "op: chunk", "op: chunck");
+    let output = space.retort(&["run", "words.yaml"]);
+    assert_eq!(output.status.code(), Some(2));
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(text.contains("did you mean `chunk`?") && text.contains("words.yaml:8:"), "{text}");
+}

@@ -1,0 +1,103 @@
+//! The dear steps, on the real model: prompts are paid for once, training is a function of its question.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use retort_tests::Space;
+
+const PIPELINE: &str = "\
+retort: 1
+name: small
+models:
+  smol: {weights: 'file:MODEL', sha256: b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53}
+nodes:
+  documents:
+    op: extract
+    with: {paths: ['docs/*.txt']}
+  chunks:
+    op: chunk
+    from: documents
+    with: {model: smol, max_tokens: 64}
+  answers:
+    op: prompt-llm
+    from: chunks
+    with:
+      model: smol
+      messages:
+        - user: 'Write a question and an answer about this: {{ text }}'
+      sample: {temperature: 0.5, max_tokens: 24, seed: 1}
+";
+
+fn model() -> String {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let fetched = std::process::Command::new(format!("{root}/.ci/fetch-model")).status().unwrap();
+    assert!(fetched.success(), "`.ci/fetch-model` could not fetch the model that this test runs on");
+    format!("{root}/target/models/SmolLM2-135M-Instruct.Q4_1.gguf")
+}
+
+fn space(documents: usize) -> Space {
+    let space = Space::new(env!("CARGO_BIN_EXE_victim"));
+    space.write("small.yaml", &PIPELINE.replace("MODEL", &model()));
+    for n in 0..documents {
+        let text =
+            format!("The machine number {n} has {} megabytes of memory and a disk that is called sd{n}a.", 8 * (n + 1));
+        space.write(&format!("docs/{n}.txt"), &text);
+    }
+    space
+}
+
+#[test]
+fn a_killed_run_keeps_what_it_finished() {
+    let space = space(48);
+    let mut run = space.start(&["run", "small.yaml", "--json"]);
+    let log = space.path().join(".retort/rows");
+    let begun = Instant::now();
+    let size = || -> u64 {
+        let files = walkdir::WalkDir::new(&log).into_iter().flatten();
+        files.filter_map(|file| file.metadata().ok()).filter(std::fs::Metadata::is_file).map(|data| data.len()).sum()
+    };
+    // The documents' and chunks' rows are small; kill once answers have come.
+    let answers = || walkdir::WalkDir::new(&log).max_depth(1).into_iter().flatten().count() > 2;
+    while !(answers() && size() > 0) && begun.elapsed() < Duration::from_secs(300) {
+        assert!(run.try_wait().unwrap().is_none(), "the run ended before it could be killed");
+        sleep(Duration::from_millis(20));
+    }
+    sleep(Duration::from_millis(300));
+    run.kill().unwrap();
+    run.wait().unwrap();
+
+    let story = space.run("small.yaml");
+    let (recalled, of) = story.recalled("answers").unwrap();
+    assert!(recalled > 0 && of == 48, "{recalled} of {of}");
+    assert!(story.ran().contains(&format!("answers: {}", of - recalled)), "{:?}", story.ran());
+
+    // The same answers as a run that nobody disturbed.
+    let undisturbed = self::space(48);
+    undisturbed.run("small.yaml");
+    assert_eq!(space.rows("small.yaml", "answers"), undisturbed.rows("small.yaml", "answers"));
+}
+
+#[test]
+fn one_changed_document_costs_one_prompt_and_no_answer_but_its_own_changes() {
+    let space = space(6);
+    space.run("small.yaml");
+    let before = space.rows("small.yaml", "answers");
+    space.edit("docs/4.txt", "a disk", "a fast disk");
+    let story = space.run("small.yaml");
+    assert_eq!(story.ran(), ["answers: 1", "chunks: 1", "documents: 1"]);
+    let after = space.rows("small.yaml", "answers");
+    let changed = before.iter().zip(&after).filter(|(before, after)| before != after).count();
+    assert_eq!((before.len(), after.len(), changed), (6, 6, 1));
+}
+
+#[test]
+fn a_row_answers_alike_alone_and_in_company() {
+    let company = space(5);
+    company.run("small.yaml");
+    let alone = space(5);
+    for n in [0, 1, 3, 4] {
+        std::fs::remove_file(alone.path().join(format!("docs/{n}.txt"))).unwrap();
+    }
+    alone.run("small.yaml");
+    assert_eq!(alone.rows("small.yaml", "answers")[0], company.rows("small.yaml", "answers")[2]);
+}
