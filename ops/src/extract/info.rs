@@ -73,7 +73,7 @@ mod tests {
     fn nodes() {
         let info = "This is a.info, produced by makeinfo version 6.8.\n\n\u{1f}\nFile: a.info,  Node: Top,  Up: (dir)\n\nThe Tool\n********\n\nIt works.\n\n* Menu:\n\n* Use::   how\n\n\u{1f}\nFile: a.info,  Node: Use,  Prev: Top\n\n1 Use\n*****\n\nRun it, *note Top::.\n\n     tool -x\n\n\u{1f}\nFile: a.info,  Node: Concept Index,  Prev: Use\n\nIndex\n*****\n\n* a: Use. 1\n\n\u{1f}\nTag Table:\n";
         let document = read(info.as_bytes()).unwrap();
-        assert_eq!(document.text, "The Tool\n\nIt works.\n\n1 Use\n\nRun it, see Top.\n\n     tool -x");
+        assert_eq!(document.text, "The Tool\n\nIt works.\n\n1 Use\n\nRun it, see Top.\n\ntool -x");
         assert_eq!(document.title.as_deref(), Some("The Tool"));
         assert_eq!(document.blocks[4].kind, Kind::Code);
     }

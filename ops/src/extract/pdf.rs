@@ -1,8 +1,9 @@
-//! PDF to blocks: lines from what is drawn (`pdf/lines.rs`), running heads out (`pdf/running.rs`), lines to paragraphs
-//! (`pdf/paragraphs.rs`), and headings by their look (`styled`).
+//! PDF to blocks: lines from what is drawn (`pdf/lines.rs`), running heads out (`pdf/running.rs`), lines to rows and
+//! paragraphs (`pdf/rows.rs`, `pdf/paragraphs.rs`), and headings by their look (`styled`).
 
 mod lines;
 mod paragraphs;
+mod rows;
 mod running;
 
 use pdf_oxide::PdfDocument;

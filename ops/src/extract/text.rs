@@ -1,5 +1,7 @@
 //! Plain text to blocks: headings by underline, number or capitals, listings by indent, lists, tables, paragraphs.
 
+use std::collections::BTreeMap;
+
 use super::reader::Unreadable;
 use super::{encoding, tidy};
 use crate::document::{Document, Kind, Raw};
@@ -28,6 +30,7 @@ pub(super) fn blocks(text: &str) -> Vec<Raw> {
         at = group(&lines, at, end, margin, &mut blocks);
     }
     level_capitals(&mut blocks);
+    level_numbers(&mut blocks);
     blocks
 }
 
@@ -61,7 +64,7 @@ fn group(lines: &[&str], at: usize, end: usize, margin: usize, blocks: &mut Vec<
     let deep = |line: &str| indent(line) >= margin + 2;
     if lines[at..end].iter().all(|line| deep(line)) && looks_laid_out(&lines[at..end], margin) {
         let end = listing_end(lines, end, margin);
-        blocks.push(Raw::new(Kind::Code, 0, lines[at..end].join("\n")));
+        blocks.push(Raw::new(Kind::Code, 0, without_margin(&lines[at..end])));
         return end;
     }
     paragraph(lines, at, end, margin, blocks)
@@ -159,6 +162,23 @@ fn level_capitals(blocks: &mut [Raw]) {
     }
 }
 
+/// Headings with numbers of the same depth are of the same level: the lowest that the lines under some of them say.
+fn level_numbers(blocks: &mut [Raw]) {
+    let mut levels = BTreeMap::<u8, u8>::new();
+    let depth = |block: &Raw| numbered(&block.text).filter(|_| block.kind == Kind::Heading);
+    for block in blocks.iter() {
+        if let Some(depth) = depth(block) {
+            let level = levels.entry(depth).or_default();
+            *level = block.level.max(*level);
+        }
+    }
+    for block in blocks.iter_mut() {
+        if let Some(level) = depth(block).and_then(|depth| levels.get(&depth)) {
+            block.level = *level;
+        }
+    }
+}
+
 /// A line of nothing but rule characters.
 fn is_rule(line: &str) -> bool {
     let line = line.trim();
@@ -167,6 +187,9 @@ fn is_rule(line: &str) -> bool {
 
 /// The marker of a list's item, as it will be written, and the text beside it.
 fn item_marker(line: &str) -> Option<(String, &str)> {
+    if is_rule(line) {
+        return None;
+    }
     let line = line.trim_start();
     for bullet in ["- ", "* ", "+ ", "o ", "• ", "· "] {
         if let Some(text) = line.strip_prefix(bullet) {
@@ -208,7 +231,7 @@ fn list(lines: &[&str], at: usize, blocks: &mut Vec<Raw>) -> usize {
         }
         match item_marker(text) {
             Some((marker, text)) => items.push((width, format!("{marker}{text}"))),
-            None if width == base && lines[line - 1].is_empty() => break,
+            None if is_rule(text) || width == base && lines[line - 1].is_empty() => break,
             None => continue_item(&mut items, width, text, lines[line - 1].is_empty()),
         }
         line += 1;
@@ -271,7 +294,25 @@ fn columns(lines: &[&str]) -> Option<Vec<Vec<String>>> {
     let rows: Vec<Vec<String>> =
         body.iter().map(|row| (0..starts.len()).map(|index| cell(row, index)).collect()).collect();
     let filled = rows.iter().filter(|row| row.iter().all(|cell| !cell.is_empty())).count();
-    (filled * 3 >= rows.len() * 2).then_some(rows)
+    let begun = rows.iter().filter(|row| !row[0].is_empty()).count();
+    (filled >= 2 && filled * 3 >= begun * 2).then(|| whole_rows(rows))
+}
+
+/// A row without a first cell goes on with the row above it.
+fn whole_rows(rows: Vec<Vec<String>>) -> Vec<Vec<String>> {
+    let mut whole: Vec<Vec<String>> = Vec::with_capacity(rows.len());
+    for row in rows {
+        match whole.last_mut() {
+            Some(last) if row[0].is_empty() => {
+                for (cell, more) in last.iter_mut().zip(row).filter(|(_, more)| !more.is_empty()) {
+                    cell.push_str(if cell.is_empty() { "" } else { " " });
+                    cell.push_str(&more);
+                }
+            }
+            _ => whole.push(row),
+        }
+    }
+    whole
 }
 
 /// Whether indented lines are a listing rather than an indented paragraph: no prose that fills its lines.
@@ -285,6 +326,12 @@ fn looks_laid_out(lines: &[&str], margin: usize) -> bool {
         return !prose;
     }
     false
+}
+
+/// The lines of a listing without the indent that all of them have.
+fn without_margin(lines: &[&str]) -> String {
+    let margin = lines.iter().filter(|line| !line.is_empty()).map(|line| indent(line)).min().unwrap_or(0);
+    lines.iter().map(|line| line.get(margin..).unwrap_or("")).collect::<Vec<_>>().join("\n")
 }
 
 /// A listing goes on over blank lines while what follows is indented as well and no heading or list.

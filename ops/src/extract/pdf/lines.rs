@@ -4,6 +4,14 @@ use pdf_oxide::document::ReadingOrder;
 use pdf_oxide::layout::TextSpan;
 use pdf_oxide::{Error, PdfDocument};
 
+/// A part of a line with wide gaps around it: a cell, if the line belongs to a table.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Segment {
+    pub(super) text: String,
+    pub(super) left: f32,
+    pub(super) right: f32,
+}
+
 /// A line, in points from the lower left corner of the page.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Line {
@@ -18,11 +26,20 @@ pub(super) struct Line {
     pub(super) mono: bool,
     /// From 1.
     pub(super) page: u32,
+    /// Its parts; one, unless there are wide gaps in it.
+    pub(super) segments: Vec<Segment>,
 }
 
 /// The lines of a page, from 0. Turned text and what the file marks as an artifact of its pages is left out.
+///
+/// Lines go across the page, so that the rows of tables stay together, unless the page is set in columns.
 pub(super) fn of_page(pdf: &PdfDocument, page: usize) -> Result<Vec<Line>, Error> {
-    let spans = pdf.extract_spans_with_reading_order(page, ReadingOrder::ColumnAware)?;
+    let across = in_order(pdf, page, ReadingOrder::TopToBottom)?;
+    if has_columns(&across) { in_order(pdf, page, ReadingOrder::ColumnAware) } else { Ok(across) }
+}
+
+fn in_order(pdf: &PdfDocument, page: usize, order: ReadingOrder) -> Result<Vec<Line>, Error> {
+    let spans = pdf.extract_spans_with_reading_order(page, order)?;
     let kept = spans.into_iter().filter(|span| {
         span.artifact_type.is_none() && span.rotation_degrees.abs() < 1.0 && !span.text.trim().is_empty()
     });
@@ -33,7 +50,16 @@ pub(super) fn of_page(pdf: &PdfDocument, page: usize) -> Result<Vec<Line>, Error
             _ => rows.push(vec![span]),
         }
     }
-    Ok(rows.into_iter().map(|row| line(row, page as u32 + 1)).filter(|line| !line.text.is_empty()).collect())
+    Ok(rows.into_iter().map(|row| line(&row, page as u32 + 1)).filter(|line| !line.text.is_empty()).collect())
+}
+
+/// Most lines have a gap, and the halves on both sides of it are long: prose in columns, not a table.
+fn has_columns(lines: &[Line]) -> bool {
+    let long = |segment: &Segment| segment.text.len() >= 25;
+    let halved = lines
+        .iter()
+        .filter(|line| line.segments.len() >= 2 && line.segments.iter().filter(|part| long(part)).count() >= 2);
+    lines.len() >= 10 && halved.count() * 2 > lines.len()
 }
 
 /// Whether a span goes on with the line: about the same baseline, and not far to the left of where the line has come.
@@ -44,7 +70,10 @@ fn same_line(row: &[TextSpan], span: &TextSpan) -> bool {
     level && span.bbox.x > last.bbox.x + last.bbox.width - size * 1.5
 }
 
-fn line(row: Vec<TextSpan>, page: u32) -> Line {
+/// Wider than this, in sizes, a gap parts two segments.
+const WIDE_GAP: f32 = 1.5;
+
+fn line(row: &[TextSpan], page: u32) -> Line {
     let letters = |span: &TextSpan| span.text.chars().filter(|char| !char.is_whitespace()).count();
     let all: usize = row.iter().map(letters).sum();
     let count = |is: &dyn Fn(&TextSpan) -> bool| row.iter().filter(|span| is(span)).map(letters).sum::<usize>();
@@ -52,28 +81,34 @@ fn line(row: Vec<TextSpan>, page: u32) -> Line {
     let bold = count(&|span| span.font_weight.is_bold() || name_is_bold(&span.font_name)) == all;
     let widest = row.iter().max_by(|a, b| letters(a).cmp(&letters(b)).then(b.bbox.x.total_cmp(&a.bbox.x)));
     let size = widest.map_or(0.0, |span| span.font_size);
+    let mut segments: Vec<Segment> = Vec::new();
     let mut text = String::new();
-    let mut right = f32::NAN;
-    for span in &row {
-        let gap = span.bbox.x - right;
-        if !text.is_empty() && gap > 0.0 {
-            let width = if mono { char_width(span) } else { size * 0.25 };
-            let blanks = if mono { (gap / width).round() as usize } else { usize::from(gap > size * 0.12) };
-            let has_blank = text.ends_with(' ') || span.text.starts_with(' ');
-            if !has_blank || mono {
-                text.extend(std::iter::repeat_n(' ', blanks.min(120)));
-            }
-            // Far apart on one line: columns of a table, kept apart for whoever looks for them.
-            if !mono && gap > size * 2.0 {
-                text.push('\t');
-            }
-        }
+    for span in row {
+        let right = span.bbox.x + span.bbox.width;
+        let Some(last) = segments.last_mut() else {
+            segments.push(Segment { text: span.text.trim_start().to_owned(), left: span.bbox.x, right });
+            text.push_str(span.text.trim_start());
+            continue;
+        };
+        let gap = span.bbox.x - last.right;
+        let width = if mono { char_width(span) } else { size * 0.25 };
+        let blanks = if mono { (gap / width).round().max(0.0) as usize } else { usize::from(gap > size * 0.12) };
+        let has_blank = text.ends_with(' ') || span.text.starts_with(' ');
+        let blanks = " ".repeat(if has_blank && !mono { 0 } else { blanks.min(120) });
+        text.push_str(&blanks);
         text.push_str(&span.text);
-        right = span.bbox.x + span.bbox.width;
+        if gap > size * WIDE_GAP && !mono {
+            segments.push(Segment { text: span.text.clone(), left: span.bbox.x, right });
+        } else {
+            last.text.push_str(&blanks);
+            last.text.push_str(&span.text);
+            last.right = last.right.max(right);
+        }
     }
-    let left = row.iter().map(|span| span.bbox.x).fold(f32::INFINITY, f32::min);
+    let left = segments.iter().map(|segment| segment.left).fold(f32::INFINITY, f32::min);
+    let right = segments.iter().map(|segment| segment.right).fold(f32::NEG_INFINITY, f32::max);
     let bottom = row.iter().map(|span| span.bbox.y).fold(f32::INFINITY, f32::min);
-    Line { text: text.trim().to_owned(), left, right, bottom, size, bold, mono, page }
+    Line { text: text.trim_end().to_owned(), left, right, bottom, size, bold, mono, page, segments }
 }
 
 /// The width of a character of a run of fixed pitch.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::lines::Line;
+use super::rows;
 use crate::extract::styled::{self, Role, Styled};
 
 /// The paragraphs of a document, from the lines of its pages.
@@ -11,11 +12,19 @@ pub(super) fn of(pages: Vec<Vec<Line>>) -> Vec<Styled> {
     let shape = Shape::of(&pages);
     let mut paragraphs: Vec<Open> = Vec::new();
     for lines in pages {
-        for line in lines {
+        let mut at = 0;
+        while at < lines.len() {
+            if let Some((rows, end)) = rows::at(&lines, at) {
+                paragraphs.push(Open { lines: vec![lines[at].clone()], rows });
+                at = end;
+                continue;
+            }
+            let line = lines[at].clone();
             match paragraphs.last_mut() {
                 Some(open) if open.goes_on(&line, &shape) => open.lines.push(line),
-                _ => paragraphs.push(Open { lines: vec![line] }),
+                _ => paragraphs.push(Open { lines: vec![line], rows: Vec::new() }),
             }
+            at += 1;
         }
     }
     let mut markers: Vec<f32> = Vec::new();
@@ -54,10 +63,15 @@ impl Shape {
 /// A paragraph that is being gathered. Never empty.
 struct Open {
     lines: Vec<Line>,
+    /// The rows, if it is a table; `lines` is then its first line.
+    rows: Vec<Vec<String>>,
 }
 
 impl Open {
     fn goes_on(&self, line: &Line, shape: &Shape) -> bool {
+        if !self.rows.is_empty() {
+            return false;
+        }
         let first = &self.lines[0];
         let last = &self.lines[self.lines.len() - 1];
         if last.mono != line.mono || (last.size - line.size).abs() > 0.6 || starts_item(&line.text) && !line.mono {
@@ -79,15 +93,15 @@ impl Open {
         if last.bold != line.bold && (self.lines.iter().all(|line| line.bold) || line.bold) {
             return false;
         }
-        if last.text.contains('\t') || line.text.contains('\t') {
-            return false;
-        }
         let size = line.size.max(1.0);
         let in_item = starts_item(&first.text);
-        let steps_in = line.left > last.left + size * 0.8 && !(in_item && self.lines.len() == 1);
+        let was_full = last.right > shape.right - size * 6.0;
+        let hangs = self.lines.len() == 1 && (in_item || was_full && !ended);
+        let steps_in = line.left > last.left + size * 0.8 && !hangs;
         let steps_out = line.left < last.left - size * 0.8 && !(self.lines.len() == 1 && !in_item);
-        let was_short = last.right < shape.right - size * 6.0 && ended;
-        !(steps_in || steps_out && in_item || was_short && !line.text.starts_with(|char: char| char.is_lowercase()))
+        !(steps_in
+            || steps_out && in_item
+            || ended && !was_full && !line.text.starts_with(|char: char| char.is_lowercase()))
     }
 
     /// The paragraph; a listing gives a paragraph a line. `markers` are the indents of the list that is open.
@@ -101,6 +115,12 @@ impl Open {
             role,
             page: Some(first.page),
         };
+        if !self.rows.is_empty() {
+            markers.clear();
+            let gap = look(String::new(), Role::Gap);
+            let rows = self.rows.iter().map(|row| look(String::new(), Role::Row(row.clone())));
+            return rows.chain([gap]).collect();
+        }
         if first.mono {
             markers.clear();
             return listing(&self.lines).into_iter().map(|line| look(line, Role::Text)).collect();
@@ -191,7 +211,18 @@ mod tests {
     use super::*;
 
     fn line(text: &str, bottom: f32, page: u32) -> Line {
-        Line { text: text.into(), left: 72.0, right: 500.0, bottom, size: 10.0, bold: false, mono: false, page }
+        let segments = Vec::new();
+        Line {
+            text: text.into(),
+            left: 72.0,
+            right: 500.0,
+            bottom,
+            size: 10.0,
+            bold: false,
+            mono: false,
+            page,
+            segments,
+        }
     }
 
     fn texts(pages: Vec<Vec<Line>>) -> Vec<String> {

@@ -8,26 +8,35 @@ use super::lines::Line;
 /// Lines this far from the top or bottom of a page may be running ones.
 const EDGE_LINES: usize = 2;
 
+/// Two lines of different pages stand at the same height if they are no farther apart than this, in points.
+const SAME_HEIGHT: f32 = 2.0;
+
 /// Removes running heads and feet, and the lines of tables of contents.
 pub(super) fn remove(pages: &mut [Vec<Line>]) {
     let edges: Vec<Vec<usize>> = pages.iter().map(|page| edge_lines(page)).collect();
-    let mut texts = BTreeMap::<String, usize>::new();
+    let mut texts = BTreeMap::<String, Vec<f32>>::new();
     let mut offsets = BTreeMap::<i64, usize>::new();
     for (number, (page, edges)) in pages.iter().zip(&edges).enumerate() {
         for &edge in edges {
-            *texts.entry(page[edge].text.clone()).or_default() += 1;
+            texts.entry(page[edge].text.clone()).or_default().push(page[edge].bottom);
             for offset in page_numbers(&page[edge].text).map(|printed| printed - number as i64) {
                 *offsets.entry(offset).or_default() += 1;
             }
         }
     }
-    let numbered =
-        offsets.iter().max_by_key(|(_, count)| **count).filter(|(_, count)| **count >= 2).map(|(offset, _)| *offset);
+    let most = offsets.iter().max_by_key(|(_, count)| **count);
+    let numbered = most.filter(|(_, count)| **count >= 2).map(|(offset, _)| *offset);
+    // On a few pages, twice is often enough; chapters of a long file have titles of their own.
+    let enough = if pages.len() < 5 { 2 } else { 3 };
     for (number, (page, edges)) in pages.iter_mut().zip(&edges).enumerate() {
         let runs = |line: &Line| {
-            let is_number = is_page_number(&line.text);
             let counts = page_numbers(&line.text).any(|printed| Some(printed - number as i64) == numbered);
-            is_number || counts || texts.get(&line.text).is_some_and(|count| *count >= 3)
+            let level = |bottoms: &Vec<f32>| {
+                bottoms.iter().filter(|bottom| (*bottom - line.bottom).abs() <= SAME_HEIGHT).count()
+            };
+            is_page_number(&line.text)
+                || counts
+                || texts.get(&line.text).is_some_and(|bottoms| level(bottoms) >= enough)
         };
         let out: Vec<usize> = edges.iter().copied().filter(|edge| runs(&page[*edge])).collect();
         let mut at = 0;
@@ -85,7 +94,18 @@ mod tests {
     use super::*;
 
     fn line(text: &str, bottom: f32) -> Line {
-        Line { text: text.into(), left: 72.0, right: 500.0, bottom, size: 10.0, bold: false, mono: false, page: 1 }
+        let segments = Vec::new();
+        Line {
+            text: text.into(),
+            left: 72.0,
+            right: 500.0,
+            bottom,
+            size: 10.0,
+            bold: false,
+            mono: false,
+            page: 1,
+            segments,
+        }
     }
 
     #[test]
