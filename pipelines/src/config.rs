@@ -108,8 +108,7 @@ impl<'a> Examiner<'a> {
 
     fn map(&mut self, value: &Yaml, entries: &[Entry], schema: &'a Value, at: Span) -> Yaml {
         let properties = schema.get("properties").and_then(Value::as_object);
-        let names: Vec<&str> =
-            properties.into_iter().flat_map(|properties| properties.keys()).map(String::as_str).collect();
+        let names: Vec<&str> = properties.into_iter().flat_map(serde_json::Map::keys).map(String::as_str).collect();
         let given = |name: &str| entries.iter().any(|entry| entry.key == name);
         let mut kept = Vec::new();
         let mut meant = Vec::new();
@@ -122,7 +121,8 @@ impl<'a> Examiner<'a> {
                     kept.push(Entry { value, ..entry.clone() });
                 }
                 None if others == Some(&Value::Bool(false)) => {
-                    let near = self.unknown(entry, names.iter().copied().filter(|name| !given(name)).collect());
+                    let near =
+                        self.unknown(entry, &names.iter().copied().filter(|name| !given(name)).collect::<Vec<_>>());
                     let near = near.filter(|name| !meant.contains(name));
                     meant.extend(near);
                     let schema = near.and_then(|name| properties.and_then(|properties| properties.get(name)));
@@ -164,10 +164,10 @@ impl<'a> Examiner<'a> {
     }
 
     /// Reports a key that is not known, and gives the one that is meant.
-    fn unknown(&mut self, entry: &Entry, names: Vec<&'a str>) -> Option<&'a str> {
+    fn unknown(&mut self, entry: &Entry, names: &[&'a str]) -> Option<&'a str> {
         let near = retort_engine::nearest(&entry.key, names.iter().copied());
         let problem = match near {
-            Some(_) => unknown_key(entry, &names),
+            Some(_) => unknown_key(entry, names),
             None => Diagnostic::at(entry.key_span, "unknown-key", format!("unknown key `{}`", entry.key))
                 .hint(format!("`retort ops {}` describes its keys", self.op)),
         };
@@ -273,10 +273,14 @@ impl<'a> Examiner<'a> {
             let has = |entry: &Entry| {
                 let property = properties.and_then(|properties| properties.get(&entry.key));
                 // A tag that says another variant speaks against this one.
-                property.map_or(0, |property| match self.allows(&entry.value, property, 0) {
-                    true => 3,
-                    false if property.get("const").is_some() => -5,
-                    false => 1,
+                property.map_or(0, |property| {
+                    if self.allows(&entry.value, property, 0) {
+                        3
+                    } else if property.get("const").is_some() {
+                        -5
+                    } else {
+                        1
+                    }
                 })
             };
             value.entries().iter().map(has).sum::<i32>()

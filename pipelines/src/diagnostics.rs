@@ -189,7 +189,7 @@ impl Diagnostics {
         renderer.render(&[group])
     }
 
-    fn snippet<'a>(&'a self, file: usize) -> Snippet<'a, annotate_snippets::Annotation<'a>> {
+    fn snippet(&self, file: usize) -> Snippet<'_, annotate_snippets::Annotation<'_>> {
         let file = &self.files.0[file];
         Snippet::source(file.text.as_str()).path(file.path.to_string_lossy().into_owned())
     }

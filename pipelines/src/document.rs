@@ -48,9 +48,10 @@ impl Document {
         let Some(entry) = self.profiles.iter().find(|entry| entry.key == profile).cloned() else {
             let names = self.profiles.iter().map(|entry| entry.key.as_str());
             let problem = Diagnostic::nowhere("unknown-profile", format!("unknown profile `{profile}`"));
-            problems.push(match self.profiles.is_empty() {
-                true => problem.hint("the pipeline has no `profiles:`"),
-                false => problem.did_you_mean(profile, names),
+            problems.push(if self.profiles.is_empty() {
+                problem.hint("the pipeline has no `profiles:`")
+            } else {
+                problem.did_you_mean(profile, names)
             });
             return;
         };
@@ -82,9 +83,10 @@ impl Document {
                     key => {
                         let problem = unknown_key(section, &PROFILE_KEYS);
                         let is_param = self.params.iter().any(|param| param.key == key);
-                        problems.push(match is_param {
-                            true => problem.hint(format!("a param stands under `params:`: `params: {{{key}: …}}`")),
-                            false => problem,
+                        problems.push(if is_param {
+                            problem.hint(format!("a param stands under `params:`: `params: {{{key}: …}}`"))
+                        } else {
+                            problem
                         });
                         continue;
                     }
@@ -248,7 +250,7 @@ impl Reader<'_> {
         self.open.push(resolved(path));
         for (name, span) in self.texts(root, "include") {
             let path = folder(path).join(&name);
-            let path = path.strip_prefix(".").map(Path::to_path_buf).unwrap_or(path);
+            let path = path.strip_prefix(".").map_or_else(|_| path.clone(), Path::to_path_buf);
             if self.open.contains(&resolved(&path)) {
                 self.problems.push(Diagnostic::at(span, "include", format!("`{name}` includes itself")));
                 continue;
@@ -313,7 +315,7 @@ fn decode(bytes: Vec<u8>, file: usize) -> (String, Option<Diagnostic>) {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return (String::new(), problem(0, 0, "the file is UTF-16"));
     }
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(bytes);
+    let bytes = if bytes.starts_with(b"\xef\xbb\xbf") { bytes[3..].to_vec() } else { bytes };
     match String::from_utf8(bytes) {
         Ok(text) => (text, None),
         Err(error) => {

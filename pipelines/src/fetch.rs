@@ -288,7 +288,8 @@ fn extension(path: &Path, asset: &Asset) -> String {
 /// A path as it stands in a URL (RFC 3986, 3.3).
 fn encoded(path: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~/!$&'()*+,;=:@".contains(&b);
-    path.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+    path.bytes()
+        .fold(String::new(), |text, b| text + &if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") })
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -130,13 +130,15 @@ fn shape(node: &mut Entry, problems: &mut Vec<Diagnostic>) {
         }
     }
     for field in fields {
-        let problem = match (field.key.as_str(), &field.value.data) {
-            (_, Data::Broken) | ("op", Data::Text(_) | Data::Null) | ("with", Data::Map(_) | Data::Null) => continue,
-            ("op", _) => format!("expected the name of an operator, found {}", field.value.describe()),
-            ("with", _) => format!("expected a map of the operator's keys, found {}", field.value.describe()),
+        let expected = match (field.key.as_str(), &field.value.data) {
+            ("op", Data::Bool(_) | Data::Number(..) | Data::List(_) | Data::Map(_)) => "the name of an operator",
+            ("with", Data::Bool(_) | Data::Number(..) | Data::List(_) | Data::Text(_)) => {
+                "a map of the operator's keys"
+            }
             _ => continue,
         };
-        problems.push(Diagnostic::at(field.value.span, "type", problem));
+        let message = format!("expected {expected}, found {}", field.value.describe());
+        problems.push(Diagnostic::at(field.value.span, "type", message));
         field.value.data = Data::Broken;
     }
     if node.value.get("op").is_none_or(|op| matches!(op.data, Data::Null)) {

@@ -184,10 +184,10 @@ impl Matrix {
         let own: Vec<_> = choice.iter().filter(|(axis, _)| self.on[node].contains(axis)).collect();
         let part =
             |(axis, value): &(usize, usize)| format!("{}={}", self.axes[*axis].name, self.axes[*axis].labels[*value]);
-        match own.is_empty() {
-            true => self.names[node].clone(),
-            false => format!("{}@{}", self.names[node], own.into_iter().map(part).collect::<Vec<_>>().join(",")),
+        if own.is_empty() {
+            return self.names[node].clone();
         }
+        format!("{}@{}", self.names[node], own.into_iter().map(part).collect::<Vec<_>>().join(","))
     }
 
     /// The copy that a source means to a copy of another node.

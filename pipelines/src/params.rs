@@ -74,7 +74,7 @@ impl Scope<'_> {
                     }
                 },
                 Err(problem) => {
-                    problems.push(problem);
+                    problems.push(*problem);
                     broken = true;
                 }
             }
@@ -87,7 +87,7 @@ impl Scope<'_> {
         Yaml::new(value.span, if broken { Data::Broken } else { Data::Text(filled) })
     }
 
-    fn find(&self, name: &str, raw: &str, place: Span) -> Result<Yaml, Diagnostic> {
+    fn find(&self, name: &str, raw: &str, place: Span) -> Result<Yaml, Box<Diagnostic>> {
         let (kind, key) = name.split_once('.').map_or(("", name), |(kind, key)| (kind, key));
         if kind == "env" {
             return self.variable(key, place);
@@ -105,9 +105,9 @@ impl Scope<'_> {
         }
         if matches!(kind, "" | "matrix") && self.matrix.contains(&key) {
             let message = format!("the matrix key `{key}` can be used in nodes only");
-            return Err(Diagnostic::at(place, "reference", message));
+            return Err(Box::new(Diagnostic::at(place, "reference", message)));
         }
-        Err(self.unknown(kind, key, raw, place))
+        Err(Box::new(self.unknown(kind, key, raw, place)))
     }
 
     /// A param, or a value within one: `sample.top_p`.
@@ -135,21 +135,24 @@ impl Scope<'_> {
         }
     }
 
-    fn variable(&self, key: &str, place: Span) -> Result<Yaml, Diagnostic> {
+    fn variable(&self, key: &str, place: Span) -> Result<Yaml, Box<Diagnostic>> {
         let Some(allowed) = self.env else {
             let problem = Diagnostic::at(place, "reference", "an environment variable can be used as `api_key` only");
-            return Err(problem.hint("everything else is part of the recipe: use a param and `--set`"));
+            return Err(Box::new(problem.hint("everything else is part of the recipe: use a param and `--set`")));
         };
         if !allowed.iter().any(|name| name == key) {
             let problem = Diagnostic::at(place, "unknown-env", format!("`{key}` is not declared under `env:`"));
-            return Err(match retort_engine::nearest(key, allowed.iter().map(String::as_str)) {
+            return Err(Box::new(match retort_engine::nearest(key, allowed.iter().map(String::as_str)) {
                 Some(near) => problem.hint(format!("did you mean `{near}`?")),
                 None => problem.hint(format!("add `env: [{key}]`")),
-            });
+            }));
         }
         match std::env::var(key) {
             Ok(value) => Ok(Yaml::new(place, Data::Text(value))),
-            Err(_) => Err(Diagnostic::at(place, "unset-env", format!("the environment variable `{key}` is not set"))),
+            Err(_) => {
+                let message = format!("the environment variable `{key}` is not set");
+                Err(Box::new(Diagnostic::at(place, "unset-env", message)))
+            }
         }
     }
 }
@@ -225,9 +228,9 @@ pub(crate) fn references(value: &Yaml) -> Vec<String> {
 fn given(name: &str, text: &str, definition: Span) -> Yaml {
     let mut problems = Vec::new();
     let value = yaml::parse(text, 0, &mut problems).filter(|_| problems.is_empty());
-    let value = value.unwrap_or_else(|| match text.trim().is_empty() {
-        true => Yaml::new(definition, Data::Null),
-        false => Yaml::new(definition, Data::Text(text.to_string())),
+    let value = value.unwrap_or_else(|| {
+        let data = if text.trim().is_empty() { Data::Null } else { Data::Text(text.to_string()) };
+        Yaml::new(definition, data)
     });
     Yaml { origin: Some(Origin { name: name.into(), span: None }), ..value.moved(definition) }
 }

@@ -26,15 +26,20 @@ pub(super) fn read(
     }
     let broken = |error: ZipError| FetchError::Archive(format!("failed to read `{archive}`: {error}"));
     let mut zip = ZipArchive::new(BufReader::new(file)).map_err(broken)?;
-    let names: Vec<String> = zip.file_names().flatten().map(|name| name.into_owned()).collect();
+    let names: Vec<String> = zip.file_names().flatten().map(std::borrow::Cow::into_owned).collect();
     let Some(name) = names.iter().find(|name| is_member(name, member, archive)) else {
         return Err(missing(archive, member, &names));
     };
     take(&mut zip.by_name(name).map_err(broken)?)
 }
 
+/// Whether the name of an archive is that of a wheel, in which paths are whole.
+pub(super) fn is_wheel(archive: &str) -> bool {
+    Path::new(archive).extension().is_some_and(|extension| extension == "whl")
+}
+
 fn is_member(name: &str, member: &str, archive: &str) -> bool {
-    let inner = name.split_once('/').map(|(_, inner)| inner).filter(|_| !archive.ends_with(".whl"));
+    let inner = name.split_once('/').map(|(_, inner)| inner).filter(|_| !is_wheel(archive));
     name == member || inner.is_some_and(|inner| inner == member || inner.strip_prefix("src/") == Some(member))
 }
 
@@ -99,7 +104,7 @@ fn name_of(header: &[u8]) -> String {
 fn size_of(header: &[u8]) -> io::Result<u64> {
     let field = &header[124..136];
     if field[0] & 0x80 != 0 {
-        return Ok(field[4..].iter().fold(0, |size, byte| size << 8 | u64::from(*byte)));
+        return Ok(field[4..].iter().fold(0, |size, byte| (size << 8) | u64::from(*byte)));
     }
     let digits = text(field);
     u64::from_str_radix(digits.trim(), 8).map_err(|_| io::Error::other("a header of the archive is broken"))

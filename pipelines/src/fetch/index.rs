@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::FetchError;
+use super::archive::is_wheel;
 use super::http::{Http, shown};
 
 /// What indexes are asked for.
@@ -89,7 +90,7 @@ fn html(body: &str, page: &str) -> Vec<IndexFile> {
         files.push(IndexFile {
             name: name.replace("%2B", "+").replace("%21", "!"),
             url: joined(page, url),
-            sha256: fragment.strip_prefix("sha256=").map(|digest| digest.to_lowercase()),
+            sha256: fragment.strip_prefix("sha256=").map(str::to_lowercase),
             size: None,
         });
     }
@@ -102,7 +103,7 @@ fn choose<'a>(files: &'a [IndexFile], package: &str, version: &str) -> Option<&'
             0
         } else if file.name.ends_with("-none-any.whl") {
             1
-        } else if file.name.ends_with(".whl") {
+        } else if is_wheel(&file.name) {
             2
         } else {
             3

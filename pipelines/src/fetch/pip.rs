@@ -81,8 +81,12 @@ fn read(text: &str, settings: &mut BTreeMap<String, String>) {
             if let Some(name) = trimmed.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
                 section = name.trim().to_lowercase();
                 key = None;
-            } else if section != wanted {
-            } else if line.starts_with([' ', '\t'])
+                continue;
+            }
+            if section != wanted {
+                continue;
+            }
+            if line.starts_with([' ', '\t'])
                 && let Some(value) = key.as_ref().and_then(|key| settings.get_mut(key))
             {
                 value.push(' ');

@@ -35,15 +35,15 @@ fn options(set: &[(&str, &str)], profile: Option<&str>) -> LoadOptions {
     LoadOptions { set, profile: profile.map(String::from) }
 }
 
-fn broken(text: &str, expected: Expect) {
+fn broken(text: &str, expected: &Expect) {
     broken_with(text, &LoadOptions::default(), expected);
 }
 
-fn broken_with(text: &str, options: &LoadOptions, expected: Expect) {
+fn broken_with(text: &str, options: &LoadOptions, expected: &Expect) {
     broken_files(&[("p.yaml", text.as_bytes())], options, expected);
 }
 
-fn broken_files(files: &[(&str, &[u8])], options: &LoadOptions, expected: Expect) {
+fn broken_files(files: &[(&str, &[u8])], options: &LoadOptions, expected: &Expect) {
     match load_files(files, options) {
         Ok(_) => panic!("nothing was found"),
         Err(mistakes) => expected.assert_eq(&mistakes),

@@ -27,10 +27,10 @@ pub(crate) fn parse(text: &str, file: usize, problems: &mut Vec<Diagnostic>) -> 
     for event in Parser::new_from_str(text) {
         let taken = match event {
             Ok((event, span)) => builder.take(event, span),
-            Err(error) => Err(syntax(&builder.places, *error.marker(), error.info())),
+            Err(error) => Err(Box::new(syntax(&builder.places, *error.marker(), error.info()))),
         };
         if let Err(problem) = taken {
-            builder.problems.push(problem);
+            builder.problems.push(*problem);
             return None;
         }
     }
@@ -86,12 +86,12 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn take(&mut self, event: Event<'_>, span: saphyr_parser::Span) -> Result<(), Diagnostic> {
+    fn take(&mut self, event: Event<'_>, span: saphyr_parser::Span) -> Result<(), Box<Diagnostic>> {
         let place = self.places.span(span.start, span.end);
         match event {
             Event::DocumentStart(_) if self.root.is_some() => {
                 let message = "a second YAML document: a pipeline is one";
-                return Err(Diagnostic::at(place, "yaml", message).hint("remove the line `---`"));
+                return Err(Box::new(Diagnostic::at(place, "yaml", message).hint("remove the line `---`")));
             }
             Event::Scalar(text, style, anchor, tag) => {
                 let data = self.scalar(&text, style, tag.as_deref(), place);
@@ -99,7 +99,7 @@ impl Builder<'_> {
             }
             Event::Alias(anchor) => {
                 let Some((value, depth)) = self.anchors.get(&anchor).cloned() else {
-                    return Err(Diagnostic::at(place, "yaml", "an anchor that holds itself"));
+                    return Err(Box::new(Diagnostic::at(place, "yaml", "an anchor that holds itself")));
                 };
                 self.values += value.count();
                 self.value(value, depth, 0)?;
@@ -118,12 +118,12 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn begin(&mut self, start: Marker, anchor: usize, holds: Holds) -> Result<(), Diagnostic> {
+    fn begin(&mut self, start: Marker, anchor: usize, holds: Holds) -> Result<(), Box<Diagnostic>> {
         self.open.push(Open { start, anchor, depth: 1, holds });
         self.bounded(self.open.len())
     }
 
-    fn end(&mut self, end: Marker) -> Result<(), Diagnostic> {
+    fn end(&mut self, end: Marker) -> Result<(), Box<Diagnostic>> {
         let open = self.open.pop().expect("the parser closes what it opened");
         let span = self.places.span(open.start, end);
         let data = match open.holds {
@@ -134,7 +134,7 @@ impl Builder<'_> {
     }
 
     /// Puts a value into the list or map that is open.
-    fn value(&mut self, value: Yaml, depth: usize, anchor: usize) -> Result<(), Diagnostic> {
+    fn value(&mut self, value: Yaml, depth: usize, anchor: usize) -> Result<(), Box<Diagnostic>> {
         self.values += 1;
         self.bounded(self.open.len() + depth)?;
         if anchor != 0 {
@@ -155,14 +155,16 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn bounded(&self, depth: usize) -> Result<(), Diagnostic> {
+    fn bounded(&self, depth: usize) -> Result<(), Box<Diagnostic>> {
         let here = self.open.last().map_or(0, |open| self.places.byte(open.start));
         let here = Span { file: self.places.file, start: here, end: here };
         if depth > MAX_DEPTH {
-            return Err(Diagnostic::at(here, "yaml", format!("lists and maps more than {MAX_DEPTH} deep")));
+            let message = format!("lists and maps more than {MAX_DEPTH} deep");
+            return Err(Box::new(Diagnostic::at(here, "yaml", message)));
         }
         if self.values > MAX_VALUES {
-            return Err(Diagnostic::at(here, "yaml", format!("more than {MAX_VALUES} values, aliases included")));
+            let message = format!("more than {MAX_VALUES} values, aliases included");
+            return Err(Box::new(Diagnostic::at(here, "yaml", message)));
         }
         Ok(())
     }
@@ -215,12 +217,12 @@ impl Builder<'_> {
     }
 }
 
-fn key(value: &Yaml) -> Result<(String, Span), Diagnostic> {
+fn key(value: &Yaml) -> Result<(String, Span), Box<Diagnostic>> {
     match value.scalar() {
         Some(text) => Ok((text.into_owned(), value.span)),
         None => {
             let message = format!("expected a name before the colon, found {}", value.describe());
-            Err(Diagnostic::at(value.span, "yaml", message))
+            Err(Box::new(Diagnostic::at(value.span, "yaml", message)))
         }
     }
 }

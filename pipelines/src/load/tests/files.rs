@@ -27,7 +27,7 @@ nodes:
 ";
     broken(
         text,
-        expect![[r#"
+        &expect![[r#"
         error: a model that is fetched must be pinned by its digest
          --> p.yaml:4:3
           |
@@ -126,7 +126,7 @@ fn profiles_that_override_nothing() {
     );
     broken(
         &text,
-        expect![[r#"
+        &expect![[r#"
         error: unknown key `chunk_tokens`
           --> p.yaml:21:7
            |
@@ -159,7 +159,7 @@ fn files_that_are_no_pipelines() {
     let none = LoadOptions::default();
     broken(
         "",
-        expect![[r#"
+        &expect![[r#"
         error: the file is empty
          --> p.yaml:1:1
           |
@@ -171,7 +171,7 @@ fn files_that_are_no_pipelines() {
     );
     broken(
         "# nothing\n",
-        expect![[r#"
+        &expect![[r#"
         error: the file is empty
          --> p.yaml:1:1
           |
@@ -183,7 +183,7 @@ fn files_that_are_no_pipelines() {
     );
     broken(
         "- a\n- b\n",
-        expect![[r#"
+        &expect![[r#"
         error: expected a pipeline, which is a map, found a list
          --> p.yaml:1:1
           |
@@ -193,7 +193,7 @@ fn files_that_are_no_pipelines() {
     );
     broken(
         "retort: 2\nnodes: {}\n",
-        expect![[r#"
+        &expect![[r#"
         error: expected the format version `1`, found the number `2`
          --> p.yaml:1:9
           |
@@ -205,7 +205,7 @@ fn files_that_are_no_pipelines() {
     );
     broken(
         "retort: 1\n",
-        expect![[r#"
+        &expect![[r#"
         error: the pipeline has no nodes
          --> p.yaml:1:1
           |
@@ -217,7 +217,7 @@ fn files_that_are_no_pipelines() {
     );
     broken(
         "retort: 1\nnodes:\n\tdocuments: {}\n",
-        expect![[r#"
+        &expect![[r#"
         error: a tab can't indent a line of YAML
          --> p.yaml:3:1
           |
@@ -229,7 +229,7 @@ fn files_that_are_no_pipelines() {
     );
     broken(
         "retort: 1\nnodes: {a: {op: extract, with: {paths: [${params.x}]}}}\n",
-        expect![[r#"
+        &expect![[r#"
         error: within `{…}` and `[…]` a `${…}` stands in quotes
          --> p.yaml:2:41
           |
@@ -241,7 +241,7 @@ fn files_that_are_no_pipelines() {
     );
     broken(
         "retort: 1\nretort: 1\nnodes:\n  a: {op: extract, with: {paths: [x]}}\n  a: !t 1\n",
-        expect![[r#"
+        &expect![[r#"
         error: the key `retort` is given twice
          --> p.yaml:2:1
           |
@@ -267,7 +267,7 @@ fn files_that_are_no_pipelines() {
     );
     broken(
         "retort: 1\nnodes: {a: {op: extract\n",
-        expect![[r#"
+        &expect![[r#"
         error: not YAML: while parsing a flow mapping, did not find expected ',' or '}'
          --> p.yaml:2:25
           |
@@ -278,7 +278,7 @@ fn files_that_are_no_pipelines() {
     broken_files(
         &[("p.yaml", b"retort: 1\nname: caf\xe9\n")],
         &none,
-        expect![[r#"
+        &expect![[r#"
         error: the file is not UTF-8 text
          --> p.yaml:2:10
           |
@@ -291,7 +291,7 @@ fn files_that_are_no_pipelines() {
     broken_files(
         &[("p.yaml", b"\xff\xfer\0e\0")],
         &none,
-        expect![[r#"
+        &expect![[r#"
         error: the file is UTF-16
          --> p.yaml:1:1
           |
@@ -324,7 +324,7 @@ nodes:
 ";
     broken(
         text,
-        expect![[r#"
+        &expect![[r#"
         error: the matrix key `size` can be used in nodes only
          --> p.yaml:2:14
           |
@@ -389,7 +389,7 @@ fn includes_that_make_no_sense() {
     broken_files(
         &[("p.yaml", main), ("base.yaml", base)],
         &LoadOptions::default(),
-        expect![[r#"
+        &expect![[r#"
         error: failed to read `nowhere.yaml`: no such file or directory
          --> p.yaml:2:22
           |

@@ -34,7 +34,7 @@ nodes:
 ";
     broken(
         text,
-        expect![[r#"
+        &expect![[r#"
             error: unknown operator `chunck`
              --> p.yaml:7:9
               |
@@ -107,7 +107,7 @@ nodes:
 ";
     broken(
         text,
-        expect![[r#"
+        &expect![[r#"
             error: unknown key `parms`
              --> p.yaml:2:1
               |
@@ -228,7 +228,7 @@ nodes:
 ";
     broken(
         text,
-        expect![[r#"
+        &expect![[r#"
             error: expected a list, found the text `docs`
              --> p.yaml:5:42
               |
@@ -348,7 +348,7 @@ fn a_value_of_the_command_line() {
     broken_with(
         GOOD,
         &options(&[("chunk_tokens", "many"), ("chunk_token", "5")], Some("quik")),
-        expect![[r#"
+        &expect![[r#"
         error: unknown profile `quik`
          |
          = hint: the pipeline has no `profiles:`
@@ -387,7 +387,7 @@ nodes:
 ";
     broken(
         text,
-        expect![[r#"
+        &expect![[r#"
         error: 3 tokens hold no sentence
          --> p.yaml:9:19
           |
