@@ -187,7 +187,7 @@ impl RowOp for Chunker {
                 Ok(chunks) if chunks.is_empty() => out.reject(row, "no text but headings")?,
                 Ok(chunks) => out.keep(row, &chunk_rows(ids.value(row), &chunks))?,
                 Err(error @ (ChunkError::TooSmall(_) | ChunkError::Measure(_))) => {
-                    out.reject(row, error.to_string())?
+                    out.reject(row, error.to_string())?;
                 }
             }
         }

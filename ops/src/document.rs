@@ -258,7 +258,6 @@ pub fn blocks_from_arrow(column: &dyn Array, row: usize, text: &str) -> Result<V
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     fn sample() -> Document {

@@ -205,7 +205,6 @@ fn name_of(prefix: &str, root: &Path, path: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use std::fs;
 

@@ -73,7 +73,12 @@ pub fn split(atom: Atom, text: &str) -> Vec<Atom> {
     let (starts, joint) = if words.len() > 1 {
         (words, Joint::Word)
     } else {
-        (inner.grapheme_indices(true).map(|(at, _)| at).collect(), Joint::Inside)
+        let mut letters: Vec<usize> = inner.grapheme_indices(true).map(|(at, _)| at).collect();
+        if letters.len() == 1 {
+            // One letter to the reader, several to the tokenizer: a family of emoji.
+            letters = inner.char_indices().map(|(at, _)| at).collect();
+        }
+        (letters, Joint::Inside)
     };
     if starts.len() < 2 {
         return Vec::new();

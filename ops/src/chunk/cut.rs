@@ -75,7 +75,7 @@ impl Layout {
                 if tokens > limits.max && end > start + 1 {
                     break;
                 }
-                let total = self.chunk_price(tokens, limits) + crossed + self.cut_price(end, limits.by) + cost[end];
+                let total = chunk_price(tokens, limits) + crossed + self.cut_price(end, limits.by) + cost[end];
                 if total < cost[start] {
                     cost[start] = total;
                     next[start] = end;
@@ -98,14 +98,6 @@ impl Layout {
     fn starts_section(&self, atom: usize) -> bool {
         self.joints[atom] == Joint::Section
             || (self.joints[atom] == Joint::Heading && self.level[atom] != self.level[atom - 1])
-    }
-
-    /// What a chunk costs by its size. The last term only parts two ways that cost the same: the more even one wins.
-    fn chunk_price(&self, tokens: usize, limits: Limits) -> f64 {
-        let each = if limits.by == By::Headings { 0.5 } else { 3.0 };
-        let missing = limits.min.saturating_sub(tokens) as f64 / limits.min.max(1) as f64;
-        let empty = limits.max.saturating_sub(tokens) as f64 / limits.max as f64;
-        each + 4.0 * missing * missing + 0.05 * empty * empty
     }
 
     /// What it costs to cut before an atom.
@@ -141,4 +133,12 @@ fn crossing_price(from: u8, to: u8, by: By) -> f64 {
         (By::Headings, std::cmp::Ordering::Less) => 2.5,
         _ => 0.0,
     }
+}
+
+/// What a chunk costs by its size. The last term only parts two ways that cost the same: the more even one wins.
+fn chunk_price(tokens: usize, limits: Limits) -> f64 {
+    let each = if limits.by == By::Headings { 0.5 } else { 3.0 };
+    let missing = limits.min.saturating_sub(tokens) as f64 / limits.min.max(1) as f64;
+    let empty = limits.max.saturating_sub(tokens) as f64 / limits.max as f64;
+    each + 4.0 * missing * missing + 0.05 * empty * empty
 }

@@ -43,7 +43,6 @@ impl Measure for Tokenizer {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]

@@ -1,6 +1,7 @@
 //! A document to its chunks: atoms are measured, cut the cheapest way, and every chunk's text is counted as it is.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use super::atoms::{self, Atom, Joint};
 use super::cut::{By, Layout, Limits};
@@ -58,32 +59,23 @@ pub fn chunks(document: &Document, measure: &dyn Measure, budget: Budget) -> Res
         return Ok(Vec::new());
     }
     let starts = measure.starts(&document.text)?;
-    let mut packer =
-        Packer { document, measure, budget, starts, atoms: atoms::of(document), prefixes: BTreeMap::new(), slack: 0 };
+    let atoms = atoms::of(document);
+    let (prefixes, slack, counts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let mut packer = Packer { document, measure, budget, starts, atoms, prefixes, slack, counts };
     packer.split_long()?;
+    let limits = Limits { max: budget.max, min: budget.min, by: budget.by };
     loop {
         let layout = packer.layout()?;
-        let limits = Limits { max: budget.max.saturating_sub(packer.slack).max(1), min: budget.min, by: budget.by };
         let cuts = layout.cheapest(limits);
         let ends = cuts.iter().skip(1).copied().chain([packer.atoms.len()]);
-        let mut chunks = Vec::with_capacity(cuts.len());
-        let mut over = None;
-        for (start, end) in cuts.iter().copied().zip(ends) {
-            let chunk = packer.chunk(layout.from[start], end)?;
-            if chunk.n_tokens > budget.max {
-                over = Some((start, end, chunk.n_tokens.saturating_sub(layout.tokens(start, end))));
-                break;
+        let spans: Vec<(usize, usize)> = cuts.iter().copied().zip(ends).collect();
+        if packer.make_room(&layout, &spans)? {
+            let mut pieces = Vec::with_capacity(spans.len());
+            for (start, end) in spans {
+                pieces.push(packer.piece(layout.from[start], end)?);
             }
-            chunks.push(chunk);
-        }
-        // Joined differently, the same text may take some tokens more than it did in the whole: leave room for them.
-        let Some((start, end, excess)) = over else {
-            return Ok(chunks.into_iter().filter(|chunk| packer.has_text(chunk)).collect());
-        };
-        if excess > packer.slack && end - start > 1 {
-            packer.slack = excess;
-        } else {
-            packer.split(start, end)?;
+            pieces.retain(|piece| packer.has_text(piece));
+            return Ok(pieces);
         }
     }
 }
@@ -97,8 +89,10 @@ struct Packer<'a> {
     atoms: Vec<Atom>,
     /// Prefixes by block and whether the block's beginning is in the chunk.
     prefixes: BTreeMap<(usize, bool), (String, usize)>,
-    /// Tokens that a chunk may have more than it was counted for.
-    slack: usize,
+    /// Tokens that a chunk beginning at a byte has more by itself than it was counted for in the whole.
+    slack: BTreeMap<usize, usize>,
+    /// Exact counts of chunks, by the bytes at which they begin and end.
+    counts: BTreeMap<(usize, usize), usize>,
 }
 
 impl Packer<'_> {
@@ -134,34 +128,68 @@ impl Packer<'_> {
         Ok(())
     }
 
-    /// Splits the atoms of a chunk that is over the budget though it has no room to give.
-    fn split(&mut self, start: usize, end: usize) -> Result<(), ChunkError> {
-        let longest = (start..end).max_by_key(|at| self.atoms[*at].end - self.atoms[*at].start).unwrap_or(start);
-        let parts = atoms::split(self.atoms[longest], &self.document.text);
+    /// Counts every chunk as it is; whether all are within the budget. Where one is not, the next cuts leave it room:
+    /// joined differently, the same text may take some tokens more than it did in the whole.
+    fn make_room(&mut self, layout: &Layout, spans: &[(usize, usize)]) -> Result<bool, ChunkError> {
+        let mut to_split = Vec::new();
+        let mut fits = true;
+        for &(start, end) in spans {
+            let count = self.count(layout.from[start], end)?;
+            if count <= self.budget.max {
+                continue;
+            }
+            fits = false;
+            if end - start > 1 || layout.from[start] < start {
+                *self.slack.entry(self.atoms[start].start).or_default() += count - layout.tokens(start, end);
+            } else {
+                to_split.push(start);
+            }
+        }
+        for atom in to_split.into_iter().rev() {
+            self.split(atom)?;
+        }
+        Ok(fits)
+    }
+
+    /// Splits an atom that is over the budget by itself.
+    fn split(&mut self, atom: usize) -> Result<(), ChunkError> {
+        let parts = atoms::split(self.atoms[atom], &self.document.text);
         if !parts.is_empty() {
-            self.atoms.splice(longest..=longest, parts);
+            self.atoms.splice(atom..=atom, parts);
             return Ok(());
         }
-        // A letter by itself: without its headings, if it has any.
-        let prefix = self.prefixes.values_mut().filter(|(text, _)| !text.is_empty());
+        // A letter by itself: without headings, if there are any.
         let mut emptied = false;
-        for (text, tokens) in prefix {
+        for (text, tokens) in self.prefixes.values_mut().filter(|(text, _)| !text.is_empty()) {
             text.clear();
             *tokens = 0;
             emptied = true;
         }
+        self.counts.clear();
         if emptied { Ok(()) } else { Err(ChunkError::TooSmall(self.budget.max)) }
     }
 
     fn layout(&mut self) -> Result<Layout, ChunkError> {
         let count = self.atoms.len();
-        let mut from = Vec::with_capacity(count);
+        let (mut from, mut prefix) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for atom in 0..count {
-            from.push(self.overlap_start(atom));
-        }
-        let mut prefix = Vec::with_capacity(count);
-        for &start in &from {
-            prefix.push(self.prefix(start)?.1);
+            let slack = self.slack.get(&self.atoms[atom].start).copied().unwrap_or(0);
+            // Where the overlap leaves no room for what comes after it, there is less of it.
+            let mut start = self.overlap_start(atom);
+            loop {
+                let carried = self.prefix(start)?.1 + slack;
+                let tokens =
+                    self.token_end(self.atoms[atom].end).saturating_sub(self.token_at(self.atoms[start].start));
+                if start == atom || carried + tokens <= self.budget.max {
+                    from.push(start);
+                    prefix.push(carried);
+                    break;
+                }
+                start += 1;
+                while start < atom && matches!(self.atoms[start].joint, Joint::Word | Joint::Inside) {
+                    start += 1;
+                }
+            }
         }
         let all = 0..count;
         Ok(Layout {
@@ -198,7 +226,7 @@ impl Packer<'_> {
         let block = self.block(atom);
         let prefix = self.prefixes.get(&(self.atoms[atom].block, true)).map_or(0, |(_, tokens)| *tokens);
         let tokens = self.token_end(block.end).saturating_sub(self.token_at(block.start));
-        tokens + prefix + self.slack <= self.budget.max
+        tokens + prefix <= self.budget.max
     }
 
     /// Where a chunk that is cut before `atom` begins: as many whole sentences back as the overlap allows.
@@ -257,12 +285,27 @@ impl Packer<'_> {
         Ok(prefix)
     }
 
-    /// The chunk of the atoms `start..end`.
-    fn chunk(&mut self, start: usize, end: usize) -> Result<Piece, ChunkError> {
+    /// The chunk of the atoms `start..end`: its text, and the bytes of the document that it ends with.
+    fn text(&mut self, start: usize, end: usize) -> Result<(String, Range<usize>), ChunkError> {
         let mut text = self.prefix(start)?.0;
         let span = self.atoms[start].start..self.atoms[end - 1].end;
         text.push_str(&self.document.text[span.clone()]);
-        let n_tokens = self.measure.count(&text)?;
+        Ok((text, span))
+    }
+
+    fn count(&mut self, start: usize, end: usize) -> Result<usize, ChunkError> {
+        let key = (self.atoms[start].start, self.atoms[end - 1].end);
+        if let Some(count) = self.counts.get(&key) {
+            return Ok(*count);
+        }
+        let count = self.measure.count(&self.text(start, end)?.0)?;
+        self.counts.insert(key, count);
+        Ok(count)
+    }
+
+    fn piece(&mut self, start: usize, end: usize) -> Result<Piece, ChunkError> {
+        let n_tokens = self.count(start, end)?;
+        let (text, span) = self.text(start, end)?;
         let blocks = &self.document.blocks[self.atoms[start].block..=self.atoms[end - 1].block];
         let heading_path = common_path(blocks);
         Ok(Piece { heading_path, page: blocks[0].page, start: span.start, end: span.end, n_tokens, text })

@@ -1,5 +1,4 @@
 //! The laws of chunks: never over budget, nothing lost, offsets exact, whole things whole.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use super::*;
 use crate::document::{Kind, Raw};
@@ -198,4 +197,31 @@ fn config_problems() {
         problem(serde_json::json!({"max_words": 5, "max_tokens": 3})),
         "`max_tokens` and `max_words` exclude each other"
     );
+}
+
+/// The test model's own vocabulary, by `.ci/fetch-model`; no weights are read.
+#[expect(clippy::disallowed_methods, reason = "tests may be told where the model is")]
+fn tokenizer() -> Tokenizer {
+    let fetched = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    let path = std::env::var_os("RETORT_TEST_MODEL").map_or_else(|| fetched.into(), std::path::PathBuf::from);
+    assert!(path.is_file(), "the test model is not at `{}`; run `.ci/fetch-model` to get it", path.display());
+    Tokenizer::open(&path).unwrap()
+}
+
+#[test]
+fn never_over_budget_by_a_real_tokenizer() {
+    let tokenizer = tokenizer();
+    let mut documents = vec![manual()];
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+    for name in ["manual.html", "manual.md", "manual.txt", "manual.rtf", "manual.docx", "manual.pdf"] {
+        documents.push(crate::extract::read(name, &std::fs::read(folder.join(name)).unwrap()).unwrap());
+    }
+    documents.push(Document::assemble(None, vec![Raw::new(Kind::Paragraph, 0, "日本語の文章。🙂👩‍👩‍👧 ".repeat(30))]));
+    for document in &documents {
+        for (max, overlap) in [(8, 0), (24, 8), (64, 16), (200, 0), (384, 40)] {
+            for by in [By::Headings, By::Paragraphs, By::Sentences] {
+                check(document, &tokenizer, budget(max, overlap, by));
+            }
+        }
+    }
 }

@@ -13,7 +13,7 @@ use super::tidy;
 use crate::document::{Document, Kind};
 
 /// Reads a DOCX file.
-pub fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
+pub(super) fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
     let mut archive = parts::open(bytes)?;
     let Some(body) = parts::text(&mut archive, "word/document.xml")? else {
         return Err(Unreadable::Unknown("a zip archive that is no Word document"));
@@ -147,7 +147,7 @@ impl Body<'_> {
             "r" => self.state.in_run = false,
             "t" => self.state.in_text = false,
             "del" | "instrText" | "Fallback" | "delText" | "footnotePr" | "txbxContent" => {
-                self.state.hidden = self.state.hidden.saturating_sub(1)
+                self.state.hidden = self.state.hidden.saturating_sub(1);
             }
             "tc" => self.table(|table| {
                 let cell = tidy::inline(&std::mem::take(&mut table.cell), false);

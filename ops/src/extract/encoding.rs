@@ -7,7 +7,7 @@ use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
 ///
 /// A byte order mark wins, then valid UTF-8, then the declaration (unless it is UTF-8, which it is not),
 /// then detection. Bytes that mean nothing become U+FFFD.
-pub fn decode(bytes: &[u8], declared: Option<&str>) -> String {
+pub(super) fn decode(bytes: &[u8], declared: Option<&str>) -> String {
     let declared = declared.and_then(|label| Encoding::for_label(label.trim().as_bytes()));
     let encoding = match Encoding::for_bom(bytes) {
         Some((encoding, _)) => encoding,
@@ -31,7 +31,7 @@ fn detect(bytes: &[u8]) -> &'static Encoding {
 }
 
 /// UTF-16 by its mark, or by the zero bytes that Latin text has in every other place.
-pub fn utf16(bytes: &[u8]) -> Option<&'static Encoding> {
+pub(super) fn utf16(bytes: &[u8]) -> Option<&'static Encoding> {
     match Encoding::for_bom(bytes) {
         Some((encoding, _)) if encoding != UTF_8 => return Some(encoding),
         Some(_) => return None,
@@ -55,7 +55,7 @@ pub fn utf16(bytes: &[u8]) -> Option<&'static Encoding> {
 const NEXTSTEP: &str = "\u{a0}ÀÁÂÃÄÅÇÈÉÊËÌÍÎÏÐÑÒÓÔÕÖÙÚÛÜÝÞµ×÷©¡¢£⁄¥ƒ§¤’“«‹›ﬁﬂ®–†‡·¦¶•‚„”»…‰¬¿¹ˋ´ˆ˜¯˘˙¨²˚¸³˝˛ˇ—±¼½¾àáâãäåçèéêëìÆíªîïðñŁØŒºòóôõöæùúûıüýłøœßþÿ";
 
 /// The character of a byte in the NeXTSTEP set.
-pub fn nextstep(byte: u8) -> char {
+pub(super) fn nextstep(byte: u8) -> char {
     if byte < 0x80 {
         return char::from(byte);
     }

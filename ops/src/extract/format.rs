@@ -16,6 +16,7 @@ pub enum Format {
     Docx,
     Info,
     Man,
+    Source,
 }
 
 impl fmt::Display for Format {
@@ -29,6 +30,7 @@ impl fmt::Display for Format {
             Self::Docx => "docx",
             Self::Info => "info",
             Self::Man => "man",
+            Self::Source => "source",
         })
     }
 }
@@ -55,6 +57,10 @@ impl Format {
         Ok(match extension(path).as_str() {
             "html" | "htm" | "xhtml" | "xht" | "shtml" => Self::Html,
             "md" | "markdown" | "mkd" | "mdown" => Self::Markdown,
+            "c" | "h" | "m" | "mm" | "cc" | "cpp" | "hpp" | "cs" | "java" | "py" | "pl" | "pm" | "rb" | "rs" | "go"
+            | "sh" | "csh" | "js" | "ts" | "el" | "sql" | "mk" | "make" | "tcl" | "psw" | "yaml" | "yml" | "toml"
+            | "json" => Self::Source,
+            "css" => return Err(Unreadable::Unknown("a style sheet")),
             "xml" | "svg" | "plist" | "gsdoc" | "igsdoc" => return Err(Unreadable::Unknown("xml")),
             _ => Self::Text,
         })
@@ -159,6 +165,7 @@ mod tests {
         assert_eq!(of("x.1", ".\\\" comment\n.TH LS 1\n"), Ok(Format::Man));
         assert_eq!(of("x.info", "This is a.info, produced by makeinfo version 6.8 from a.texi."), Ok(Format::Info));
         assert_eq!(of("README", "hello"), Ok(Format::Text));
+        assert_eq!(of("a.m", "#import <x.h>"), Ok(Format::Source));
         assert_eq!(of("a.txt", "{\\rtf1\\ansi}"), Ok(Format::Rtf));
         assert_eq!(Format::of("a.txt", b"\xff\xfeh\0i\0\n\0"), Ok(Format::Text));
     }

@@ -15,7 +15,7 @@ use super::{encoding, tidy};
 use crate::document::{Document, Kind, Raw};
 
 /// Reads an HTML or XHTML page.
-pub fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
+pub(super) fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
     let text = encoding::decode(bytes, declared_charset(bytes).as_deref());
     let page = Html::parse_document(&text);
     let root = page.tree.root();
@@ -151,7 +151,7 @@ impl Walker {
     fn list(&self, list: NodeRef<'_, Node>, element: &Element, flow: &mut Flow) {
         flow.flush();
         if self.weights.is_link_list(list) {
-            return flow.left_out();
+            return flow.links_left_out();
         }
         let mut items: Vec<Vec<Raw>> = Vec::new();
         for child in list.children() {
@@ -183,7 +183,7 @@ impl Walker {
     fn definitions(&self, list: NodeRef<'_, Node>, flow: &mut Flow) {
         flow.flush();
         if self.weights.is_link_list(list) {
-            return flow.left_out();
+            return flow.links_left_out();
         }
         let mut items: Vec<(String, Vec<Raw>)> = Vec::new();
         let mut terms: Vec<String> = Vec::new();
@@ -212,7 +212,7 @@ impl Walker {
     fn table(&self, table: NodeRef<'_, Node>, flow: &mut Flow) {
         flow.flush();
         if self.weights.is_link_list(table) {
-            return flow.left_out();
+            return flow.links_left_out();
         }
         let grid = grid::read(table, &|cell| self.inside(cell));
         flow.blocks_of(grid);

@@ -5,7 +5,7 @@ use super::{encoding, text};
 use crate::document::{Document, Kind, Raw};
 
 /// Reads an info file that stands by itself; the index of a split one holds no text and is refused as such.
-pub fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
+pub(super) fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
     let all = encoding::decode(bytes, None);
     let mut blocks: Vec<Raw> = Vec::new();
     // Nodes begin with U+001F, as Texinfo's manual says ("Info Format Specification").
@@ -66,7 +66,6 @@ fn level_by_underline(blocks: &mut [Raw]) {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]

@@ -5,7 +5,7 @@ use super::{encoding, tidy};
 use crate::document::{Document, Kind, Raw};
 
 /// Reads a manual page.
-pub fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
+pub(super) fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
     let text = encoding::decode(bytes, None);
     let mut page = Page::default();
     let mut lines = text.lines();
@@ -49,7 +49,7 @@ impl Page {
         match name {
             "TH" => self.title = words.first().zip(words.get(1)).map(|(name, section)| format!("{name}({section})")),
             "Dt" => {
-                self.title = words.first().map(|name| format!("{name}({})", words.get(1).map_or("", String::as_str)))
+                self.title = words.first().map(|name| format!("{name}({})", words.get(1).map_or("", String::as_str)));
             }
             "SH" | "Sh" => self.heading(1, &words),
             "SS" | "Ss" => self.heading(2, &words),
@@ -197,7 +197,7 @@ fn mdoc(request: &str) -> String {
             "Xr" => {
                 let section = words.get(at + 1).filter(|section| section.len() <= 3);
                 let page = words.get(at).map_or("", String::as_str);
-                text.push_str(&format!(" {page}({})", section.map_or("", String::as_str)));
+                text.extend([" ", page, "(", section.map_or("", String::as_str), ")"]);
                 at += 1 + usize::from(section.is_some());
                 continue;
             }
@@ -298,7 +298,6 @@ fn special(name: &str) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]

@@ -8,7 +8,7 @@ use super::{encoding, tidy};
 use crate::document::{Document, Kind, Raw};
 
 /// Reads a markdown file.
-pub fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
+pub(super) fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
     let text = encoding::decode(bytes, None);
     let options = Options::ENABLE_TABLES
         | Options::ENABLE_STRIKETHROUGH
@@ -60,7 +60,7 @@ impl State {
 
     fn event(&mut self, event: Event<'_>) {
         match event {
-            Event::Start(tag) => self.start(tag),
+            Event::Start(tag) => self.start(&tag),
             Event::End(tag) => self.end(tag),
             Event::Text(text) if self.in_metadata.is_some() => self.metadata(&text),
             Event::Text(text) | Event::Code(text) => self.top().line.push_str(&text),
@@ -77,11 +77,11 @@ impl State {
         }
     }
 
-    fn start(&mut self, tag: Tag<'_>) {
+    fn start(&mut self, tag: &Tag<'_>) {
         match tag {
             Tag::List(number) => {
                 self.flush();
-                self.lists.push(List { number, depth: 1, items: Vec::new() });
+                self.lists.push(List { number: *number, depth: 1, items: Vec::new() });
             }
             Tag::Item => self.frames.push(Frame::default()),
             Tag::Table(_) => {
@@ -89,7 +89,7 @@ impl State {
                 self.rows.clear();
             }
             Tag::TableHead | Tag::TableRow => self.rows.push(Vec::new()),
-            Tag::MetadataBlock(kind) => self.in_metadata = Some(kind),
+            Tag::MetadataBlock(kind) => self.in_metadata = Some(*kind),
             Tag::Paragraph
             | Tag::Heading { .. }
             | Tag::BlockQuote(_)

@@ -1,14 +1,16 @@
 //! What a document is called: its stable id, and the words that say what it is about.
 
 /// The id of the document at `path`: 16 hexadecimal digits of its BLAKE3 digest. It stays when the content changes.
-pub fn doc_id(path: &str) -> String {
+pub(super) fn doc_id(path: &str) -> String {
     blake3::hash(path.as_bytes()).to_hex()[..16].to_owned()
 }
 
 /// What a document is about, in a few words: its title; if that says nothing, its file name; if that says nothing
 /// either, the folders it lies in.
-pub fn context(path: &str, title: Option<&str>) -> String {
-    if let Some(title) = title.map(str::trim).filter(|title| says_something(title)) {
+pub(super) fn context(path: &str, title: Option<&str>) -> String {
+    // Texinfo puts the name of the whole after that of the page, even where it has none.
+    let title = title.map(|title| title.trim().trim_end_matches("(Untitled Document)").trim_end());
+    if let Some(title) = title.filter(|title| says_something(title)) {
         return title.to_owned();
     }
     let mut parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | "." | "..")).collect();
@@ -18,7 +20,8 @@ pub fn context(path: &str, title: Option<&str>) -> String {
         return stem;
     }
     // `English.lproj` and its like hold the words of a language and say nothing themselves.
-    let folders: Vec<String> = parts.iter().filter(|part| !part.ends_with(".lproj")).map(|part| words(part)).collect();
+    let folders: Vec<String> =
+        parts.iter().filter(|part| super::format::extension(part) != "lproj").map(|part| words(part)).collect();
     if folders.is_empty() { stem } else { folders.join(" / ") }
 }
 
@@ -78,6 +81,7 @@ mod tests {
         assert_eq!(context("docs/printing/index.html", Some("Index")), "docs / printing");
         assert_eq!(context("docs/GWorkspace.app/English.lproj/Help.rtfd", None), "docs / GWorkspace.app");
         assert_eq!(context("index.html", None), "index");
+        assert_eq!(context("a/b.html", Some("What is it? (Untitled Document)")), "What is it?");
         assert_eq!(context("../shelf/dump.rtfd", Some("")), "dump");
     }
 

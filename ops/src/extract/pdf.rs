@@ -14,7 +14,7 @@ use super::{styled, tidy};
 use crate::document::{Document, Kind};
 
 /// Reads a PDF file. One that only its owner's password restricts is read; one that needs a password to open is not.
-pub fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
+pub(super) fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
     let malformed = |error: pdf_oxide::Error| Unreadable::malformed(Format::Pdf, error);
     let pdf = PdfDocument::from_bytes(bytes.to_vec()).map_err(malformed)?;
     if pdf.is_encrypted() && !pdf.authenticate(b"").unwrap_or(false) {

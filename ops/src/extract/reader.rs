@@ -76,6 +76,7 @@ pub fn read(path: &str, bytes: &[u8]) -> Result<Document, Unreadable> {
         Format::Docx => docx::read(bytes),
         Format::Info => info::read(bytes),
         Format::Man => man::read(bytes),
+        Format::Source => text::read_source(bytes),
     })?;
     if document.text.len() as u64 > MAX_BYTES {
         return Err(Unreadable::TooLarge("document"));
@@ -114,7 +115,6 @@ fn quietly(format: Format, reader: impl FnOnce() -> Result<Document, Unreadable>
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]

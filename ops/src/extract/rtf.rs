@@ -16,7 +16,7 @@ use super::tidy;
 use crate::document::{Document, Kind};
 
 /// Reads an RTF file, or the `TXT.rtf` of an RTFD folder.
-pub fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
+pub(super) fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
     let mut reader = Reader::new();
     for token in Tokens::new(bytes) {
         match token {
@@ -194,7 +194,7 @@ impl Reader {
             }
             "s" => self.state.style = number.unwrap_or(0),
             "outlinelevel" => {
-                self.state.outline = number.and_then(|level| u8::try_from(level).ok()).filter(|level| *level < 9)
+                self.state.outline = number.and_then(|level| u8::try_from(level).ok()).filter(|level| *level < 9);
             }
             "ilvl" => self.state.depth = number.unwrap_or(0).clamp(0, 8) as u8 + 1,
             "ls" => self.state.listed = on,

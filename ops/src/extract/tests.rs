@@ -1,5 +1,4 @@
 //! Each reader on a small real file of its format: the blocks as they are, beside the file.
-#![expect(clippy::unwrap_used, reason = "tests")]
 
 use expect_test::{ExpectFile, expect_file};
 

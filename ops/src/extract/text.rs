@@ -7,11 +7,17 @@ use super::{encoding, tidy};
 use crate::document::{Document, Kind, Raw};
 
 /// Reads a text file.
-pub fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
+pub(super) fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
     let text = encoding::decode(bytes, None);
     let blocks = blocks(&text);
     let title = blocks.first().filter(|block| block.kind == Kind::Heading).map(|block| block.text.clone());
     Ok(Document::assemble(title, blocks))
+}
+
+/// Reads a program's source: one listing.
+pub(super) fn read_source(bytes: &[u8]) -> Result<Document, Unreadable> {
+    let text = tidy::layout(&encoding::decode(bytes, None));
+    Ok(Document::assemble(None, vec![Raw::new(Kind::Code, 0, text)]))
 }
 
 /// The blocks of some plain text. The info reader uses it, too.
@@ -138,7 +144,7 @@ fn numbered(line: &str) -> Option<u8> {
     let parts: Vec<&str> = first.trim_end_matches(['.', ')']).split('.').collect();
     let is_number = |part: &&str| !part.is_empty() && part.len() <= 3 && part.bytes().all(|byte| byte.is_ascii_digit());
     let letters = rest.chars().filter(|char| char.is_alphabetic()).count();
-    let begins = rest.chars().next().is_some_and(|char| char.is_uppercase());
+    let begins = rest.chars().next().is_some_and(char::is_uppercase);
     // `1. Do this` alone on a line is a step, `1 Title` or `1.2 Title` a heading.
     let is_step = parts.len() == 1 && first.ends_with(['.', ')']) && rest.split(' ').count() > 8;
     (parts.iter().all(is_number) && letters >= 3 && begins && !is_step).then(|| (parts.len() as u8).min(6))
@@ -162,7 +168,8 @@ fn level_capitals(blocks: &mut [Raw]) {
     }
 }
 
-/// Headings with numbers of the same depth are of the same level: the lowest that the lines under some of them say.
+/// Headings with numbers of the same depth are of the same level: the lowest that the lines under some of them say,
+/// and below that of fewer numbers.
 fn level_numbers(blocks: &mut [Raw]) {
     let mut levels = BTreeMap::<u8, u8>::new();
     let depth = |block: &Raw| numbered(&block.text).filter(|_| block.kind == Kind::Heading);
@@ -171,6 +178,11 @@ fn level_numbers(blocks: &mut [Raw]) {
             let level = levels.entry(depth).or_default();
             *level = block.level.max(*level);
         }
+    }
+    let mut above = 0;
+    for level in levels.values_mut() {
+        *level = (*level).max(above + 1).min(6);
+        above = *level;
     }
     for block in blocks.iter_mut() {
         if let Some(level) = depth(block).and_then(|depth| levels.get(&depth)) {
@@ -199,7 +211,6 @@ fn item_marker(line: &str) -> Option<(String, &str)> {
     let digits = line.bytes().take_while(u8::is_ascii_digit).count();
     let (number, rest) = line.split_at(digits);
     let rest = if digits == 0 { line.strip_prefix('(').and_then(|rest| rest.split_once(')')) } else { None }
-        .map(|(number, rest)| (number, rest))
         .or_else(|| rest.strip_prefix(['.', ')']).map(|rest| (number, rest)));
     let (number, rest) = rest?;
     let is_number = !number.is_empty() && number.len() <= 3 && number.bytes().all(|byte| byte.is_ascii_digit());

@@ -3,7 +3,7 @@
 use crate::document::{Kind, Raw};
 
 /// Running text: white space collapsed to single blanks, but line breaks in `\n` kept where `keep_lines`.
-pub fn inline(text: &str, keep_lines: bool) -> String {
+pub(super) fn inline(text: &str, keep_lines: bool) -> String {
     let mut tidy = String::with_capacity(text.len());
     let mut gap = "";
     for char in text.chars() {
@@ -33,7 +33,7 @@ pub fn inline(text: &str, keep_lines: bool) -> String {
 }
 
 /// Lines whose layout counts: tabs to columns of eight, blanks at line ends cut, the blank lines around them gone.
-pub fn layout(text: &str) -> String {
+pub(super) fn layout(text: &str) -> String {
     let mut lines: Vec<String> = Vec::new();
     for line in text.replace("\r\n", "\n").replace('\r', "\n").split('\n') {
         let mut laid = String::with_capacity(line.len());
@@ -50,13 +50,14 @@ pub fn layout(text: &str) -> String {
                     laid.push(' ');
                     column += 1;
                 }
-                _ => match spelt(char) {
-                    Some(plain) => laid.push_str(plain),
-                    None => {
+                _ => {
+                    if let Some(plain) = spelt(char) {
+                        laid.push_str(plain);
+                    } else {
                         laid.push(char);
                         column += 1;
                     }
-                },
+                }
             }
         }
         laid.truncate(laid.trim_end().len());
@@ -91,7 +92,7 @@ fn spelt(char: char) -> Option<&'static str> {
 /// An item of a list: its first block beside the marker, everything else below, indented.
 ///
 /// `marker` ends with a blank. Items of nested lists keep their own markers, two blanks further in.
-pub fn list_item(marker: &str, blocks: &[Raw]) -> String {
+pub(super) fn list_item(marker: &str, blocks: &[Raw]) -> String {
     let mut item = String::from(marker);
     for (index, block) in blocks.iter().enumerate() {
         let beside = index == 0 && block.kind != Kind::List;
@@ -111,7 +112,7 @@ pub fn list_item(marker: &str, blocks: &[Raw]) -> String {
 }
 
 /// A table in markdown, a row a line; short rows are filled up. The first row is the header.
-pub fn table(rows: &[Vec<String>]) -> String {
+pub(super) fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let mut table = String::new();
     for (index, row) in rows.iter().enumerate() {

@@ -71,6 +71,18 @@ impl Flow {
         self.left_out = true;
     }
 
+    /// Notes that a list of links stood here; a label before it (`Method summary`) goes with it.
+    pub(super) fn links_left_out(&mut self) {
+        let is_label = |block: &Raw| {
+            let short = block.text.lines().all(|line| line.chars().count() <= 40) && block.text.lines().count() <= 2;
+            block.kind == Kind::Paragraph && short && !block.text.ends_with(['.', '!', '?'])
+        };
+        if self.blocks.last().is_some_and(is_label) {
+            self.blocks.pop();
+        }
+        self.left_out();
+    }
+
     fn drop_emptied(&mut self, level: u8) {
         let emptied =
             self.left_out && self.blocks.last().is_some_and(|last| last.kind == Kind::Heading && last.level >= level);

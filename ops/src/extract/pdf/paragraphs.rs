@@ -98,7 +98,7 @@ impl Open {
         let was_full = last.right > shape.right - size * 6.0;
         let hangs = self.lines.len() == 1 && (in_item || was_full && !ended);
         let steps_in = line.left > last.left + size * 0.8 && !hangs;
-        let steps_out = line.left < last.left - size * 0.8 && !(self.lines.len() == 1 && !in_item);
+        let steps_out = line.left < last.left - size * 0.8 && (in_item || self.lines.len() > 1);
         !(steps_in
             || steps_out && in_item
             || ended && !was_full && !line.text.starts_with(|char: char| char.is_lowercase()))
@@ -126,18 +126,14 @@ impl Open {
             return listing(&self.lines).into_iter().map(|line| look(line, Role::Text)).collect();
         }
         let text = join(&self.lines, words);
-        match styled::hand_made_item(&text) {
-            Some((marker, rest)) => {
-                markers.retain(|left| *left < first.left - 4.0);
-                markers.push(first.left);
-                let depth = markers.len().min(6) as u8;
-                vec![look(rest.to_owned(), Role::Item(marker, depth))]
-            }
-            None => {
-                markers.clear();
-                vec![look(text, Role::Text)]
-            }
+        if let Some((marker, rest)) = styled::hand_made_item(&text) {
+            markers.retain(|left| *left < first.left - 4.0);
+            markers.push(first.left);
+            let depth = markers.len().min(6) as u8;
+            return vec![look(rest.to_owned(), Role::Item(marker, depth))];
         }
+        markers.clear();
+        vec![look(text, Role::Text)]
     }
 }
 

@@ -39,6 +39,12 @@ pub(super) fn remove(pages: &mut [Vec<Line>]) {
                 || texts.get(&line.text).is_some_and(|bottoms| level(bottoms) >= enough)
         };
         let out: Vec<usize> = edges.iter().copied().filter(|edge| runs(&page[*edge])).collect();
+        // Where dotted lines are the half of a page, its other lines belong to the table of contents, too.
+        let leaders = page.iter().filter(|line| has_leader(&line.text)).count();
+        if leaders >= 4 && leaders * 2 >= page.len() - out.len() {
+            page.clear();
+            continue;
+        }
         let mut at = 0;
         page.retain(|line| {
             let keep = !out.contains(&at) && !has_leader(&line.text);
@@ -86,7 +92,7 @@ fn has_leader(text: &str) -> bool {
     let dots = before.trim_end_matches(|char: char| char.is_ascii_alphanumeric()).trim_end();
     let run =
         dots.chars().rev().take_while(|char| *char == '.' || char.is_whitespace()).filter(|char| *char == '.').count();
-    run >= 4
+    run >= 4 || run >= 2 && dots.ends_with(" . .")
 }
 
 #[cfg(test)]
@@ -131,6 +137,7 @@ mod tests {
     fn leaders() {
         assert!(has_leader("1.2 Bundles . . . . . . . 14"));
         assert!(has_leader("Preface......iv"));
+        assert!(has_leader("Appendix E GNUstep Compliance to Standards . . 111"));
         assert!(!has_leader("It waits ... 5"));
         assert!(!has_leader("See 14"));
     }

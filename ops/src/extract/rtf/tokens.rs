@@ -38,11 +38,11 @@ impl<'a> Tokens<'a> {
             self.at += 1;
             return Some(Token::Symbol(first));
         }
-        let name = self.take_while(|byte| byte.is_ascii_alphabetic());
+        let name = self.take_while(u8::is_ascii_alphabetic);
         let sign =
             self.bytes.get(self.at) == Some(&b'-') && self.bytes.get(self.at + 1).is_some_and(u8::is_ascii_digit);
         self.at += usize::from(sign);
-        let digits = self.take_while(|byte| byte.is_ascii_digit());
+        let digits = self.take_while(u8::is_ascii_digit);
         let number =
             (!digits.is_empty()).then(|| digits.parse::<i32>().unwrap_or(i32::MAX) * if sign { -1 } else { 1 });
         if self.bytes.get(self.at) == Some(&b' ') {
