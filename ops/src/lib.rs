@@ -19,7 +19,7 @@ use retort_engine::OpInfo;
 
 /// All operators, alphabetic.
 pub const REGISTRY: &[OpInfo] = &[
-    OpInfo::of::<chunk::ChunkConfig>(),
+    OpInfo::of::<chunk::Chunk>(),
     OpInfo::of::<evaluate::Evaluate>(),
     OpInfo::of::<extract::Extract>(),
     OpInfo::of::<lora_train::LoraTrain>(),
