@@ -236,7 +236,6 @@ fn type_name(field: &Field) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use std::sync::Arc;
 
     use arrow::array::{ArrayRef, Int64Array, ListArray, StringArray, StructArray};
@@ -278,7 +277,11 @@ mod tests {
     fn batching_does_not_show() {
         let batch = sample();
         for cut in 0..=4 {
-            assert_eq!(id(std::slice::from_ref(&batch)), id(&[batch.slice(0, cut), batch.slice(cut, 4 - cut)]), "cut at {cut}");
+            assert_eq!(
+                id(std::slice::from_ref(&batch)),
+                id(&[batch.slice(0, cut), batch.slice(cut, 4 - cut)]),
+                "cut at {cut}"
+            );
         }
         let digests = row_digests(&batch).unwrap();
         for (row, digest) in digests.iter().enumerate() {

@@ -185,7 +185,6 @@ fn sha256_of(path: &Path) -> Result<String, StoreError> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     fn age(path: &Path, seconds: u64) {

@@ -256,7 +256,6 @@ fn file_name(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use arrow::array::{ArrayRef, Int64Array, StringArray};
 
     use super::*;

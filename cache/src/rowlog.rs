@@ -360,7 +360,6 @@ fn merge(folder: &Path, paths: Vec<PathBuf>) -> Result<Vec<PathBuf>, StoreError>
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     fn schema() -> SchemaRef {

@@ -16,7 +16,7 @@ use crate::models::ServerModel;
 /// How often a request is made before it is given up.
 const ATTEMPTS: u32 = 6;
 /// The longest that `Retry-After` is heeded.
-const LONGEST_WAIT: Duration = Duration::from_secs(120);
+const LONGEST_WAIT: Duration = Duration::from_mins(2);
 /// Slices of a wait, between which a wish to stop is heard.
 const SLICE: Duration = Duration::from_millis(100);
 /// Characters of a reply that go into a message.
@@ -168,7 +168,7 @@ impl Client {
 
     /// The beginning of a reply, on one line, without the key should the server repeat it.
     fn shown(&self, reply: &str) -> String {
-        let key = self.model.api_key.as_ref().map(|key| key.reveal()).filter(|key| !key.is_empty());
+        let key = self.model.api_key.as_ref().map(super::models::Secret::reveal).filter(|key| !key.is_empty());
         let reply = key.map_or_else(|| reply.to_owned(), |key| reply.replace(key, "…"));
         let line = reply.split_whitespace().collect::<Vec<_>>().join(" ");
         match line.char_indices().nth(SHOWN) {

@@ -79,7 +79,7 @@ impl Fetch {
         }
         let parts = self.locate(asset)?;
         let joined = temporary_beside(&models.join(sha256))?;
-        let written = self.join(&parts, &joined, progress);
+        let written = Self::join(&parts, &joined, progress);
         let digest = match written {
             Ok(digest) => digest,
             Err(failure) => {
@@ -126,7 +126,7 @@ impl Fetch {
     }
 
     /// Downloads the parts and writes them one after the other. The digest of the whole.
-    fn join(&self, parts: &[Part], to: &Path, progress: Progress<'_>) -> Result<String, Failure> {
+    fn join(parts: &[Part], to: &Path, progress: Progress<'_>) -> Result<String, Failure> {
         for part in parts {
             if let Place::Download(http, download) = &part.place {
                 let others: u64 = parts.iter().filter_map(Part::size).sum::<u64>() - part.size().unwrap_or(0);

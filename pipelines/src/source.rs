@@ -117,7 +117,6 @@ fn hugging_face(rest: &str) -> Option<Source> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]

@@ -58,7 +58,7 @@ fn a_killed_run_keeps_what_it_finished() {
     };
     // The documents' and chunks' rows are small; kill once answers have come.
     let answers = || walkdir::WalkDir::new(&log).max_depth(1).into_iter().flatten().count() > 2;
-    while !(answers() && size() > 0) && begun.elapsed() < Duration::from_secs(300) {
+    while !(answers() && size() > 0) && begun.elapsed() < Duration::from_mins(5) {
         assert!(run.try_wait().unwrap().is_none(), "the run ended before it could be killed");
         sleep(Duration::from_millis(20));
     }
@@ -84,7 +84,8 @@ fn one_changed_document_costs_one_prompt_and_no_answer_but_its_own_changes() {
     let before = space.rows("small.yaml", "answers");
     space.edit("docs/4.txt", "a disk", "a fast disk");
     let story = space.run("small.yaml");
-    assert_eq!(story.ran(), ["answers: 1", "chunks: 1", "documents: 1"]);
+    // Cutting is cheaper than a look-up, so it is done again for all; what is dear is asked for the one.
+    assert_eq!(story.ran(), ["answers: 1", "chunks: 6", "documents: 1"]);
     let after = space.rows("small.yaml", "answers");
     let changed = before.iter().zip(&after).filter(|(before, after)| before != after).count();
     assert_eq!((before.len(), after.len(), changed), (6, 6, 1));

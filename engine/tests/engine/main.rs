@@ -1,6 +1,5 @@
 //! The engine with small real operators on real stores: what runs, why, how often, and what it says of mistakes.
 #![expect(clippy::unwrap_used, reason = "tests")]
-#![expect(clippy::needless_raw_string_hashes, reason = "as `UPDATE_EXPECT=1` writes them")]
 
 mod check;
 mod freshness;

@@ -118,7 +118,9 @@ pub(crate) fn backward(rows: usize, x: &[f32], layers: &mut [Backward<'_>], d_x:
         let mut d_low = vec![0.0; rows * adapted.pair.rank()];
         let weight = adapted.pair.up_back();
         multiply(rows, &mut [Product { x: layer.d_out, weight, out: &mut d_low, start: Start::Zero }]);
-        d_low.iter_mut().for_each(|v| *v *= adapted.scaling);
+        for value in &mut d_low {
+            *value *= adapted.scaling;
+        }
 
         let weight = adapted.pair.down_back();
         let dropped = adapted.dropout.apply(x);

@@ -1,5 +1,4 @@
 //! Outputs as models write them, small ones above all, and what is found in them.
-#![expect(clippy::needless_raw_string_hashes, reason = "as `UPDATE_EXPECT=1` writes them")]
 
 use expect_test::{Expect, expect};
 use serde_json::json;

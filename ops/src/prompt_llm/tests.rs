@@ -137,7 +137,7 @@ fn counts(batch: &RecordBatch, column: &str) -> Vec<u64> {
     batch.column_by_name(column).unwrap().as_primitive::<UInt64Type>().values().to_vec()
 }
 
-fn local(sample: Value) -> Value {
+fn local(sample: &Value) -> Value {
     json!({
         "model": {"weights": "file:SmolLM2.gguf", "sha256": "b1".repeat(32)},
         "messages": [
@@ -154,7 +154,7 @@ fn rows_are_answered_by_the_model_and_remembered() {
     let space = Space::default();
     let sample = json!({"temperature": 0.8, "max_tokens": 12, "seed": 3});
     let rows = [("a", "What is a file?"), ("b", "What is a printer?"), ("c", "What is a file?")];
-    assert_eq!(space.run(&rows, local(sample.clone())).failed, 0);
+    assert_eq!(space.run(&rows, local(&sample)).failed, 0);
     let (first, asked) = (space.table(0), space.asked());
     let outputs = texts(&first, "output");
     assert_eq!(asked, 2, "`id` is not part of the question");
@@ -163,11 +163,11 @@ fn rows_are_answered_by_the_model_and_remembered() {
     assert!(counts(&first, "n_prompt_tokens").iter().all(|n| (30..60).contains(n)));
     assert!(texts(&first, "finish_reason").iter().all(|reason| reason == "stop" || reason == "length"));
     let more = [("b", "What is a printer?"), ("d", "What is a host?"), ("a", "What is a file?")];
-    space.run(&more, local(sample.clone()));
+    space.run(&more, local(&sample));
     assert_eq!(space.asked(), 1);
     assert_eq!(texts(&space.table(0), "output")[0], outputs[1]);
     let alone = Space::default();
-    alone.run(&[("x", "What is a printer?")], local(sample));
+    alone.run(&[("x", "What is a printer?")], local(&sample));
     assert_eq!(texts(&alone.table(0), "output"), [outputs[1].clone()], "neighbours do not matter");
     let tokens: u64 = space
         .events
@@ -183,7 +183,7 @@ fn rows_are_answered_by_the_model_and_remembered() {
 fn a_prompt_that_does_not_fit_is_a_reject_with_the_numbers() {
     let space = Space::default();
     let long = "word ".repeat(9_000);
-    space.run(&[("a", "Hi"), ("b", &long)], local(json!({"max_tokens": 4})));
+    space.run(&[("a", "Hi"), ("b", &long)], local(&json!({"max_tokens": 4})));
     assert_eq!(texts(&space.table(0), "id"), ["a"]);
     let reasons = texts(&space.table(1), "reason");
     assert!(
@@ -196,14 +196,14 @@ fn a_prompt_that_does_not_fit_is_a_reject_with_the_numbers() {
 #[test]
 fn several_answers_differ_and_are_numbered() {
     let space = Space::default();
-    space.run(&[("a", "Tell me a fact.")], local(json!({"temperature": 1.2, "max_tokens": 8, "n": 3})));
+    space.run(&[("a", "Tell me a fact.")], local(&json!({"temperature": 1.2, "max_tokens": 8, "n": 3})));
     let table = space.table(0);
     assert_eq!(counts(&table, "sample_index"), [0, 1, 2]);
     let outputs = texts(&table, "output");
     assert!(outputs[0] != outputs[1] || outputs[1] != outputs[2], "{outputs:?}");
 }
 
-fn remote(url: &str, sample: Value) -> Value {
+fn remote(url: &str, sample: &Value) -> Value {
     let model = json!({"server": url, "name": "m", "parallel": 3});
     json!({"model": model, "messages": [{"user": "Say {{ text }}, {{ id | upper }}"}], "sample": sample})
 }
@@ -216,7 +216,7 @@ fn a_server_answers_the_same_operator() {
     });
     let space = Space::default();
     let sample = json!({"top_k": 5, "stop": ["\n"], "max_tokens": 3});
-    assert_eq!(space.run(&[("a", "one"), ("b", "two"), ("c", "three")], remote(&url, sample)).failed, 0);
+    assert_eq!(space.run(&[("a", "one"), ("b", "two"), ("c", "three")], remote(&url, &sample)).failed, 0);
     let table = space.table(0);
     assert_eq!(texts(&table, "output"), ["Say one, A", "Say two, B", "Say three, C"]);
     assert_eq!(counts(&table, "n_prompt_tokens"), [11, 11, 11]);
@@ -237,9 +237,9 @@ fn a_server_that_fails_fails_the_node_and_one_that_refuses_rejects_the_row() {
         other => (200, "", said(other)),
     });
     let space = Space::default();
-    space.run(&[("a", "one"), ("b", "long")], remote(&url, json!({})));
+    space.run(&[("a", "one"), ("b", "long")], remote(&url, &json!({})));
     assert_eq!((texts(&space.table(0), "id"), texts(&space.table(1), "id")), (vec!["a".into()], vec!["b".into()]));
-    assert_eq!(space.run(&[("a", "one"), ("c", "bad")], remote(&url, json!({}))).failed, 1);
+    assert_eq!(space.run(&[("a", "one"), ("c", "bad")], remote(&url, &json!({}))).failed, 1);
     assert!(space.failure().contains("gave a reply that is no completion"), "{}", space.failure());
 }
 
@@ -256,7 +256,7 @@ fn what_makes_no_sense_is_a_problem() {
     assert!(problem(with(json!([{"user": "{{ txt }}"}]))).1.contains("no column `txt`"));
     assert!(problem(with(json!([{"user": "{{ text }}"}, {"assistant": "a"}]))).1.contains("last message"));
     assert_eq!(problem(with(json!([{"user": "{{ text }}"}, {"system": "a"}]))).0, "with.messages[1].system");
-    let mut bad = local(json!({"top_p": 1.5}));
+    let mut bad = local(&json!({"top_p": 1.5}));
     assert_eq!(problem(bad.clone()).0, "with.sample.top_p");
     bad["sample"] = json!({"tempreature": 1});
     assert_eq!(problem(bad).0, "with.sample.tempreature");
@@ -267,7 +267,7 @@ fn what_makes_no_sense_is_a_problem() {
 fn a_row_that_cannot_be_rendered_is_a_reject() {
     let (url, _) = serve(|_, body| (200, "", said(body["messages"][0]["content"].as_str().unwrap())));
     let space = Space::default();
-    let mut with = remote(&url, json!({}));
+    let mut with = remote(&url, &json!({}));
     with["messages"] = json!([{"user": "{{ text | int + 1 }}"}]);
     space.run(&[("a", "41"), ("b", "abc")], with);
     assert_eq!(texts(&space.table(0), "output"), ["42"]);

@@ -64,7 +64,7 @@ pub(crate) fn said(text: &str) -> String {
     .to_string()
 }
 
-fn client(url: String) -> Client {
+fn client(url: &str) -> Client {
     let entry = json!({"server": url, "name": "m", "api_key": "s3cret", "timeout": 5});
     let model: crate::models::ModelRef = serde_json::from_value(entry).unwrap();
     Client { backoff: Duration::from_millis(1), ..Client::new(model.server().unwrap()) }
@@ -80,7 +80,7 @@ fn ask(client: &Client) -> Result<Completion, ServerError> {
 #[test]
 fn a_request_says_what_it_should() {
     let (url, requests) = serve(|_, _| (200, "", said("Hello")));
-    let completion = ask(&client(url)).unwrap();
+    let completion = ask(&client(&url)).unwrap();
     assert_eq!(completion.text, "Hello");
     assert_eq!(
         (completion.finish_reason.as_str(), completion.prompt_tokens, completion.output_tokens),
@@ -103,18 +103,18 @@ fn a_busy_server_is_asked_again() {
         1 => (503, "", "loading".into()),
         _ => (200, "", said("at last")),
     });
-    assert_eq!(ask(&client(url)).unwrap().text, "at last");
+    assert_eq!(ask(&client(&url)).unwrap().text, "at last");
     assert_eq!(requests.lock().unwrap().len(), 3);
 }
 
 #[test]
 fn a_server_that_stays_busy_or_is_not_there_fails() {
     let (url, requests) = serve(|_, _| (500, "", "out of memory".into()));
-    let error = ask(&client(url)).unwrap_err().to_string();
+    let error = ask(&client(&url)).unwrap_err().to_string();
     assert!(error.ends_with("answered 500: out of memory; it was asked 6 times"), "{error}");
     assert_eq!(requests.lock().unwrap().len(), 6);
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let error = ask(&client(format!("http://{free}/v1"))).unwrap_err().to_string();
+    let error = ask(&client(&format!("http://{free}/v1"))).unwrap_err().to_string();
     assert!(error.contains("cannot be reached"), "{error}");
 }
 
@@ -122,25 +122,25 @@ fn a_server_that_stays_busy_or_is_not_there_fails() {
 fn what_is_no_completion_fails_with_its_beginning_and_without_the_key() {
     for reply in ["<html>welcome, s3cret</html>", "{\"choices\": []}", "{\"choices\": 3}"] {
         let (url, requests) = serve(move |_, _| (200, "", reply.into()));
-        let error = ask(&client(url)).unwrap_err().to_string();
+        let error = ask(&client(&url)).unwrap_err().to_string();
         assert!(error.contains(&reply[..10]) && !error.contains("s3cret"), "{error}");
         assert_eq!(requests.lock().unwrap().len(), 1, "asking again would not help");
     }
     let (url, _) = serve(|_, _| (401, "", format!("{{\"error\": \"{}\"}}", "no ".repeat(500))));
-    let error = ask(&client(url)).unwrap_err().to_string();
+    let error = ask(&client(&url)).unwrap_err().to_string();
     assert!(error.contains("answered 401") && error.chars().count() < 400, "{error}");
 }
 
 #[test]
 fn a_prompt_that_is_too_long_is_the_rows_fault() {
     let (url, _) = serve(|_, _| (400, "", "This model's maximum context length is 4096 tokens".into()));
-    assert!(matches!(ask(&client(url)), Err(ServerError::TooLong(_))));
+    assert!(matches!(ask(&client(&url)), Err(ServerError::TooLong(_))));
 }
 
 #[test]
 fn a_wish_to_stop_is_heard_while_waiting() {
     let (url, _) = serve(|_, _| (429, "Retry-After: 60\r\n", String::new()));
-    let client = client(url);
+    let client = client(&url);
     let options = serde_json::Map::new();
     let ask = Ask { messages: &[], options: &options, seed: 1 };
     let asked = std::cell::Cell::new(0);

@@ -19,7 +19,7 @@ pub(super) struct Args {
     node: String,
     /// The folder to write to; made where it is missing
     #[arg(value_name = "DIR")]
-    folder: PathBuf,
+    into: PathBuf,
     /// What is written
     #[arg(long, value_enum)]
     format: Format,
@@ -35,8 +35,7 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
     let answer = answer(&args.pipeline, &loaded.graph, id, &place)?;
     let events = |_: &retort_engine::Event| ();
     let world = place.world(&events);
-    let target =
-        Target { format: args.format, port: port.as_deref(), base: args.base.as_deref(), folder: &args.folder };
+    let target = Target { format: args.format, port: port.as_deref(), base: args.base.as_deref(), folder: &args.into };
     let written = export(&loaded, id, &answer, world, target);
     place.save();
     for (path, bytes) in written.map_err(|error| Stop::failed(&error))? {

@@ -58,7 +58,8 @@ fn list(ops: &[OpInfo]) -> Grid {
     let mut grid = Grid::new([Column::new("operator", false), Column::new("what it does", false)]);
     for op in ops {
         let schema = (op.schema)().to_value();
-        grid.push([op.name, first_sentence(schema.get("description").and_then(Value::as_str).unwrap_or_default())]);
+        let page = schema.get("description").and_then(Value::as_str).unwrap_or_default();
+        grid.push([op.name, &first_sentence(page).replace('\n', " ")]);
     }
     grid
 }

@@ -79,8 +79,8 @@ impl Http {
         let mut config = Agent::config_builder()
             .tls_config(TlsConfig::builder().root_certs(roots).build())
             .timeout_connect(Some(Duration::from_secs(30)))
-            .timeout_recv_response(Some(Duration::from_secs(60)))
-            .timeout_per_read(Some(Duration::from_secs(60)))
+            .timeout_recv_response(Some(Duration::from_mins(1)))
+            .timeout_per_read(Some(Duration::from_mins(1)))
             .http_status_as_error(false)
             .user_agent(concat!("retort/", env!("CARGO_PKG_VERSION")))
             // A range is one of the file's bytes, so they come as they are.
@@ -129,7 +129,10 @@ impl Http {
         let is_whole = fs::read_to_string(download.tag_path()).is_ok_and(|tag| tag.starts_with("whole "));
         let mut attempt = 0;
         let mut total = 0;
-        while !is_whole {
+        loop {
+            if is_whole {
+                break;
+            }
             let before = download.held_bytes();
             let mut told = |done, of| {
                 total = of;

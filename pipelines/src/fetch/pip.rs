@@ -102,7 +102,6 @@ fn read(text: &str, settings: &mut BTreeMap<String, String>) {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
 
     #[test]

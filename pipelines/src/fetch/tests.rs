@@ -1,7 +1,5 @@
 //! Fetches from a real server on this machine, which closes connections in the middle.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Mutex;

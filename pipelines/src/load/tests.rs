@@ -1,7 +1,5 @@
 //! Pipelines that are read, and in `nodes` and `files` a gallery of broken ones and what is said of each.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 mod files;
 mod nodes;
 

@@ -271,7 +271,6 @@ fn unquoted_reference(line: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
     use super::*;
     use serde_json::{Value, json};
 

@@ -68,7 +68,9 @@ fn a_row_is_the_same_alone_and_in_company() {
     let mut turned = requests.clone();
     turned.reverse();
     let (mut turned, _) = run(&turned[..5], Limits::default());
-    turned.iter_mut().for_each(|row| row.index = 7 - row.index);
+    for row in &mut turned {
+        row.index = 7 - row.index;
+    }
     turned.reverse();
     assert_eq!(turned, alone[3..]);
 }

@@ -1,4 +1,8 @@
 //! Tiles with AVX2 and FMA: six rows by sixteen columns at a time, of the tile's twelve by 32.
+#![expect(
+    clippy::cast_ptr_alignment,
+    reason = "panels hold whole values; loads that need alignment are unaligned ones"
+)]
 
 use std::arch::x86_64::{
     __m128i, __m256, _mm_loadu_si128, _mm256_broadcast_ss, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_loadu_ps,

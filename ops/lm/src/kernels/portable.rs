@@ -1,4 +1,8 @@
 //! Tiles in plain Rust: the fallback, and the same bits as the others (each step is a fused `mul_add`).
+#![expect(
+    clippy::cast_ptr_alignment,
+    reason = "panels hold whole values; loads that need alignment are unaligned ones"
+)]
 
 use half::f16;
 
