@@ -1,6 +1,6 @@
 //! A frozen weight, packed once, with an optional adapter.
 //!
-//! Layers that read the same input are computed together ([`forward`], [`backward`]), so that one round of threads
+//! Layers that read the same input are computed together (`forward`, `backward`), so that one round of threads
 //! serves them all.
 
 use std::sync::OnceLock;

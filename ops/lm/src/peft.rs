@@ -52,7 +52,7 @@ pub fn write(adapter: &Adapter, card: &Card, folder: &Path) -> Result<(), LmErro
     put(TENSORS, &tensors_file(adapter))
 }
 
-/// Reads a folder that [`write`] or Python's `peft` wrote for a model of this shape.
+/// Reads a folder that [`write()`] or Python's `peft` wrote for a model of this shape.
 ///
 /// # Errors
 ///
