@@ -13,6 +13,7 @@ pub mod kernels;
 pub mod kv;
 #[cfg(test)]
 mod laws;
+mod lazy;
 pub mod linear;
 pub mod lora;
 pub mod model;

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use crate::dropout::Dropout;
 use crate::kernels::{Buffer, Left, Packed, Product, Right, Start, gemm, multiply};
+use crate::lazy::get_or_make;
 use crate::lora::PackedPair;
 
 /// A frozen linear layer without bias.
@@ -32,7 +33,7 @@ impl Linear {
 
     /// The weights with inputs and outputs exchanged, which carry gradients back.
     pub fn back(&self) -> &Packed {
-        self.back.get_or_init(|| self.weight.transposed())
+        get_or_make(&self.back, || self.weight.transposed())
     }
 
     /// Bytes held now.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::LmError;
 use crate::config::Config;
 use crate::kernels::{Packed, Precision};
+use crate::lazy::get_or_make;
 
 /// A linear layer of a block that an adapter can sit on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -212,7 +213,7 @@ impl Adapter {
 
     /// The packed pair of a target in a block.
     pub(crate) fn pair(&self, layer: usize, target: Target) -> Option<&PackedPair> {
-        let packed = self.packed.get_or_init(|| {
+        let packed = get_or_make(&self.packed, || {
             let pairs = self.tensors.as_chunks::<2>().0;
             pairs.iter().map(|[a, b]| PackedPair::new(a, b)).collect()
         });
@@ -294,12 +295,12 @@ impl PackedPair {
 
     /// Carries gradients from the low rank back to the inputs.
     pub(crate) fn down_back(&self) -> &Packed {
-        &self.back.get_or_init(|| (self.down.transposed(), self.up.transposed())).0
+        &get_or_make(&self.back, || (self.down.transposed(), self.up.transposed())).0
     }
 
     /// Carries gradients from the outputs back to the low rank.
     pub(crate) fn up_back(&self) -> &Packed {
-        &self.back.get_or_init(|| (self.down.transposed(), self.up.transposed())).1
+        &get_or_make(&self.back, || (self.down.transposed(), self.up.transposed())).1
     }
 }
 
