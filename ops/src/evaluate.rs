@@ -7,13 +7,12 @@ mod report;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 
 use arrow::datatypes::SchemaRef;
 use retort_cache::{Digest, TableWriter};
 use retort_engine::{Asset, Cx, Define, Env, Failure, Input, Inputs, Lane, Operator, Problem, SlotSpec, TableOp};
 use retort_lm::data::{self, Pair};
-use retort_lm::generate::{Event, Limits, Request, generate};
+use retort_lm::generate::{Event, Flow, Limits, Request, generate};
 use retort_lm::gradient::{LossSum, Segment};
 use retort_lm::lora::Adapter;
 use retort_lm::sample::Sampling;
@@ -245,7 +244,7 @@ impl Examiner {
                     cx.progress(progress.done, progress.of)
                 }
             };
-            if told.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+            if told.is_ok() { Flow::Continue } else { Flow::Stop }
         };
         let limits = Limits::default();
         generate(&loaded.model, &loaded.tokenizer, adapter, &requests, limits, &mut on_event).map_err(failure)?;

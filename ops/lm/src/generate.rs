@@ -24,7 +24,6 @@ use crate::{
 };
 use rayon::prelude::*;
 use row::Row;
-use std::ops::ControlFlow;
 
 /// One text to be written.
 #[derive(Clone, Debug, PartialEq)]
@@ -112,14 +111,25 @@ pub enum Event {
     Finished(Finished),
 }
 
-/// Is told events, and says whether to go on.
-pub type OnEvent<'a> = &'a mut dyn FnMut(Event) -> ControlFlow<()>;
+/// How generation goes on after an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flow {
+    /// As before.
+    Continue,
+    /// Texts that are under way are finished; no further one begins.
+    Drain,
+    /// At once, with what is under way thrown away.
+    Stop,
+}
+
+/// Is told events, and says how to go on.
+pub type OnEvent<'a> = &'a mut dyn FnMut(Event) -> Flow;
 
 /// Writes a text for every request. Texts end in any order; events say which.
 ///
 /// # Errors
 /// [`LmError::Argument`] for an empty prompt, or one that with `max_tokens` is longer than the model's context;
-/// [`LmError::Cancelled`] when `on_event` breaks; errors of the model.
+/// [`LmError::Cancelled`] when `on_event` stopped it, or drained it and a request was left; errors of the model.
 pub fn generate(
     model: &Model,
     tokenizer: &Tokenizer,
@@ -129,16 +139,24 @@ pub fn generate(
     on_event: OnEvent<'_>,
 ) -> Result<(), LmError> {
     check(model, requests)?;
-    let mut batch = Batch { model, tokenizer, adapter, limits, base: KvCache::new(model.config()), rows: Vec::new() };
+    let mut batch = Batch {
+        model,
+        tokenizer,
+        adapter,
+        limits,
+        base: KvCache::new(model.config()),
+        rows: Vec::new(),
+        draining: false,
+    };
     batch.compute_prefix(shared_prefix(requests), on_event)?;
     let mut waiting = requests.iter().enumerate().peekable();
     loop {
         // Rows come in by their order, so what runs side by side is the same every time.
-        while let Some((index, request)) = waiting.next_if(|(_, request)| batch.has_room(request)) {
+        while let Some((index, request)) = waiting.next_if(|(_, request)| batch.lets_in(request)) {
             batch.rows.push(Row::new(index, request, batch.base.fork(), tokenizer));
         }
         if batch.rows.is_empty() {
-            return Ok(());
+            return if waiting.peek().is_none() { Ok(()) } else { Err(LmError::Cancelled) };
         }
         batch.step(on_event)?;
     }
@@ -153,19 +171,27 @@ struct Batch<'a> {
     /// What all prompts begin with.
     base: KvCache,
     rows: Vec<Row<'a>>,
+    /// Whether no further row comes in.
+    draining: bool,
 }
 
 impl Batch<'_> {
     fn compute_prefix(&mut self, prefix: &[u32], on_event: OnEvent<'_>) -> Result<(), LmError> {
         for tokens in prefix.chunks(self.limits.step_tokens.max(1)) {
             self.model.forward(self.adapter, &mut [Span { tokens, cache: &mut self.base }])?;
-            tell(on_event, Event::Step { prompt: tokens.len() as u64, output: 0 })?;
+            self.tell(on_event, Event::Step { prompt: tokens.len() as u64, output: 0 })?;
+            if self.draining {
+                break;
+            }
         }
         Ok(())
     }
 
-    /// Whether a request may come in; the first always may.
-    fn has_room(&self, request: &Request) -> bool {
+    /// Whether a request may come in now; the first always may, unless nothing may.
+    fn lets_in(&self, request: &Request) -> bool {
+        if self.draining {
+            return false;
+        }
         if self.rows.is_empty() {
             return true;
         }
@@ -206,7 +232,7 @@ impl Batch<'_> {
             let rows = logits.par_chunks_exact_mut(self.model.config().vocab_size).zip(ready);
             rows.for_each(|(logits, (row, _))| row.draw(logits, self.tokenizer));
         }
-        tell(on_event, Event::Step { prompt, output })?;
+        self.tell(on_event, Event::Step { prompt, output })?;
         self.report(on_event)
     }
 
@@ -227,23 +253,25 @@ impl Batch<'_> {
 
     /// Tells what rows have new text and which have ended; the ended leave.
     fn report(&mut self, on_event: OnEvent<'_>) -> Result<(), LmError> {
-        for row in &mut self.rows {
-            if let Some(text) = row.settled() {
-                tell(on_event, Event::Text { index: row.index, text })?;
-            }
+        let text = |row: &mut Row<'_>| Some(Event::Text { index: row.index, text: row.settled()? });
+        let grown: Vec<Event> = self.rows.iter_mut().filter_map(text).collect();
+        for event in grown {
+            self.tell(on_event, event)?;
         }
         let ended: Vec<Row<'_>> = self.rows.extract_if(.., |row| row.reason.is_some()).collect();
         for row in ended {
-            tell(on_event, Event::Finished(row.finish()))?;
+            self.tell(on_event, Event::Finished(row.finish()))?;
         }
         Ok(())
     }
-}
 
-fn tell(on_event: OnEvent<'_>, event: Event) -> Result<(), LmError> {
-    match on_event(event) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(()) => Err(LmError::Cancelled),
+    fn tell(&mut self, on_event: OnEvent<'_>, event: Event) -> Result<(), LmError> {
+        match on_event(event) {
+            Flow::Continue => {}
+            Flow::Drain => self.draining = true,
+            Flow::Stop => return Err(LmError::Cancelled),
+        }
+        Ok(())
     }
 }
 

@@ -1,11 +1,9 @@
 //! Rows asked of a model that runs here.
 
-use std::ops::ControlFlow;
-
 use rayon::prelude::*;
 use retort_engine::{Asset, Cx, Failure};
 use retort_lm::LmError;
-use retort_lm::generate::{Event, Limits, Request, generate};
+use retort_lm::generate::{Event, Flow, Limits, Request, generate};
 use retort_lm::sample::Sampling;
 use retort_lm::template::Message;
 
@@ -31,12 +29,9 @@ pub(super) fn answer(
     }
     let mut failure = None;
     let mut on_event = |event| {
-        let told = match event {
-            Event::Step { prompt, output } => {
-                cx.tokens(prompt, output);
-                cx.check()
-            }
-            Event::Text { .. } => Ok(()),
+        match event {
+            Event::Step { prompt, output } => cx.tokens(prompt, output),
+            Event::Text { .. } => {}
             Event::Finished(text) => {
                 let (row, index, n_prompt) = owners[text.index];
                 let said = Said {
@@ -45,16 +40,14 @@ pub(super) fn answer(
                     n_prompt_tokens: Some(n_prompt),
                     n_output_tokens: Some(text.tokens.len() as u64),
                 };
-                asked.answers.put(row, index, said)
-            }
-        };
-        match told {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(error) => {
-                failure = Some(error);
-                ControlFlow::Break(())
+                if let Err(error) = asked.answers.put(row, index, said) {
+                    failure = Some(error);
+                    return Flow::Stop;
+                }
             }
         }
+        // What is under way is paid for: it is finished and kept.
+        if cx.cancelled() { Flow::Drain } else { Flow::Continue }
     };
     let done = generate(&loaded.model, &loaded.tokenizer, None, &requests, Limits::default(), &mut on_event);
     match (failure, done) {

@@ -1,13 +1,12 @@
 //! `retort chat`: talk to a model that was trained. A line is a turn; the answer comes token by token.
 
 use std::io::{self, BufRead, IsTerminal, Write};
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use retort_engine::{Failure, OpInfo};
 use retort_lm::LmError;
-use retort_lm::generate::{Event, Limits, Request, generate};
+use retort_lm::generate::{Event, Flow, Limits, Request, generate};
 use retort_lm::lora::Adapter;
 use retort_lm::sample::Sampling;
 use retort_lm::template::Message;
@@ -133,10 +132,10 @@ impl Chat<'_> {
                 answer.push_str(text);
                 if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
                     broken = Some(error);
-                    return ControlFlow::Break(());
+                    return Flow::Stop;
                 }
             }
-            if stopped.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if stopped.load(Ordering::Relaxed) { Flow::Stop } else { Flow::Continue }
         };
         let model = self.model;
         let written =

@@ -29,7 +29,7 @@ fn run(requests: &[Request], limits: Limits) -> (Vec<Finished>, Vec<String>) {
             Event::Text { index, text } => texts[index].push_str(&text),
             Event::Step { .. } => {}
         }
-        ControlFlow::Continue(())
+        Flow::Continue
     };
     generate(&SMOL.0, &SMOL.1, None, requests, limits, &mut on_event).unwrap();
     finished.sort_by_key(|row| row.index);
@@ -98,14 +98,48 @@ fn a_break_cancels_and_what_does_not_fit_is_refused() {
     let mut steps = 0;
     let mut stop = |_| {
         steps += 1;
-        if steps == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if steps == 3 { Flow::Stop } else { Flow::Continue }
     };
     let cancelled = generate(&SMOL.0, &SMOL.1, None, &requests, Limits::default(), &mut stop);
     assert!(matches!(cancelled, Err(LmError::Cancelled)));
     assert_eq!(steps, 3);
     let long = Request { max_tokens: 8_192, ..requests[0].clone() };
-    let error = generate(&SMOL.0, &SMOL.1, None, &[long], Limits::default(), &mut |_| ControlFlow::Continue(()));
+    let error = generate(&SMOL.0, &SMOL.1, None, &[long], Limits::default(), &mut |_| Flow::Continue);
     assert!(error.unwrap_err().to_string().ends_with("8192 output tokens exceed the context of 8192"));
+}
+
+#[test]
+fn a_drain_finishes_what_is_under_way_and_begins_nothing() {
+    let requests = [request("Say yes.", SAMPLED, 30), request("Say no.", SAMPLED, 30), request("Say so.", SAMPLED, 30)];
+    let two = Limits { rows: 2, ..Limits::default() };
+    let whole = run(&requests, two).0;
+    let mut finished = Vec::new();
+    let mut drain = |event| {
+        if let Event::Finished(text) = event {
+            finished.push(text);
+        }
+        Flow::Drain
+    };
+    // The first event may be a step of the shared prefix: nothing is under way then.
+    let none = generate(&SMOL.0, &SMOL.1, None, &requests, two, &mut drain);
+    assert!(matches!(none, Err(LmError::Cancelled)));
+    assert!(finished.is_empty());
+    let mut steps = 0;
+    let mut drain_later = |event| {
+        match event {
+            Event::Step { output, .. } => steps += usize::from(output > 0),
+            Event::Finished(text) => finished.push(text),
+            Event::Text { .. } => {}
+        }
+        if steps > 1 { Flow::Drain } else { Flow::Continue }
+    };
+    let drained = generate(&SMOL.0, &SMOL.1, None, &requests, two, &mut drain_later);
+    assert!(matches!(drained, Err(LmError::Cancelled)), "the third was left");
+    finished.sort_by_key(|text| text.index);
+    assert_eq!(finished, whole[..2], "the two under way are as in an undisturbed run");
+    let mut last = |_| Flow::Drain;
+    let alone = generate(&SMOL.0, &SMOL.1, None, &requests[..1], two, &mut last);
+    assert!(alone.is_ok(), "nothing was left behind");
 }
 
 #[test]
