@@ -24,4 +24,5 @@ pub use graph::{Feed, Graph, Node, NodeId, NodeSpec};
 pub use operator::{Answers, Batching, Carry, Input, Inputs, Lane, Memo, Operator, RowBatch, RowOp, SlotSpec, TableOp};
 pub use plan::{NodePlan, Reason, Verdict, plan};
 pub use problem::{Locus, Problem, nearest};
+pub use question::listing;
 pub use run::{Limits, Summary, run};

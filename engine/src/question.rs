@@ -81,6 +81,12 @@ fn input_facts(slot: &str, input: &Input) -> Vec<Fact> {
     input.tables.iter().enumerate().map(|(i, table)| fact(i, table)).collect()
 }
 
+/// What a node's source finds, where it has one: names and digests, as a run would see them now.
+pub fn listing(graph: &Graph, id: NodeId, world: World<'_>) -> Result<Option<Table>, Failure> {
+    let node = graph.node(id);
+    node.made.source.as_ref().map(|_| list(node, world)).transpose()
+}
+
 /// Asks a node's source. Its listing is small and is asked on every run, so it stays in memory unless the node runs.
 fn list(node: &Node, world: World<'_>) -> Result<Table, Failure> {
     let source = node.made.source.as_ref().expect("asked only where there is a source");

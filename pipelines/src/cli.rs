@@ -7,6 +7,7 @@
 //! | 0 | done |
 //! | 1 | a node failed, or the world got in the way |
 //! | 2 | the pipeline or the arguments are wrong |
+//! | 3 | `--locked`, and something differs |
 //! | 130 | interrupted |
 
 mod cache;
@@ -16,6 +17,7 @@ mod closing;
 mod export;
 mod graph;
 mod interrupt;
+mod lock;
 mod ops;
 mod pipeline;
 mod plan;
@@ -52,6 +54,8 @@ enum Command {
     Graph(graph::Args),
     /// Show a table.
     Show(show::Args),
+    /// Write down what an experiment used, and what came of it.
+    Lock(lock::Args),
     /// Write a node's answer for other tools.
     Export(export::Args),
     /// Talk to a model that was trained.
@@ -72,6 +76,7 @@ pub fn main(ops: &[OpInfo]) -> ExitCode {
         Command::Check(args) => check::run(&args, ops),
         Command::Graph(args) => graph::run(&args, ops),
         Command::Show(args) => show::run(&args, ops),
+        Command::Lock(args) => lock::run(&args, ops),
         Command::Export(args) => export::run(&args, ops),
         Command::Chat(args) => chat::run(&args, ops),
         Command::Ops(args) => ops::run(&args, ops),

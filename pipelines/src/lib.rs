@@ -8,6 +8,7 @@ pub mod export;
 pub mod fetch;
 pub mod graph_view;
 pub mod load;
+pub mod lock;
 mod lower;
 mod matrix;
 mod models;

@@ -4,6 +4,7 @@
 mod edits;
 mod help;
 mod laws;
+mod lock;
 mod model;
 mod nodes;
 mod tidy;

@@ -3,10 +3,11 @@
 use std::num::NonZero;
 use std::sync::Arc;
 
-use retort_engine::{Graph, Limits, OpInfo, Summary};
+use retort_engine::{Event, Graph, Limits, Observer, OpInfo, Summary};
 
 use super::closing;
 use super::interrupt;
+use super::lock::Held;
 use super::pipeline::{PipelineArgs, nodes};
 use super::stop::{Ended, Result, error, say};
 use super::workplace::width_of_stderr;
@@ -14,7 +15,7 @@ use crate::load::Loaded;
 use crate::observe::{About, Clock, Json, Live, Plain, Record, Stage, State, Tally, TensorBoard, View};
 
 /// Arguments of `run`.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct Args {
     #[command(flatten)]
     pipeline: PipelineArgs,
@@ -30,6 +31,9 @@ pub(super) struct Args {
     /// Goes on with nodes that don't need a failed one
     #[arg(long)]
     keep_going: bool,
+    /// Holds the run to the pipeline's lock: stops with exit status 3 at the first difference
+    #[arg(long)]
+    locked: bool,
     /// Prints events on standard output, an object a line, and last a summary
     #[arg(long)]
     json: bool,
@@ -37,11 +41,19 @@ pub(super) struct Args {
 
 pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
     let clock = Clock::start();
+    let mut args = args.clone();
+    let held = if args.locked { Some(Held::take(&mut args.pipeline)?) } else { None };
+    let args = &args;
     let loaded = args.pipeline.load(ops)?;
     let graph = &loaded.graph;
     let targets = nodes(graph, &args.nodes)?;
     let limits = args.limits(graph)?;
     let place = args.pipeline.workplace()?;
+    if let Some(held) = &held
+        && let Some(ended) = held.before(graph, &targets, place.world(&|_: &Event| ()))?
+    {
+        return Ok(ended);
+    }
     let record = Record::begin(&place.root, &clock, &args.about(&loaded))?;
     let names: Vec<_> = graph.needed(&targets).into_iter().map(|id| graph.node(id).name.clone()).collect();
     let views = args.views(record, &clock, &names);
@@ -49,7 +61,9 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
     let (told, json) = (stage.clone(), args.json);
     interrupt::watch(place.cancelled.clone(), move |text| if json { say(text) } else { told.say(text) });
 
-    let summary = retort_engine::run(graph, &targets, place.world(stage.as_ref()), &limits);
+    let watched = held.as_ref().map(|held| held.watch(stage.as_ref(), &place.cancelled));
+    let events: &dyn Observer = watched.as_ref().map_or(stage.as_ref(), |watched| watched);
+    let summary = retort_engine::run(graph, &targets, place.world(events), &limits);
     place.save();
     let (nodes, seconds) = stage.end(&summary);
     if !args.json {
@@ -60,7 +74,13 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
             say(&format!("\n{}", tables.trim_end()));
         }
     }
-    Ok(args.end(&nodes, &summary))
+    if let Some(ended) = held.as_ref().and_then(Held::found) {
+        return Ok(ended);
+    }
+    match (args.end(&nodes, &summary), &held) {
+        (Ended::DONE, Some(held)) => held.after(&args.pipeline, graph, &targets, place.world(&|_: &Event| ())),
+        (ended, _) => Ok(ended),
+    }
 }
 
 impl Args {

@@ -17,6 +17,7 @@ impl Ended {
     pub(super) const DONE: Ended = Ended(0);
     pub(super) const FAILED: Ended = Ended(1);
     pub(super) const WRONG: Ended = Ended(2);
+    pub(super) const DIFFERS: Ended = Ended(3);
     pub(super) const INTERRUPTED: Ended = Ended(130);
 }
 
