@@ -14,7 +14,7 @@ pub mod recipe;
 pub mod rowlog;
 pub mod store;
 
-pub use content::{content_id, row_digests};
+pub use content::{content_id, row_digests, row_keys};
 pub use digest::{ContentId, Digest, RecipeId, RowKey};
 pub use disk::Disk;
 pub use error::StoreError;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::{Digest, RecipeId, RowKey, feed_text};
+use crate::digest::{Digest, RecipeId, feed_text};
 
 /// One named thing an answer depends on: `with.max_tokens` = `384`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,14 +43,6 @@ impl Recipe {
     /// The key of what the operator itself is, without its inputs: names the operator's row log.
     pub fn op_id(&self) -> RecipeId {
         RecipeId(Digest::of("retort operator 1", |hasher| feed_facts(hasher, &self.op)))
-    }
-
-    /// A row's question. Covers `op` only, so a row's answer outlives its table.
-    pub fn row_key(op: RecipeId, row: Digest) -> RowKey {
-        RowKey(Digest::of("retort row 1", |hasher| {
-            hasher.update(op.0.as_bytes());
-            hasher.update(row.as_bytes());
-        }))
     }
 
     /// The facts that differ, in the order in which this recipe names them; facts that went away come last.

@@ -18,7 +18,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
 use arrow::compute::{concat_batches, take, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use rayon::prelude::*;
-use retort_cache::{Recipe, RowAnswer, RowKey, RowMemo, StoreError, TableWriter, row_digests};
+use retort_cache::{RowAnswer, RowKey, RowMemo, StoreError, TableWriter, row_keys};
 
 use crate::check::{carried, project};
 use crate::event::EventKind;
@@ -115,8 +115,7 @@ impl<'a> Job<'a> {
     }
 
     fn keys_of(&self, batch: &RecordBatch) -> Result<Vec<RowKey>, Failure> {
-        let digests = row_digests(&self.projected(batch)?)?;
-        Ok(digests.into_iter().map(|row| Recipe::row_key(self.op_id, row)).collect())
+        Ok(row_keys(self.op_id, &self.projected(batch)?)?)
     }
 
     fn projected(&self, batch: &RecordBatch) -> Result<RecordBatch, StoreError> {

@@ -61,8 +61,8 @@ fn one_changed_file_asks_one_row() {
         "#]]);
         space.run().ran(&expect![[r#"
             docs: changed [file b.md: e4d4c8 -> 786f61], 2 of 3 rows recalled, 1 asked, 3 rows
-            loud: changed [input.from: 6a209f -> 1b8155], 2 of 3 rows recalled, 1 asked, 3 rows
-            words: changed [input.from: 991de6 -> a505e7], 3 asked, 3 rows
+            loud: changed [input.from: b4ab6d -> e4f928], 2 of 3 rows recalled, 1 asked, 3 rows
+            words: changed [input.from: b81d1e -> 324753], 3 asked, 3 rows
         "#]]);
         assert_eq!(space.asked(), ["b.md", "better"]);
     });
@@ -78,8 +78,8 @@ fn a_file_that_comes_or_goes_asks_no_other_row() {
         space.remove("c.md");
         space.run().ran(&expect![[r#"
             docs: changed [file aa.md: nothing -> b20ab0] [file c.md: 039b3f -> nothing], 2 of 3 rows recalled, 1 asked, 3 rows
-            loud: changed [input.from: 6a209f -> d2f8a8], 2 of 3 rows recalled, 1 asked, 3 rows
-            words: changed [input.from: 991de6 -> 747e06], 3 asked, 4 rows
+            loud: changed [input.from: b4ab6d -> 3bb99d], 2 of 3 rows recalled, 1 asked, 3 rows
+            words: changed [input.from: b81d1e -> 2b634c], 3 asked, 4 rows
         "#]]);
         assert_eq!(space.asked(), ["aa.md", "new"]);
         space.holds(
@@ -114,8 +114,8 @@ fn an_edit_that_is_taken_back_costs_nothing() {
         space.edit("b.md", "best");
         space.run().ran(&expect![[r#"
             docs: changed [file b.md: e4d4c8 -> 335ca4], 2 of 3 rows recalled, 1 asked, 3 rows
-            loud: changed [input.from: 6a209f -> 4aed0d], 2 of 3 rows recalled, 1 asked, 3 rows
-            words: changed [input.from: 991de6 -> 7bd167], 3 asked, 3 rows
+            loud: changed [input.from: b4ab6d -> 27563f], 2 of 3 rows recalled, 1 asked, 3 rows
+            words: changed [input.from: b81d1e -> 8c29b1], 3 asked, 3 rows
         "#]]);
     });
 }
@@ -139,7 +139,7 @@ fn an_equal_answer_stops_the_wave() {
         "#]]);
         space.run().ran(&expect![[r#"
             docs: changed [file a.md: 07bd17 -> e1366e], 1 asked, 1 rows
-            heads: changed [input.from: 52c8e3 -> e5e195], 1 asked, 1 rows, the same answer
+            heads: changed [input.from: 691b37 -> 82a868], 1 asked, 1 rows, the same answer
             loud: fresh
             words: fresh
         "#]]);
@@ -160,13 +160,13 @@ fn a_changed_config_says_old_and_new() {
         space.run().ran(&expect![[r#"
             docs: fresh
             loud: changed [with.suffix: nothing -> !], 3 asked, 3 rows
-            words: changed [input.from: 991de6 -> 11b414], 3 asked, 4 rows
+            words: changed [input.from: b81d1e -> ded1a0], 3 asked, 4 rows
         "#]]);
         space.node("loud", "upper", "docs", json!({"suffix": "?"}));
         space.run().ran(&expect![[r#"
             docs: fresh
             loud: changed [with.suffix: ! -> ?], 3 asked, 3 rows
-            words: changed [input.from: 11b414 -> 91dbca], 3 asked, 4 rows
+            words: changed [input.from: ded1a0 -> 7ca7f0], 3 asked, 4 rows
         "#]]);
         space.node("loud", "upper", "docs", json!({}));
         space.run().ran(&expect![[r#"
@@ -216,7 +216,7 @@ fn another_operator_says_so() {
         space.run().ran(&expect![[r#"
             docs: fresh
             loud: changed [op.name: upper -> first] [op.version: 3 -> 1] [with.n: nothing -> 3] [with.batch: 2 -> nothing] [with.column: text -> nothing] [with.recompute: false -> nothing] [with.serial: false -> nothing], 3 asked, 3 rows
-            words: changed [input.from: 991de6 -> 04e9a4], 3 asked, 3 rows
+            words: changed [input.from: b81d1e -> 256f6a], 3 asked, 3 rows
         "#]]);
     });
 }
@@ -256,9 +256,9 @@ fn a_table_operator_runs_when_one_input_changed() {
         space.edit("c.md", "GAMMA");
         space.run().ran(&expect![[r#"
             docs: changed [file c.md: 039b3f -> f9bbce], 2 of 3 rows recalled, 1 asked, 3 rows
-            loud: changed [input.from: 6a209f -> 5e8917], 2 of 3 rows recalled, 1 asked, 3 rows, the same answer
+            loud: changed [input.from: b4ab6d -> 5c8f11], 2 of 3 rows recalled, 1 asked, 3 rows, the same answer
             words: fresh
-            both: changed [input.right: 6a209f -> 5e8917], 4 rows, the same answer
+            both: changed [input.right: b4ab6d -> 5c8f11], 4 rows, the same answer
             left: fresh
         "#]]);
     });
@@ -299,7 +299,7 @@ fn tables_are_appended_in_the_order_of_the_list() {
             words: fresh
             heads: fresh
             tails: fresh
-            all: changed [input.from[0]: 5bb5fa -> 04e9a4] [input.from[1]: 04e9a4 -> 5bb5fa], 6 of 6 rows recalled, 0 asked, 6 rows
+            all: changed [input.from[0]: 618871 -> 256f6a] [input.from[1]: 256f6a -> 618871], 6 of 6 rows recalled, 0 asked, 6 rows
         "#]]);
     });
 }

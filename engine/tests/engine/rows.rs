@@ -77,7 +77,7 @@ fn refused_rows_are_kept_with_their_reason_and_remembered() {
         space.edit("0003.md", "more");
         space.run().ran(&expect![[r#"
             docs: changed [file 0003.md: nothing -> 4acef8], 3 of 4 rows recalled, 1 asked, 4 rows
-            loud: changed [input.from: fb2de0 -> 7c24e6], 3 of 4 rows recalled, 1 asked, 1 refused, 3 rows
+            loud: changed [input.from: 8777f2 -> 2023af], 3 of 4 rows recalled, 1 asked, 1 refused, 3 rows
             refused: fresh
         "#]]);
         assert_eq!(space.asked(), ["0003.md", "more"]);
@@ -247,7 +247,7 @@ fn a_stopped_run_keeps_what_it_finished() {
         space.run().ran(&expect![[r#"
             docs: fresh
             loud: changed [with.suffix: ! -> ?], 3 of 5 rows recalled, 2 asked, 5 rows
-            words: changed [input.from: 8e7b66 -> d2fdc8], 5 asked, 5 rows
+            words: changed [input.from: 11941c -> c79c20], 5 asked, 5 rows
         "#]]);
         assert_eq!(space.asked(), ["five", "four"]);
     });
