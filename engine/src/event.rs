@@ -1,7 +1,7 @@
 //! Everything that happens, as one stream. Terminal, JSON log, run record and TensorBoard files are its observers; they own the clock.
 
-use retort_cache::ContentId;
-use serde::Serialize;
+use retort_cache::{ContentId, RecipeId};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::plan::Reason;
 
@@ -15,12 +15,14 @@ pub struct Event {
     pub kind: EventKind,
 }
 
-/// What happened to a node.
-#[derive(Clone, Debug, Serialize)]
+/// What happened to a node. Records of runs are read back as they were written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum EventKind {
     /// Its answer is known; nothing runs.
     Fresh {
+        /// Its question: the answer's record has the facts.
+        recipe: RecipeId,
         /// The known answer.
         outputs: Vec<OutputSummary>,
     },
@@ -64,6 +66,7 @@ pub enum EventKind {
         /// The step.
         step: u64,
         /// Named values, in order.
+        #[serde(deserialize_with = "values")]
         values: Vec<(String, f64)>,
     },
     /// A line for the person who watches.
@@ -73,6 +76,8 @@ pub enum EventKind {
     },
     /// It has an answer.
     Finished {
+        /// Its question: the answer's record has the facts.
+        recipe: RecipeId,
         /// The tables, in port order.
         outputs: Vec<OutputSummary>,
         /// Whether they differ from the node's answer before: if not, the wave stops here.
@@ -95,7 +100,7 @@ pub enum EventKind {
 }
 
 /// One output of a node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputSummary {
     /// The port.
     pub port: String,
@@ -115,4 +120,10 @@ impl<F: Fn(&Event) + Send + Sync> Observer for F {
     fn on(&self, event: &Event) {
         self(event);
     }
+}
+
+/// JSON has no word for what is no number: it reads as null.
+fn values<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<(String, f64)>, D::Error> {
+    let values = Vec::<(String, Option<f64>)>::deserialize(from)?;
+    Ok(values.into_iter().map(|(name, value)| (name, value.unwrap_or(f64::NAN))).collect())
 }

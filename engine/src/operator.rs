@@ -6,7 +6,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use retort_cache::{Batches, RowAnswer, RowKey, StoreError, Table, TableWriter};
 
-use crate::{Cx, Failure, Problem};
+use crate::{Cx, Failure, Lineage, Problem};
 
 /// What an operator may see decides how it may be cached.
 pub enum Operator {
@@ -121,6 +121,11 @@ pub trait TableOp: Send + Sync {
     }
     /// The outputs' schemas, in the order of `outputs`.
     fn schemas(&self, inputs: &Inputs<SchemaRef>) -> Result<Vec<SchemaRef>, Problem>;
+    /// What the rows of an output have to do with those of an input. It must hold: rows are followed by it.
+    fn lineage(&self, output: &str, slot: &str) -> Lineage {
+        let _ = (output, slot);
+        Lineage::Whole
+    }
     /// Writes every output.
     fn run(&self, inputs: &Inputs<Input>, out: &mut [Box<dyn TableWriter>], cx: &Cx<'_>) -> Result<(), Failure>;
 }

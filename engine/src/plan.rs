@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use retort_cache::{Answer, Change, Recipe, StoreError};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::graph::{FILES_PORT, Graph, NodeId};
 use crate::question::{Question, Tables, op_facts};
@@ -23,7 +23,7 @@ pub enum Verdict {
 }
 
 /// Why a node runs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "reason")]
 pub enum Reason {
     /// It has never run.

@@ -72,7 +72,8 @@ pub(crate) fn op_facts(node: &Node, world: World<'_>) -> Result<Vec<Fact>, Failu
     Ok(facts)
 }
 
-fn input_facts(slot: &str, input: &Input) -> Vec<Fact> {
+/// The contents that an input has, a fact a table.
+pub(crate) fn input_facts(slot: &str, input: &Input) -> Vec<Fact> {
     let name = if slot == "from" { "input.from".to_string() } else { format!("input.{slot}") };
     let fact = |i: usize, table: &Table| match input.tables.len() {
         1 => Fact::new(&name, table.id.to_string()),

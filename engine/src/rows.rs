@@ -10,6 +10,7 @@
 //! Memory is bounded by the window. Rows with equal keys are asked once.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
@@ -80,6 +81,58 @@ pub(crate) fn run(
         counts.rejects += write(&job, node, &window, &answers, out)?;
     }
     Ok(counts)
+}
+
+/// What a row of the input came to.
+pub(crate) enum Outcome {
+    /// So many rows of the output.
+    Kept(u64),
+    /// A row of `rejects`.
+    Rejected,
+    /// It was remembered once, and is not any more.
+    Forgotten,
+}
+
+/// Says what each row of the input came to, in order, until `each` breaks off: from memory, or by asking once more what is cheap.
+pub(crate) fn outcomes(
+    op: &dyn RowOp,
+    question: &Question,
+    cx: &Cx<'_>,
+    each: &mut dyn FnMut(u64, Outcome) -> ControlFlow<()>,
+) -> Result<(), Failure> {
+    /// Rows that are asked again at a time: the one that is looked for may be among the first.
+    const ASKED_AGAIN: usize = 256;
+    let input = &question.inputs.0[0].1;
+    let job = Job::new(op, question, input)?;
+    let memo = match op.memo() {
+        Memo::Remember => Some(cx.world.store.rows(job.op_id, job.adds.clone())?),
+        Memo::Recompute => None,
+    };
+    let pass = Pass { job: &job, memo: None, done: AtomicU64::new(0), of: input.rows(), cx };
+    let mut row = 0;
+    for window in windows(input) {
+        let window = window?;
+        for begin in (0..window.num_rows()).step_by(ASKED_AGAIN) {
+            let window = window.slice(begin, ASKED_AGAIN.min(window.num_rows() - begin));
+            let keys = job.keys_of(&window)?;
+            let answers = match &memo {
+                Some(memo) => memo.recall(&keys)?,
+                None => pass.answer(&window, &keys, vec![None; keys.len()])?.0.into_iter().map(Some).collect(),
+            };
+            for answer in answers {
+                let outcome = match answer {
+                    Some(RowAnswer::Kept(batch)) => Outcome::Kept(batch.num_rows() as u64),
+                    Some(RowAnswer::Rejected(_)) => Outcome::Rejected,
+                    None => Outcome::Forgotten,
+                };
+                if each(row, outcome).is_break() {
+                    return Ok(());
+                }
+                row += 1;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// A row operator on its input's columns.

@@ -216,7 +216,7 @@ fn ask(
         if last.as_ref() != Some(&answer) {
             world.store.commit(&name, &answer)?;
         }
-        cx.emit(EventKind::Fresh { outputs: summaries(&answer) });
+        cx.emit(EventKind::Fresh { recipe: cx.recipe, outputs: summaries(&answer) });
         return Ok(Outcome::Fresh(Arc::new(tables)));
     }
     let why = if forced { Reason::Forced } else { reason(graph, id, &question, world)? };
@@ -225,7 +225,7 @@ fn ask(
     let answer = record(&node.op, &question.recipe, node.ports.iter().map(|(port, _)| port).zip(&tables));
     world.store.commit(&name, &answer)?;
     let changed = last.is_none_or(|last| last.outputs != answer.outputs);
-    cx.emit(EventKind::Finished { outputs: summaries(&answer), changed, asked, rejects });
+    cx.emit(EventKind::Finished { recipe: cx.recipe, outputs: summaries(&answer), changed, asked, rejects });
     Ok(Outcome::Ran(Arc::new(tables)))
 }
 

@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 
 use arrow::datatypes::SchemaRef;
 use retort_cache::{Digest, TableWriter};
-use retort_engine::{Asset, Cx, Define, Env, Failure, Input, Inputs, Lane, Operator, Problem, SlotSpec, TableOp};
+use retort_engine::{
+    Asset, Cx, Define, Env, Failure, Input, Inputs, Lane, Lineage, Operator, Problem, SlotSpec, TableOp,
+};
 use retort_lm::data::{self, Pair};
 use retort_lm::generate::{Event, Flow, Limits, Request, generate};
 use retort_lm::gradient::{LossSum, Segment};
@@ -135,6 +137,14 @@ impl TableOp for Examiner {
             return Err(problem.hint("`lora-train` writes one on its port `adapter`"));
         }
         Ok(vec![report::rows_schema(), report::summary_schema()])
+    }
+
+    fn lineage(&self, output: &str, slot: &str) -> Lineage {
+        if (output, slot) != ("out", "eval") {
+            return Lineage::Whole;
+        }
+        let columns = [("question", &self.config.question), ("answer", &self.config.answer)];
+        Lineage::Columns(columns.map(|(out, input)| (out.to_string(), input.clone())).into())
     }
 
     fn run(&self, inputs: &Inputs<Input>, out: &mut [Box<dyn TableWriter>], cx: &Cx<'_>) -> Result<(), Failure> {

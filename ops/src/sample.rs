@@ -6,7 +6,7 @@ use arrow::array::BooleanArray;
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use retort_cache::TableWriter;
-use retort_engine::{Cx, Define, Env, Failure, Input, Inputs, Operator, Problem, TableOp};
+use retort_engine::{Cx, Define, Env, Failure, Input, Inputs, Lineage, Operator, Problem, TableOp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -123,6 +123,10 @@ impl TableOp for Sampler {
         let Some(schema) = inputs.get("from") else { return Ok(Vec::new()) };
         self.indices(schema)?;
         Ok(vec![schema.clone()])
+    }
+
+    fn lineage(&self, _output: &str, _slot: &str) -> Lineage {
+        Lineage::Passed
     }
 
     fn run(&self, inputs: &Inputs<Input>, out: &mut [Box<dyn TableWriter>], cx: &Cx<'_>) -> Result<(), Failure> {

@@ -13,7 +13,7 @@ use arrow::array::{Array, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::{filter_record_batch, not};
 use arrow::datatypes::{DataType, SchemaRef};
 use retort_cache::{Digest, TableWriter};
-use retort_engine::{Cx, Define, Env, Failure, Input, Inputs, Operator, Problem, TableOp};
+use retort_engine::{Cx, Define, Env, Failure, Input, Inputs, Lineage, Operator, Problem, TableOp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -195,6 +195,10 @@ impl TableOp for Splitter {
             }
         }
         Ok(vec![schema.clone(), schema.clone()])
+    }
+
+    fn lineage(&self, _output: &str, _slot: &str) -> Lineage {
+        Lineage::Passed
     }
 
     fn run(&self, inputs: &Inputs<Input>, out: &mut [Box<dyn TableWriter>], cx: &Cx<'_>) -> Result<(), Failure> {

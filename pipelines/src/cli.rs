@@ -18,10 +18,12 @@ mod export;
 mod graph;
 mod interrupt;
 mod lock;
+mod log;
 mod ops;
 mod pipeline;
 mod plan;
 mod run;
+mod runs;
 mod show;
 mod stop;
 mod workplace;
@@ -56,6 +58,10 @@ enum Command {
     Show(show::Args),
     /// Write down what an experiment used, and what came of it.
     Lock(lock::Args),
+    /// List the runs in the store, newest first.
+    Runs(runs::Args),
+    /// Tell what happened in a run, node by node.
+    Log(log::Args),
     /// Write a node's answer for other tools.
     Export(export::Args),
     /// Talk to a model that was trained.
@@ -77,6 +83,8 @@ pub fn main(ops: &[OpInfo]) -> ExitCode {
         Command::Graph(args) => graph::run(&args, ops),
         Command::Show(args) => show::run(&args, ops),
         Command::Lock(args) => lock::run(&args, ops),
+        Command::Runs(args) => runs::run(&args, ops),
+        Command::Log(args) => log::run(&args),
         Command::Export(args) => export::run(&args, ops),
         Command::Chat(args) => chat::run(&args, ops),
         Command::Ops(args) => ops::run(&args, ops),

@@ -7,6 +7,7 @@ mod document;
 pub mod export;
 pub mod fetch;
 pub mod graph_view;
+pub mod history;
 pub mod load;
 pub mod lock;
 mod lower;

@@ -28,6 +28,7 @@ pub use json::Json;
 pub use live::Live;
 pub use plain::Plain;
 pub use record::{About, Record};
+pub(crate) use record::{EVENTS_FILE, RUN_FILE, RUN_VERSION, RUNS_FOLDER};
 pub use tally::{State, Tally};
 pub use tensorboard::TensorBoard;
 

@@ -3,6 +3,7 @@
 
 mod edits;
 mod help;
+mod history;
 mod laws;
 mod lock;
 mod model;

@@ -249,7 +249,7 @@ fn story(graph: &Graph, events: &[Event]) -> String {
                 EventKind::Fresh { .. } => words.push("fresh".to_owned()),
                 EventKind::Started { why: reason } => words.push(why(reason)),
                 EventKind::Recalled { rows, of } if *rows > 0 => words.push(format!("{rows} of {of} rows recalled")),
-                EventKind::Finished { outputs, changed, asked, rejects } => {
+                EventKind::Finished { outputs, changed, asked, rejects, .. } => {
                     words.extend(asked.map(|asked| format!("{asked} asked")));
                     words.extend((*rejects > 0).then(|| format!("{rejects} refused")));
                     words.push(format!("{} rows", outputs[0].rows));

@@ -95,7 +95,7 @@ impl Held {
     /// Hands a run's events on, and stops the run at the first answer that the lock does not have.
     pub(super) fn watch<'a>(&'a self, inner: &'a dyn Observer, cancelled: &'a AtomicBool) -> impl Observer + 'a {
         move |event: &Event| {
-            if let EventKind::Fresh { outputs } | EventKind::Finished { outputs, .. } = &event.kind
+            if let EventKind::Fresh { outputs, .. } | EventKind::Finished { outputs, .. } = &event.kind
                 && let Some(difference) = self.lock.differs_from_outputs(&event.node, outputs)
             {
                 self.found.lock().expect("no thread panics while it holds it").get_or_insert(difference);

@@ -89,13 +89,13 @@ mod tests {
     #[test]
     fn the_summary_is_last_and_names_every_node() {
         let mut tally = Tally::default();
-        tally.take(&EventKind::Fresh { outputs: Vec::new() }, 0.0);
+        tally.take(&EventKind::Skipped { because: "listing".into() }, 0.0);
         let nodes = [("documents".to_string(), tally)];
-        let counts = Summary { fresh: 1, ..Summary::default() };
+        let counts = Summary { skipped: 1, ..Summary::default() };
         let mut out = Vec::new();
         Json::new(&mut out).end(&Ending { at: 1.0, summary: &counts, nodes: &nodes });
         expect![[r#"
-            {"event":"summary","ran":0,"fresh":1,"failed":0,"skipped":0,"cancelled":false,"nodes":[{"node":"documents","state":"fresh","seconds":0.0,"recalled":null,"asked":null,"rejects":0,"outputs":[]}],"at":1.0}
+            {"event":"summary","ran":0,"fresh":0,"failed":0,"skipped":1,"cancelled":false,"nodes":[{"node":"documents","state":"skipped","seconds":0.0,"recalled":null,"asked":null,"rejects":0,"recipe":null,"outputs":[],"because":"listing"}],"at":1.0}
         "#]]
         .assert_eq(&String::from_utf8(out).unwrap());
     }

@@ -66,7 +66,7 @@ impl<W: Write + Send> View for Plain<W> {
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
-    use retort_cache::{Change, ContentId, Digest};
+    use retort_cache::{Change, ContentId, Digest, Recipe, RecipeId};
     use retort_engine::event::OutputSummary;
     use retort_engine::{Event, Reason};
 
@@ -90,6 +90,15 @@ mod tests {
         vec![output("out", rows), output("rejects", rejects)]
     }
 
+    fn recipe() -> RecipeId {
+        Recipe::default().id()
+    }
+
+    fn finished(rows: u64, rejects: u64) -> EventKind {
+        let (recipe, outputs) = (recipe(), outputs(rows, rejects));
+        EventKind::Finished { recipe, outputs, changed: true, asked: Some(100), rejects }
+    }
+
     #[test]
     fn a_run_reads_as_lines() {
         let change = Change { fact: "with.max_tokens".into(), old: Some("384".into()), new: Some("512".into()) };
@@ -100,7 +109,7 @@ mod tests {
             (10.0, EventKind::Tokens { prompt: 1000, output: 200 }),
             (10.0, EventKind::Progress { done: 60, of: 120 }),
             (25.0, EventKind::Progress { done: 70, of: 120 }),
-            (30.4, EventKind::Finished { outputs: outputs(117, 3), changed: true, asked: Some(100), rejects: 3 }),
+            (30.4, finished(117, 3)),
         ]);
         expect![[r#"
             chunks: started (with.max_tokens 384 → 512)
@@ -115,7 +124,7 @@ mod tests {
     #[test]
     fn what_does_not_run_says_why() {
         let shown = show(vec![
-            (0.0, EventKind::Fresh { outputs: outputs(1, 0) }),
+            (0.0, EventKind::Fresh { recipe: recipe(), outputs: outputs(1, 0) }),
             (0.0, EventKind::Failed { error: "failed to read `x`: no such file".into() }),
             (0.0, EventKind::Skipped { because: "documents".into() }),
         ]);

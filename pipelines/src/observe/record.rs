@@ -1,7 +1,8 @@
 //! The record of a run: `runs/<id>/run.json` and `runs/<id>/events.jsonl` in the store.
 //!
 //! An id is the time at which the run began, in UTC, and the process: ids sort by time. `run.json` is written when the run
-//! begins (`"status": "running"`) and again when it ends; a run that was killed keeps the first.
+//! begins (`"status": "running"`) and again when it ends; a run that was killed keeps the first. That its process is gone
+//! shows by the lock on `events.jsonl`, which goes with it. `history` reads what is written here.
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -9,19 +10,26 @@ use std::path::{Path, PathBuf};
 
 use retort_cache::StoreError;
 use retort_cache::files::write_atomically;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::thin::Thin;
 use super::{Clock, Ending, Moment, View, json};
 
-/// The format of `run.json` and `events.jsonl`.
-const RUN_VERSION: u32 = 1;
+/// The format of `run.json` and `events.jsonl`. 2: events name the recipe of what they tell of.
+pub(crate) const RUN_VERSION: u32 = 2;
+/// The file that says what a run was and came to.
+pub(crate) const RUN_FILE: &str = "run.json";
+/// The file that says what happened, an event a line.
+pub(crate) const EVENTS_FILE: &str = "events.jsonl";
+/// The folder of all runs, in the store.
+pub(crate) const RUNS_FOLDER: &str = "runs";
 /// Seconds between two counts of progress of a node.
 const INTERVAL: f64 = 1.0;
 
 /// What was asked of the run.
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct About {
     /// The pipeline file, as it was named.
     pub file: String,
@@ -48,13 +56,15 @@ pub struct Record {
 impl Record {
     /// Begins the record of a run in the store at `root`.
     pub fn begin(root: &Path, clock: &Clock, about: &About) -> Result<Self, StoreError> {
-        let runs = root.join("runs");
+        let runs = root.join(RUNS_FOLDER);
         fs::create_dir_all(&runs).map_err(StoreError::io("create", &runs))?;
         let id = format!("{}-{}", stamp(clock.epoch()).replace([':', '.'], "-"), std::process::id());
         let folder = runs.join(&id);
         fs::create_dir_all(&folder).map_err(StoreError::io("create", &folder))?;
-        let path = folder.join("events.jsonl");
+        let path = folder.join(EVENTS_FILE);
         let events = File::create(&path).map_err(StoreError::io("create", &path))?;
+        // Where there are no locks, a run that was killed looks as if it went on.
+        let _ = events.lock();
         let head = json!({
             "version": RUN_VERSION,
             "id": id,
@@ -79,7 +89,7 @@ impl Record {
             run["summary"] = json::summary(ending);
         }
         let text = serde_json::to_string_pretty(&run).expect("a run is plain data");
-        write_atomically(&self.folder.join("run.json"), text.as_bytes())
+        write_atomically(&self.folder.join(RUN_FILE), text.as_bytes())
     }
 }
 

@@ -1,5 +1,6 @@
 //! What is known about one node of a run so far, folded from its events.
 
+use retort_cache::RecipeId;
 use retort_engine::event::OutputSummary;
 use retort_engine::plan::Reason;
 use retort_engine::{EventKind, graph::FILES_PORT, graph::REJECTS_PORT};
@@ -60,6 +61,8 @@ pub struct Tally {
     pub output_tokens: u64,
     /// The last step, and the newest value of every name: not every step has all.
     pub metrics: Option<(u64, Vec<(String, f64)>)>,
+    /// The question that it answered.
+    pub recipe: Option<RecipeId>,
     /// The tables of its answer, in port order.
     pub outputs: Vec<OutputSummary>,
     /// Whether its answer differs from the one before.
@@ -73,7 +76,8 @@ impl Tally {
     /// Folds an event in.
     pub fn take(&mut self, event: &EventKind, at: f64) {
         match event {
-            EventKind::Fresh { outputs } => {
+            EventKind::Fresh { recipe, outputs } => {
+                self.recipe = Some(*recipe);
                 self.outputs.clone_from(outputs);
                 (self.began, self.ended) = (at, at);
                 self.state = State::Fresh;
@@ -105,7 +109,8 @@ impl Tally {
             }
             EventKind::Metrics { step, values } => self.measure(*step, values),
             EventKind::Note { .. } => {}
-            EventKind::Finished { outputs, changed, asked, .. } => {
+            EventKind::Finished { recipe, outputs, changed, asked, .. } => {
+                self.recipe = Some(*recipe);
                 self.outputs.clone_from(outputs);
                 (self.changed, self.asked, self.ended) = (Some(*changed), *asked, at);
                 self.state = State::Ran;
@@ -140,7 +145,7 @@ impl Tally {
         self.outputs.iter().find(|out| out.port == REJECTS_PORT).map_or(0, |out| out.rows)
     }
 
-    /// The node as an object: `node`, `state`, `seconds`, `recalled`, `asked`, `rejects`, `outputs`, and `error` or `because`.
+    /// The node as an object: `node`, `state`, `seconds`, `recalled`, `asked`, `rejects`, `recipe`, `outputs`, and `error` or `because`.
     pub fn to_json(&self, node: &str) -> Value {
         let mut object = json!({
             "node": node,
@@ -149,6 +154,7 @@ impl Tally {
             "recalled": self.recalled.map(|(rows, _)| rows),
             "asked": self.asked,
             "rejects": self.rejects(),
+            "recipe": self.recipe,
             "outputs": self.outputs,
         });
         match &self.state {
