@@ -22,6 +22,7 @@ pub mod words;
 use std::sync::Mutex;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use retort_cache::StoreError;
 use retort_engine::{Event, Observer, Summary};
 
 pub use json::Json;
@@ -52,7 +53,7 @@ pub struct Ending<'a> {
     pub nodes: &'a [(String, Tally)],
 }
 
-/// Shows a run. A view that can't write says nothing: the run is worth more than its picture.
+/// Shows a run. A view that can't write does not stop the run, which is worth more than its picture.
 pub trait View: Send {
     /// Something happened.
     fn see(&mut self, moment: &Moment<'_>);
@@ -63,6 +64,10 @@ pub trait View: Send {
     /// The run is over.
     fn end(&mut self, ending: &Ending<'_>) {
         let _ = ending;
+    }
+    /// Why what it wrote is not whole, if it is not. Asked after the end.
+    fn trouble(&mut self) -> Option<StoreError> {
+        None
     }
 }
 
@@ -100,6 +105,11 @@ impl Stage {
             view.end(&Ending { at, summary, nodes });
         }
         (std::mem::take(nodes), at)
+    }
+
+    /// Why what the views wrote is not whole, where it is not. Asked after the end.
+    pub fn troubles(&self) -> Vec<StoreError> {
+        self.inner().views.iter_mut().filter_map(|view| view.trouble()).collect()
     }
 
     fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {

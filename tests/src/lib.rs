@@ -45,9 +45,15 @@ impl Space {
 
     /// Starts the command.
     pub fn start(&self, args: &[&str]) -> Child {
+        self.command(args).spawn().expect("it starts")
+    }
+
+    /// The command, not yet started.
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.command);
         command.args(args).current_dir(self.path()).env_remove("RETORT_STORE").stdin(Stdio::null());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts")
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
     }
 
     /// Runs a pipeline that must succeed, and says what happened to each node.

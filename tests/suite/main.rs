@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod edits;
+#[cfg(target_os = "linux")]
+mod faults;
 mod help;
 mod history;
 mod laws;

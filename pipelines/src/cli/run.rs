@@ -9,7 +9,7 @@ use super::closing;
 use super::interrupt;
 use super::lock::Held;
 use super::pipeline::{PipelineArgs, nodes};
-use super::stop::{Ended, Result, error, say};
+use super::stop::{Ended, Result, chain, error, say, warn};
 use super::workplace::width_of_stderr;
 use crate::load::Loaded;
 use crate::observe::{About, Clock, Json, Live, Plain, Record, Stage, State, Tally, TensorBoard, View};
@@ -73,6 +73,9 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
         if !tables.is_empty() {
             say(&format!("\n{}", tables.trim_end()));
         }
+    }
+    for trouble in stage.troubles() {
+        warn(&format!("the record of this run is not whole: {}", chain(&trouble)));
     }
     if let Some(ended) = held.as_ref().and_then(Held::found) {
         return Ok(ended);

@@ -114,7 +114,7 @@ fn labelled(label: &str, color: AnsiColor) -> String {
 }
 
 /// An error with its causes, joined by colons.
-fn chain(error: &dyn Error) -> String {
+pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

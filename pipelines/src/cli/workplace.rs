@@ -8,7 +8,7 @@ use retort_cache::digests::FileDigests;
 use retort_cache::{Disk, Memory, Store};
 use retort_engine::{Assets, Observer, World};
 
-use super::stop::{Result, Stop, warn};
+use super::stop::{Result, Stop, chain, warn};
 use crate::fetch::Fetch;
 
 /// The store's folder, where nothing else names one.
@@ -65,7 +65,7 @@ impl Workplace {
     /// Writes down what was learned about files. That it can't be is no reason to fail: it is learned again.
     pub(super) fn save(&self) {
         if let Err(error) = self.digests.save() {
-            warn(&format!("the memo of file digests is not kept: {error}"));
+            warn(&format!("the memo of file digests is not kept: {}", chain(&error)));
         }
     }
 }

@@ -51,6 +51,7 @@ pub struct Record {
     head: Value,
     events: File,
     thin: Thin,
+    trouble: Option<StoreError>,
 }
 
 impl Record {
@@ -72,7 +73,7 @@ impl Record {
             "began": stamp(clock.epoch()),
             "asked": about,
         });
-        let record = Record { folder, head, events, thin: Thin::every(INTERVAL) };
+        let record = Record { folder, head, events, thin: Thin::every(INTERVAL), trouble: None };
         record.write("running", None)?;
         Ok(record)
     }
@@ -96,8 +97,15 @@ impl Record {
 impl View for Record {
     fn see(&mut self, moment: &Moment<'_>) {
         for event in self.thin.take(moment.event, moment.at) {
-            // A record that can't be written does not stop the run.
-            let _ = writeln!(self.events, "{}", json::object(&event, moment.at));
+            // A record that can't be written does not stop the run; it ends there, and the run's end says so.
+            if self.trouble.is_some() {
+                return;
+            }
+            // One write a line: a killed run leaves whole lines.
+            let line = format!("{}\n", json::object(&event, moment.at));
+            if let Err(error) = self.events.write_all(line.as_bytes()) {
+                self.trouble = Some(StoreError::io("write", &self.folder.join("events.jsonl"))(error));
+            }
         }
     }
 
@@ -107,7 +115,13 @@ impl View for Record {
             summary if summary.failed > 0 => "failed",
             _ => "done",
         };
-        let _ = self.write(status, Some(ending));
+        if let Err(error) = self.write(status, Some(ending)) {
+            self.trouble.get_or_insert(error);
+        }
+    }
+
+    fn trouble(&mut self) -> Option<StoreError> {
+        self.trouble.take()
     }
 }
 
