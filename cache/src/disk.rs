@@ -23,8 +23,8 @@ use crate::content::ContentHasher;
 use crate::files::{is_temporary, link_atomically, rename_into_place, temporary_beside, write_atomically};
 use crate::parquet::{self, FileWriter};
 use crate::rowlog::RowLog;
-use crate::store::{Answer, Batches, RowMemo, Source, Store, Table, TableWriter};
-use crate::{ContentId, RecipeId, StoreError};
+use crate::store::{Answer, Batches, Output, RowMemo, Source, Store, Table, TableWriter};
+use crate::{ContentId, Digest, RecipeId, StoreError};
 
 /// The version of everything below the store's folder.
 pub const STORE_VERSION: u32 = 1;
@@ -104,8 +104,21 @@ impl Store for Disk {
         Ok(Some(Table { id: content, schema, rows, source: Arc::new(TableFile(path)) }))
     }
 
+    fn table(&self, output: &Output, schema: &SchemaRef) -> Result<Option<Table>, StoreError> {
+        let source = Arc::new(TableFile(self.table_path(output.content)));
+        Ok(Some(Table { id: output.content, schema: schema.clone(), rows: output.rows, source }))
+    }
+
     fn last(&self, node: &str) -> Result<Option<Answer>, StoreError> {
         read_answer(&self.view_path(node, "json"))
+    }
+
+    fn newest(&self, node: &str) -> Result<Option<RecipeId>, StoreError> {
+        match fs::read_link(self.view_path(node, "json")) {
+            Ok(target) => Ok(recipe_of(&target)),
+            // Where links can't be made there are copies.
+            Err(_) => Ok(self.last(node)?.map(|answer| answer.recipe.id())),
+        }
     }
 
     fn writer(&self, schema: SchemaRef) -> Result<Box<dyn TableWriter>, StoreError> {
@@ -130,12 +143,13 @@ impl Store for Disk {
         }
         let up = "../".repeat(1 + node.matches('/').count());
         let hex = recipe.to_string();
-        link_atomically(&self.view_path(node, "json"), Path::new(&format!("{up}answers/{}", sharded(&hex, "json"))))?;
         for output in &answer.outputs {
             let suffix = if output.port == "out" { "parquet".to_string() } else { format!("{}.parquet", output.port) };
             let target = format!("{up}tables/{}", sharded(&output.content.to_string(), "parquet"));
             link_atomically(&self.view_path(node, &suffix), Path::new(&target))?;
         }
+        // Last: where it is right, the others are.
+        link_atomically(&self.view_path(node, "json"), Path::new(&format!("{up}answers/{}", sharded(&hex, "json"))))?;
         let workspace = self.root.join("work").join(&hex);
         if workspace.exists() {
             fs::remove_dir_all(&workspace).map_err(StoreError::io("remove", &workspace))?;
@@ -225,6 +239,13 @@ fn sharded(hex: &str, extension: &str) -> String {
     format!("{}/{}.{extension}", &hex[..2], &hex[2..])
 }
 
+/// The recipe whose answer a link leads to: `sharded` read backwards.
+fn recipe_of(link: &Path) -> Option<RecipeId> {
+    let tail = link.file_stem()?.to_str()?;
+    let head = link.parent()?.file_name()?.to_str()?;
+    Digest::from_hex(&format!("{head}{tail}")).map(RecipeId)
+}
+
 fn weigh(folder: &Path) -> Result<(u64, u64), StoreError> {
     let (mut bytes, mut files) = (0, 0);
     for path in sorted_entries(folder)? {
@@ -259,7 +280,7 @@ mod tests {
     use arrow::array::{ArrayRef, Int64Array, StringArray};
 
     use super::*;
-    use crate::{Fact, Output, Recipe};
+    use crate::{Fact, Recipe};
 
     fn batch(from: i64, n: i64) -> RecordBatch {
         let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(from..from + n));

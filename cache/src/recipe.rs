@@ -1,5 +1,7 @@
 //! Recipes: all the facts of a question. Hashed it is the key; stored beside the answer; compared it says why.
 
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{Digest, RecipeId, feed_text};
@@ -66,16 +68,20 @@ pub struct Change {
 
 /// What differs between two lists of facts.
 pub fn changes(old: &[Fact], new: &[Fact]) -> Vec<Change> {
-    let find = |facts: &[Fact], name: &str| facts.iter().find(|fact| fact.name == name).map(|fact| fact.value.clone());
+    fn by_name(facts: &[Fact]) -> HashMap<&str, &str> {
+        facts.iter().map(|fact| (fact.name.as_str(), fact.value.as_str())).collect()
+    }
+    let (before, now) = (by_name(old), by_name(new));
     let mut changes = Vec::new();
     for fact in new {
-        let before = find(old, &fact.name);
-        if before.as_ref() != Some(&fact.value) {
-            changes.push(Change { fact: fact.name.clone(), old: before, new: Some(fact.value.clone()) });
+        let before = before.get(fact.name.as_str()).copied();
+        if before != Some(&fact.value) {
+            let old = before.map(str::to_owned);
+            changes.push(Change { fact: fact.name.clone(), old, new: Some(fact.value.clone()) });
         }
     }
     for fact in old {
-        if find(new, &fact.name).is_none() {
+        if !now.contains_key(fact.name.as_str()) {
             changes.push(Change { fact: fact.name.clone(), old: Some(fact.value.clone()), new: None });
         }
     }

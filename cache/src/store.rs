@@ -107,8 +107,17 @@ pub trait Store: Send + Sync {
     fn recall(&self, recipe: RecipeId) -> Result<Option<Answer>, StoreError>;
     /// Opens a table by its name. `None` if it is not there.
     fn open(&self, content: ContentId) -> Result<Option<Table>, StoreError>;
+    /// The table of an output that `recall` vouched for, with the columns it is known to have: nothing is read before its rows are.
+    fn table(&self, output: &Output, schema: &SchemaRef) -> Result<Option<Table>, StoreError> {
+        let _ = schema;
+        self.open(output.content)
+    }
     /// The newest answer of a node of a pipeline, to say what changed since.
     fn last(&self, node: &str) -> Result<Option<Answer>, StoreError>;
+    /// The question of the newest answer of a node.
+    fn newest(&self, node: &str) -> Result<Option<RecipeId>, StoreError> {
+        Ok(self.last(node)?.map(|answer| answer.recipe.id()))
+    }
     /// Writes a new table.
     fn writer(&self, schema: SchemaRef) -> Result<Box<dyn TableWriter>, StoreError>;
     /// Records an answer, and that it is the newest of `node`.

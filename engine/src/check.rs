@@ -1,11 +1,10 @@
 //! Turns nodes as they are written into a graph that can run, or says everything that is wrong with them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use petgraph::graph::DiGraph;
-use petgraph::visit::EdgeRef;
 use retort_cache::store::rejects_schema;
 
 use crate::graph::{FILES_PORT, Graph, Node, NodeId, NodeSpec, REJECTS_PORT};
@@ -24,6 +23,9 @@ pub fn check(pipeline: &str, specs: &[NodeSpec], ops: &[OpInfo]) -> Result<Graph
         _ => Err(problems),
     }
 }
+
+/// Nodes of a circle that are named, at most.
+const NAMED: usize = 12;
 
 /// What feeds a slot: the index of a node, and the name of a port if one is named.
 type Edge = (usize, Option<String>);
@@ -155,51 +157,67 @@ fn resolve(
 
 /// The nodes, each after those that feed it, in the order of the file where the edges allow.
 fn sort(specs: &[NodeSpec], wiring: &Wiring, problems: &mut Vec<Problem>) -> Vec<usize> {
-    let mut graph = DiGraph::<usize, ()>::new();
-    let ids: Vec<_> = (0..specs.len()).map(|i| graph.add_node(i)).collect();
-    for (node, fed) in wiring.iter().enumerate() {
-        for (feed, _) in fed.iter().flat_map(|(_, sources)| sources).flatten() {
-            graph.update_edge(ids[*feed], ids[node], ());
-        }
+    let feeds: Vec<BTreeSet<usize>> = wiring
+        .iter()
+        .map(|fed| fed.iter().flat_map(|(_, sources)| sources).flatten().map(|(feed, _)| *feed).collect())
+        .collect();
+    let mut fed_by = vec![Vec::new(); specs.len()];
+    for (node, feeds) in feeds.iter().enumerate() {
+        feeds.iter().for_each(|feed| fed_by[*feed].push(node));
     }
-    for cycle in petgraph::algo::tarjan_scc(&graph) {
-        let loops = cycle.len() > 1 || graph.contains_edge(cycle[0], cycle[0]);
-        if loops {
-            problems.push(cycle_problem(specs, &graph, &cycle));
-        }
-    }
-    let mut waits: Vec<_> = ids.iter().map(|id| graph.edges_directed(*id, petgraph::Incoming).count()).collect();
-    let mut ready: std::collections::BTreeSet<usize> = (0..specs.len()).filter(|i| waits[*i] == 0).collect();
-    let mut order = Vec::new();
+    let mut waits: Vec<_> = feeds.iter().map(BTreeSet::len).collect();
+    let mut ready: BTreeSet<usize> = (0..specs.len()).filter(|i| waits[*i] == 0).collect();
+    let mut order = Vec::with_capacity(specs.len());
     while let Some(node) = ready.pop_first() {
         order.push(node);
-        for edge in graph.edges(ids[node]) {
-            let to = graph[edge.target()];
-            waits[to] -= 1;
-            if waits[to] == 0 {
-                ready.insert(to);
+        for fed in &fed_by[node] {
+            waits[*fed] -= 1;
+            if waits[*fed] == 0 {
+                ready.insert(*fed);
             }
         }
+    }
+    if order.len() < specs.len() {
+        let mut cycles = cycles(&feeds);
+        cycles.sort();
+        problems.extend(cycles.iter().map(|cycle| cycle_problem(specs, &feeds, cycle)));
     }
     order
 }
 
-fn cycle_problem(specs: &[NodeSpec], graph: &DiGraph<usize, ()>, cycle: &[NodeId]) -> Problem {
-    let first = cycle.iter().copied().min_by_key(|id| graph[*id]).expect("a cycle has nodes");
-    let mut path = vec![first];
+/// The sets of nodes that feed each other in a circle.
+fn cycles(feeds: &[BTreeSet<usize>]) -> Vec<BTreeSet<usize>> {
+    let mut graph = DiGraph::<(), (), usize>::default();
+    let ids: Vec<_> = feeds.iter().map(|_| graph.add_node(())).collect();
+    for (node, feeds) in feeds.iter().enumerate() {
+        for feed in feeds {
+            graph.add_edge(ids[*feed], ids[node], ());
+        }
+    }
+    // Kosaraju's algorithm needs no stack of calls as deep as the graph.
+    let sets = petgraph::algo::kosaraju_scc(&graph);
+    let sets = sets.into_iter().map(|set| set.into_iter().map(petgraph::graph::NodeIndex::index).collect());
+    sets.filter(|set: &BTreeSet<usize>| set.len() > 1 || set.iter().any(|node| feeds[*node].contains(node))).collect()
+}
+
+fn cycle_problem(specs: &[NodeSpec], feeds: &[BTreeSet<usize>], cycle: &BTreeSet<usize>) -> Problem {
+    let first = *cycle.first().expect("a cycle has nodes");
+    let (mut path, mut places) = (vec![first], HashMap::from([(first, 0)]));
     loop {
         let at = *path.last().expect("begins with a node");
-        let next = graph.neighbors_directed(at, petgraph::Incoming).filter(|id| cycle.contains(id)).min();
-        let next = next.expect("every node of a cycle is fed by one of it");
-        let closed = path.iter().position(|id| *id == next);
+        let next = feeds[at].iter().find(|feed| cycle.contains(feed));
+        let next = *next.expect("every node of a cycle is fed by one of it");
         path.push(next);
-        if let Some(start) = closed {
+        if let Some(start) = places.insert(next, path.len() - 1) {
             path.drain(..start);
             break;
         }
     }
-    let names: Vec<_> = path.iter().rev().map(|id| format!("`{}`", specs[graph[*id]].name)).collect();
-    let last = &specs[graph[path[0]]].name;
+    let mut names: Vec<_> = path.iter().rev().map(|node| format!("`{}`", specs[*node].name)).collect();
+    if names.len() > NAMED {
+        names.splice(NAMED / 2..names.len() - NAMED / 2, ["…".to_string()]);
+    }
+    let last = &specs[path[0]].name;
     Problem::new("cycle", "from", format!("the nodes feed each other in a circle: {}", names.join(" -> ")))
         .in_node(last)
 }
@@ -225,15 +243,16 @@ fn assemble(
                 continue;
             }
         };
-        let feeds: Vec<_> = node.inputs.iter().flat_map(|(_, sources)| sources).map(|(feed, _)| *feed).collect();
+        let feeds: BTreeSet<_> = node.inputs.iter().flat_map(|(_, sources)| sources).map(|(feed, _)| *feed).collect();
         let id = nodes.add_node(node);
         for feed in feeds {
-            nodes.update_edge(feed, id, ());
+            nodes.add_edge(feed, id, ());
         }
         ids[*i] = Some(id);
     }
     let order = order.iter().map(|i| ids[*i]).collect::<Option<Vec<_>>>()?;
-    Some(Graph { name: pipeline.to_string(), nodes, order })
+    let names = order.iter().map(|id| (nodes[*id].name.clone(), *id)).collect();
+    Some(Graph { name: pipeline.to_string(), nodes, order, names })
 }
 
 /// Joins a node to those that feed it. `None` where one of them has problems of its own.
@@ -321,6 +340,9 @@ fn unequal(field: &str, one: &str, other: &str, a: &SchemaRef, b: &SchemaRef) ->
 
 /// The schema under which several tables are appended: a column may be null if it may be null in one of them.
 fn relaxed(schema: &SchemaRef, tables: &[(NodeId, usize)], nodes: &DiGraph<Node, ()>) -> SchemaRef {
+    if tables.len() == 1 {
+        return schema.clone();
+    }
     let nullable = |i: usize| {
         tables.iter().any(|(id, port)| nodes[*id].ports[*port].1.fields().get(i).is_some_and(|f| f.is_nullable()))
     };

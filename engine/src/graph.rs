@@ -1,8 +1,10 @@
 //! Nodes and the tables that flow between them.
 
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 
 use arrow::datatypes::SchemaRef;
+use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use serde_json::Value;
 
@@ -39,8 +41,10 @@ pub struct Feed {
 pub struct Graph {
     pub(crate) name: String,
     pub(crate) nodes: DiGraph<Node, ()>,
-    /// Every node after those that feed it; otherwise in the order of the file.
+    /// Every node after those that feed it; otherwise in the order of the file. Ids ascend.
     pub(crate) order: Vec<NodeId>,
+    /// The nodes by name.
+    pub(crate) names: HashMap<String, NodeId>,
 }
 
 /// A checked node.
@@ -97,7 +101,7 @@ impl Graph {
 
     /// The node of a name.
     pub fn find(&self, name: &str) -> Option<NodeId> {
-        self.order.iter().copied().find(|id| self.nodes[*id].name == name)
+        self.names.get(name).copied()
     }
 
     /// The name under which the store knows a node.
@@ -107,13 +111,22 @@ impl Graph {
 
     /// The nodes that feed a node, each once.
     pub fn feeds(&self, id: NodeId) -> Vec<NodeId> {
-        let mut feeds: Vec<NodeId> = Vec::new();
-        for (node, _) in self.nodes[id].inputs.iter().flat_map(|(_, sources)| sources) {
-            if !feeds.contains(node) {
-                feeds.push(*node);
-            }
-        }
-        feeds
+        let mut seen = HashSet::new();
+        self.sources(id).filter(|node| seen.insert(*node)).collect()
+    }
+
+    /// How many nodes feed a node.
+    pub(crate) fn n_feeds(&self, id: NodeId) -> usize {
+        self.nodes.neighbors_directed(id, Direction::Incoming).count()
+    }
+
+    fn sources(&self, id: NodeId) -> impl Iterator<Item = NodeId> {
+        self.nodes[id].inputs.iter().flat_map(|(_, sources)| sources).map(|(node, _)| *node)
+    }
+
+    /// The nodes that a node feeds, each once, in no order.
+    pub(crate) fn fed_by(&self, id: NodeId) -> impl Iterator<Item = NodeId> {
+        self.nodes.neighbors_directed(id, Direction::Outgoing)
     }
 
     /// The targets and all that they need, in order; everything where no target is named.
@@ -122,12 +135,10 @@ impl Graph {
             return self.order.clone();
         }
         let mut needed = vec![false; self.nodes.node_count()];
+        targets.iter().for_each(|id| needed[id.index()] = true);
         for id in self.order.iter().rev() {
-            if targets.contains(id) {
-                needed[id.index()] = true;
-            }
             if needed[id.index()] {
-                self.feeds(*id).into_iter().for_each(|feed| needed[feed.index()] = true);
+                self.sources(*id).for_each(|feed| needed[feed.index()] = true);
             }
         }
         self.order.iter().copied().filter(|id| needed[id.index()]).collect()

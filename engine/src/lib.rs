@@ -15,6 +15,7 @@ mod problem;
 mod question;
 mod rows;
 pub mod run;
+mod schedule;
 
 pub use asset::{Asset, Assets};
 pub use check::check;

@@ -1,13 +1,14 @@
 //! What would run, and why. Nothing is changed by a plan; volatile listings are asked, since they are cheap.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use retort_cache::{Answer, Change, Recipe, StoreError};
+use arrow::datatypes::SchemaRef;
+use retort_cache::{Answer, Change, Output, Recipe, StoreError};
 use serde::{Deserialize, Serialize};
 
-use crate::graph::{FILES_PORT, Graph, NodeId};
+use crate::graph::{FILES_PORT, Graph, Node, NodeId};
 use crate::question::{Question, Tables, op_facts};
 use crate::{Failure, Memo, Operator, World, rows};
 
@@ -56,13 +57,13 @@ pub struct NodePlan {
 
 /// The verdict of the targets and all that they need, in order.
 pub fn plan(graph: &Graph, targets: &[NodeId], world: World<'_>) -> Result<Vec<NodePlan>, Failure> {
-    let known: RefCell<BTreeMap<NodeId, Arc<Tables>>> = RefCell::default();
+    let known: RefCell<HashMap<NodeId, Arc<Tables>>> = RefCell::default();
     let mut plans = Vec::new();
     for id in graph.needed(targets) {
         let inputs_known = graph.feeds(id).iter().all(|feed| known.borrow().contains_key(feed));
         plans.push(if inputs_known {
             let question = Question::of(graph, id, &|feed| known.borrow()[&feed].clone(), world)?;
-            match recalled(&question.recipe, world)? {
+            match recalled(graph.node(id), &question.recipe, world)? {
                 Some((answer, tables)) => {
                     known.borrow_mut().insert(id, Arc::new(tables));
                     let rows = Some(answer.outputs[0].rows);
@@ -77,26 +78,31 @@ pub fn plan(graph: &Graph, targets: &[NodeId], world: World<'_>) -> Result<Vec<N
     Ok(plans)
 }
 
-/// The answer to a question with its tables, if all of it is there.
-pub(crate) fn recalled(recipe: &Recipe, world: World<'_>) -> Result<Option<(Answer, Tables)>, StoreError> {
+/// The answer to a question with its tables, if all of it is there. No table is opened: its columns are the node's.
+pub(crate) fn recalled(node: &Node, recipe: &Recipe, world: World<'_>) -> Result<Option<(Answer, Tables)>, StoreError> {
     let Some(answer) = world.store.recall(recipe.id())? else { return Ok(None) };
-    let mut tables = Vec::new();
-    for output in &answer.outputs {
-        let Some(table) = world.store.open(output.content)? else { return Ok(None) };
+    let same = |(output, (port, _)): (&Output, &(String, SchemaRef))| output.port == *port;
+    if answer.outputs.len() != node.ports.len() || !answer.outputs.iter().zip(&node.ports).all(same) {
+        return Ok(None);
+    }
+    let mut tables = Vec::with_capacity(node.ports.len());
+    for (output, (_, schema)) in answer.outputs.iter().zip(&node.ports) {
+        let Some(table) = world.store.table(output, schema)? else { return Ok(None) };
         tables.push(table);
     }
     Ok(Some((answer, tables)))
 }
 
-/// Why a question that is not answered must be asked.
-pub(crate) fn reason(graph: &Graph, id: NodeId, question: &Question, world: World<'_>) -> Result<Reason, StoreError> {
-    let Some(last) = world.store.last(&graph.store_name(id))? else { return Ok(Reason::FirstRun) };
-    let changes = question.changes_since(&last, world.store)?;
+/// Why a question that is not answered must be asked; `last` is the node's newest answer.
+pub(crate) fn reason(question: &Question, last: Option<&Answer>, world: World<'_>) -> Result<Reason, StoreError> {
+    let Some(last) = last else { return Ok(Reason::FirstRun) };
+    let changes = question.changes_since(last, world.store)?;
     Ok(if changes.is_empty() { Reason::Lost } else { Reason::Changed { changes } })
 }
 
 fn stale(graph: &Graph, id: NodeId, question: &Question, world: World<'_>) -> Result<NodePlan, Failure> {
-    let verdict = Verdict::Stale(reason(graph, id, question, world)?);
+    let last = world.store.last(&graph.store_name(id))?;
+    let verdict = Verdict::Stale(reason(question, last.as_ref(), world)?);
     let (mut rows, mut to_do) = (None, None);
     if let Operator::Rows(op) = &graph.node(id).made.operator {
         let input = &question.inputs.0[0].1;

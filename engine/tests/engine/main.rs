@@ -5,5 +5,6 @@ mod check;
 mod freshness;
 mod ops;
 mod rows;
+mod scale;
 mod scheduling;
 mod space;

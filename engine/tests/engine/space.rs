@@ -108,18 +108,26 @@ impl Space {
 
     /// Adds a node, or changes the one of that name. `from` is `a`, `a.port`, `a, b`, or `slot=a, other=b.port`.
     pub(crate) fn node(&mut self, name: &str, op: &str, from: &str, with: Value) -> &mut Self {
-        let spec = NodeSpec {
-            name: name.into(),
-            op: op.into(),
-            from: feeds(from),
-            with,
-            base: self.folder.path().to_path_buf(),
-        };
-        match self.specs.iter_mut().find(|spec| spec.name == name) {
-            Some(old) => *old = spec,
-            None => self.specs.push(spec),
+        match self.specs.iter().position(|spec| spec.name == name) {
+            Some(i) => self.specs[i] = self.spec(name, op, from, with),
+            None => self.add(name, op, from, with),
         }
         self
+    }
+
+    /// Adds a node of a new name.
+    pub(crate) fn add(&mut self, name: &str, op: &str, from: &str, with: Value) {
+        self.specs.push(self.spec(name, op, from, with));
+    }
+
+    fn spec(&self, name: &str, op: &str, from: &str, with: Value) -> NodeSpec {
+        let base = self.folder.path().to_path_buf();
+        NodeSpec { name: name.into(), op: op.into(), from: feeds(from), with, base }
+    }
+
+    /// Puts a node before all others.
+    pub(crate) fn first(&mut self, name: &str) {
+        self.specs.sort_by_key(|spec| spec.name != name);
     }
 
     /// Gives a node an empty list to read: `from: []`.
@@ -144,7 +152,7 @@ impl Space {
         expected.assert_eq(&problems.iter().map(line).collect::<String>());
     }
 
-    fn world<'a>(&'a self, events: &'a dyn Observer, cancelled: &'a AtomicBool) -> World<'a> {
+    pub(crate) fn world<'a>(&'a self, events: &'a dyn Observer, cancelled: &'a AtomicBool) -> World<'a> {
         World { store: self.store.as_ref(), assets: &NoAssets, digests: &self.digests, events, cancelled }
     }
 
