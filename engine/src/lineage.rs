@@ -93,6 +93,8 @@ pub struct Trail<'a> {
     graph: &'a Graph,
     world: World<'a>,
     answers: BTreeMap<NodeId, Answer>,
+    /// Nodes whose answers are those of the pipeline as it stands.
+    current: BTreeSet<NodeId>,
 }
 
 /// What a node was asked, or why that can't be told.
@@ -101,15 +103,23 @@ type Asked = Result<Question, Lost>;
 impl<'a> Trail<'a> {
     /// The answers of the targets and of all that they need: those of the pipeline as it stands, or else the newest there are.
     pub fn new(graph: &'a Graph, targets: &[NodeId], world: World<'a>) -> Result<Self, Failure> {
-        let mut answers = BTreeMap::new();
+        let (mut answers, mut current) = (BTreeMap::new(), BTreeSet::new());
         for planned in plan(graph, targets, world)? {
             let answer = match planned.answer {
-                Some(answer) => Some(answer),
+                Some(answer) => {
+                    current.insert(planned.id);
+                    Some(answer)
+                }
                 None => world.store.last(&graph.store_name(planned.id))?,
             };
             answers.extend(answer.map(|answer| (planned.id, answer)));
         }
-        Ok(Trail { graph, world, answers })
+        Ok(Trail { graph, world, answers, current })
+    }
+
+    /// Whether a node's answer is that of the pipeline as it stands, and not an earlier one.
+    pub fn is_current(&self, node: NodeId) -> bool {
+        self.current.contains(&node)
     }
 
     /// A node's answer.

@@ -26,6 +26,7 @@ mod run;
 mod runs;
 mod show;
 mod stop;
+mod trace;
 mod workplace;
 
 use std::io::Write;
@@ -58,6 +59,8 @@ enum Command {
     Show(show::Args),
     /// Write down what an experiment used, and what came of it.
     Lock(lock::Args),
+    /// Follow a row back to its page, or forward to what came of it.
+    Trace(trace::Args),
     /// List the runs in the store, newest first.
     Runs(runs::Args),
     /// Tell what happened in a run, node by node.
@@ -83,6 +86,7 @@ pub fn main(ops: &[OpInfo]) -> ExitCode {
         Command::Graph(args) => graph::run(&args, ops),
         Command::Show(args) => show::run(&args, ops),
         Command::Lock(args) => lock::run(&args, ops),
+        Command::Trace(args) => trace::run(&args, ops),
         Command::Runs(args) => runs::run(&args, ops),
         Command::Log(args) => log::run(&args),
         Command::Export(args) => export::run(&args, ops),

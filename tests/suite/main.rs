@@ -11,3 +11,4 @@ mod lock;
 mod model;
 mod nodes;
 mod tidy;
+mod trace;

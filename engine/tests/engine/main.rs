@@ -3,6 +3,7 @@
 
 mod check;
 mod freshness;
+mod lineage;
 mod ops;
 mod rows;
 mod scale;

@@ -11,18 +11,20 @@ use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use retort_cache::TableWriter;
 use retort_engine::{
-    Answers, Batching, Carry, Cx, Define, Env, Failure, Input, Inputs, Lane, Memo, OpInfo, Operator, Problem, RowBatch,
-    RowOp, SlotSpec, TableOp,
+    Answers, Batching, Carry, Cx, Define, Env, Failure, Input, Inputs, Lane, Lineage, Memo, OpInfo, Operator, Problem,
+    RowBatch, RowOp, SlotSpec, TableOp,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// All of them, as a registry.
 pub(crate) const OPS: &[OpInfo] = &[
+    OpInfo::of::<Count>(),
     OpInfo::of::<Files>(),
     OpInfo::of::<First>(),
     OpInfo::of::<Join>(),
     OpInfo::of::<Meet>(),
+    OpInfo::of::<Pick>(),
     OpInfo::of::<Upper>(),
     OpInfo::of::<Words>(),
 ];
@@ -374,6 +376,85 @@ impl TableOp for Meeting {
         }
         self.probe.now.fetch_sub(1, Ordering::SeqCst);
         Ok(out[0].write(&texts(&["name"], &[vec![self.config.name.clone()]]))?)
+    }
+}
+
+/// At most so many of equal rows, in the order of their words.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Pick {
+    most: usize,
+}
+
+impl Define for Pick {
+    const NAME: &'static str = "pick";
+    const VERSION: u32 = 1;
+
+    fn build(self, _env: &Env<'_>) -> Result<Operator, Problem> {
+        Ok(Operator::Table(Box::new(self)))
+    }
+}
+
+/// The rows of a table of texts.
+fn rows_of(input: &Input) -> Result<Vec<Vec<String>>, Failure> {
+    let batch = input.read()?;
+    let value = |column: &ArrayRef, row: usize| column.as_string::<i32>().value(row).to_string();
+    Ok((0..batch.num_rows()).map(|row| batch.columns().iter().map(|column| value(column, row)).collect()).collect())
+}
+
+impl TableOp for Pick {
+    fn schemas(&self, _inputs: &Inputs<SchemaRef>) -> Result<Vec<SchemaRef>, Problem> {
+        Ok(vec![text_schema(&["path", "word"])])
+    }
+
+    fn lineage(&self, _output: &str, _slot: &str) -> Lineage {
+        Lineage::Passed
+    }
+
+    fn run(&self, inputs: &Inputs<Input>, out: &mut [Box<dyn TableWriter>], _cx: &Cx<'_>) -> Result<(), Failure> {
+        let mut seen = BTreeMap::<Vec<String>, usize>::new();
+        let mut rows = rows_of(&inputs.0[0].1)?;
+        rows.retain(|row| {
+            let n = seen.entry(row.clone()).or_default();
+            *n += 1;
+            *n <= self.most
+        });
+        rows.sort_by(|one, other| one[1].cmp(&other[1]));
+        let column = |at: usize| rows.iter().map(|row| row[at].clone()).collect::<Vec<_>>();
+        Ok(out[0].write(&texts(&["path", "word"], &[column(0), column(1)]))?)
+    }
+}
+
+/// How often there is each word.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Count {}
+
+impl Define for Count {
+    const NAME: &'static str = "count";
+    const VERSION: u32 = 1;
+
+    fn build(self, _env: &Env<'_>) -> Result<Operator, Problem> {
+        Ok(Operator::Table(Box::new(self)))
+    }
+}
+
+impl TableOp for Count {
+    fn schemas(&self, _inputs: &Inputs<SchemaRef>) -> Result<Vec<SchemaRef>, Problem> {
+        Ok(vec![text_schema(&["counted", "n"])])
+    }
+
+    fn lineage(&self, _output: &str, _slot: &str) -> Lineage {
+        Lineage::Columns(vec![("counted".into(), "word".into())])
+    }
+
+    fn run(&self, inputs: &Inputs<Input>, out: &mut [Box<dyn TableWriter>], _cx: &Cx<'_>) -> Result<(), Failure> {
+        let mut counts = BTreeMap::<String, usize>::new();
+        for row in rows_of(&inputs.0[0].1)? {
+            *counts.entry(row[1].clone()).or_default() += 1;
+        }
+        let (words, counts) = counts.into_iter().map(|(word, n)| (word, n.to_string())).unzip();
+        Ok(out[0].write(&texts(&["counted", "n"], &[words, counts]))?)
     }
 }
 

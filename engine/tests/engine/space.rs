@@ -10,6 +10,7 @@ use arrow::array::{Array, AsArray};
 use expect_test::Expect;
 use retort_cache::digests::FileDigests;
 use retort_cache::{Change, ContentId, Disk, Memory, Store};
+use retort_engine::lineage::Trail;
 use retort_engine::{
     Asset, Assets, Event, EventKind, Failure, Feed, Graph, Limits, NodeSpec, Observer, Problem, Reason, Summary,
     Verdict, World,
@@ -191,6 +192,14 @@ impl Space {
             format!("{}: {verdict}{rows}{to_do}\n", graph.node(plan.id).name)
         };
         expected.assert_eq(&plans.iter().map(line).collect::<String>());
+    }
+
+    /// Follows rows of the answers that there are.
+    pub(crate) fn follow<T>(&self, look: impl FnOnce(&Graph, &Trail<'_>) -> T) -> T {
+        let graph = self.check().map_err(|problems| format!("{problems:?}")).unwrap();
+        let (observer, cancelled) = (|_: &Event| (), AtomicBool::new(false));
+        let trail = Trail::new(&graph, &[], self.world(&observer, &cancelled)).unwrap();
+        look(&graph, &trail)
     }
 
     /// How many rows of a node are not known to a store.

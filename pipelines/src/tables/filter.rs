@@ -86,9 +86,13 @@ impl Filter {
 
     /// The rows that meet the condition; a missing value meets `!=` only, and `=` with nothing behind it.
     pub fn apply(&self, batch: &RecordBatch) -> RecordBatch {
+        filter_record_batch(batch, &self.mask(batch)).expect("one bit a row")
+    }
+
+    /// Which rows meet the condition.
+    pub fn mask(&self, batch: &RecordBatch) -> BooleanArray {
         let array = batch.column_by_name(&self.column).expect("the column was checked");
-        let met: BooleanArray = (0..batch.num_rows()).map(|row| Some(self.meets(&full(array, row)))).collect();
-        filter_record_batch(batch, &met).expect("one bit a row")
+        (0..batch.num_rows()).map(|row| Some(self.meets(&full(array, row)))).collect()
     }
 
     fn meets(&self, cell: &str) -> bool {
