@@ -149,8 +149,15 @@ fn resolve(
     if let (Some(node), Some(port)) = (index.get(name), port) {
         return Some((*node, Some(port.to_string())));
     }
-    let problem = Problem::new("unknown-node", field, format!("unknown node `{name}`"))
-        .did_you_mean(name, index.keys().copied().filter(|name| *name != spec.name));
+    let others = || index.keys().copied().filter(|name| *name != spec.name);
+    let problem = Problem::new("unknown-node", field, format!("unknown node `{name}`"));
+    let problem = match crate::nearest(name, others()) {
+        Some(near) => problem.hint(format!("did you mean `{near}`?")),
+        None if (1..=8).contains(&others().count()) => {
+            problem.hint(format!("the other nodes are {}", listed(others())))
+        }
+        None => problem,
+    };
     problems.push(problem.in_node(&spec.name));
     None
 }
@@ -269,25 +276,22 @@ fn connect(
     for (slot, sources) in fed {
         let field = if fed.len() == 1 && slot == "from" { "from".to_string() } else { format!("from.{slot}") };
         let mut tables = Vec::new();
-        for edge in sources {
+        for (i, edge) in sources.iter().enumerate() {
             let Some((feed, port)) = edge else { return Ok(None) };
             let Some(id) = ids[*feed] else { return Ok(None) };
-            match port_of(&nodes[id], port.as_deref(), &field) {
+            let item = if sources.len() == 1 { field.clone() } else { format!("{field}[{i}]") };
+            match port_of(&nodes[id], port.as_deref(), &item) {
                 Ok(port) => tables.push((id, port)),
                 Err(problem) => problems.push(problem),
             }
         }
         let Some((id, port)) = tables.first() else { continue };
         let schema = nodes[*id].ports[*port].1.clone();
-        for (other, port) in &tables[1..] {
-            if !appendable(&schema, &nodes[*other].ports[*port].1) {
-                problems.push(unequal(
-                    &field,
-                    &nodes[*id].name,
-                    &nodes[*other].name,
-                    &schema,
-                    &nodes[*other].ports[*port].1,
-                ));
+        for (i, (other, port)) in tables.iter().enumerate().skip(1) {
+            let other = &nodes[*other];
+            if !appendable(&schema, &other.ports[*port].1) {
+                let item = format!("{field}[{i}]");
+                problems.push(unequal(&item, &nodes[*id].name, &other.name, &schema, &other.ports[*port].1));
             }
         }
         schemas.push((slot.clone(), relaxed(&schema, &tables, nodes)));
@@ -301,7 +305,7 @@ fn connect(
         // Said where the edges were looked at.
         return Ok(None);
     }
-    let ports = ports(&made, &schemas).map_err(|problem| vec![problem])?;
+    let ports = ports(&made, &schemas)?;
     let input_schemas = schemas.into_iter().map(|(_, schema)| schema).collect();
     Ok(Some(Node { name: spec.name.clone(), op: spec.op.clone(), made, inputs, input_schemas, ports }))
 }
@@ -309,8 +313,12 @@ fn connect(
 fn port_of(node: &Node, port: Option<&str>, field: &str) -> Result<usize, Problem> {
     match port {
         Some(port) => node.ports.iter().position(|(name, _)| name == port).ok_or_else(|| {
-            Problem::new("unknown-port", field, format!("`{}` has no output `{port}`", node.name))
-                .did_you_mean(port, node.ports.iter().map(|(name, _)| name.as_str()))
+            let names = || node.ports.iter().map(|(name, _)| name.as_str());
+            let problem = Problem::new("unknown-port", field, format!("`{}` has no output `{port}`", node.name));
+            match crate::nearest(port, names()) {
+                Some(near) => problem.hint(format!("did you mean `{near}`?")),
+                None => problem.hint(format!("its outputs are {}", listed(names()))),
+            }
         }),
         None if node.ports[0].0 == "out" => Ok(0),
         None => {
@@ -336,6 +344,7 @@ fn unequal(field: &str, one: &str, other: &str, a: &SchemaRef, b: &SchemaRef) ->
     }
     let detail = if parts.is_empty() { "their columns are in another order".into() } else { parts.join("; ") };
     Problem::new("unequal-columns", field, format!("`{one}` and `{other}` can't be appended: {detail}"))
+        .hint("tables are appended when their columns are the same, in one order")
 }
 
 /// The schema under which several tables are appended: a column may be null if it may be null in one of them.
@@ -351,18 +360,20 @@ fn relaxed(schema: &SchemaRef, tables: &[(NodeId, usize)], nodes: &DiGraph<Node,
     Arc::new(Schema::new(fields))
 }
 
-fn ports(made: &Made, inputs: &[(String, SchemaRef)]) -> Result<Vec<(String, SchemaRef)>, Problem> {
+fn ports(made: &Made, inputs: &[(String, SchemaRef)]) -> Result<Vec<(String, SchemaRef)>, Vec<Problem>> {
+    let one = |problem: Problem| vec![problem];
     let mut ports: Vec<(String, SchemaRef)> = Vec::new();
     match &made.operator {
         Operator::Table(op) => {
-            let schemas = op.schemas(&Inputs(inputs.to_vec()))?;
+            let schemas = op.schemas(&Inputs(inputs.to_vec())).map_err(one)?;
             ports.extend(op.outputs().into_iter().zip(schemas));
         }
         Operator::Rows(op) => {
-            let listed = made.source.as_ref().map(|source| source.schemas(&Inputs(Vec::new()))).transpose()?;
+            let listed = made.source.as_ref().map(|source| source.schemas(&Inputs(Vec::new())));
+            let listed = listed.transpose().map_err(one)?;
             let input = listed.as_ref().and_then(|schemas| schemas.first());
             let input = input.or_else(|| inputs.first().map(|(_, schema)| schema));
-            let input = input.ok_or_else(|| Problem::new("missing-input", "", "nothing feeds this node"))?;
+            let input = input.ok_or_else(|| one(Problem::new("missing-input", "", "nothing feeds this node")))?;
             ports.push(("out".into(), output_schema(op.as_ref(), input)?));
             ports.push((REJECTS_PORT.into(), rejects_schema(input)));
             if listed.is_some() {
@@ -374,9 +385,13 @@ fn ports(made: &Made, inputs: &[(String, SchemaRef)]) -> Result<Vec<(String, Sch
 }
 
 /// What a row operator makes of its input's columns: those it carries, then those it adds.
-fn output_schema(op: &dyn RowOp, input: &SchemaRef) -> Result<SchemaRef, Problem> {
-    let reads = project(op, input)?;
-    let adds = op.adds(&reads)?;
+fn output_schema(op: &dyn RowOp, input: &SchemaRef) -> Result<SchemaRef, Vec<Problem>> {
+    let missing: Vec<_> = op.reads().iter().filter_map(|name| unknown_column(name, input)).collect();
+    if !missing.is_empty() {
+        return Err(missing);
+    }
+    let reads = project(op, input).map_err(|problem| vec![problem])?;
+    let adds = op.adds(&reads).map_err(|problem| vec![problem])?;
     let mut fields: Vec<_> = carried(op, input, &adds).into_iter().map(|i| input.fields()[i].clone()).collect();
     fields.extend(adds.fields().iter().cloned());
     Ok(Arc::new(Schema::new(fields)))
@@ -386,16 +401,10 @@ fn output_schema(op: &dyn RowOp, input: &SchemaRef) -> Result<SchemaRef, Problem
 pub(crate) fn project(op: &dyn RowOp, input: &Schema) -> Result<Schema, Problem> {
     let mut fields = Vec::new();
     for name in op.reads() {
-        let Ok(field) = input.field_with_name(&name) else {
-            let names: Vec<_> = input.fields().iter().map(|field| field.name().as_str()).collect();
-            let listed = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-            let problem = Problem::new("unknown-column", "with", format!("the input has no column `{name}`"));
-            return Err(match crate::nearest(&name, names) {
-                Some(near) => problem.hint(format!("did you mean `{near}`? It has {listed}")),
-                None => problem.hint(format!("it has {listed}")),
-            });
-        };
-        fields.push(field.clone());
+        if let Some(problem) = unknown_column(&name, input) {
+            return Err(problem);
+        }
+        fields.extend(input.field_with_name(&name).cloned());
     }
     for name in op.reads_if_there() {
         if let Ok(field) = input.field_with_name(&name)
@@ -405,6 +414,24 @@ pub(crate) fn project(op: &dyn RowOp, input: &Schema) -> Result<Schema, Problem>
         }
     }
     Ok(Schema::new(fields))
+}
+
+/// What is wrong where an operator reads a column that its input has not.
+fn unknown_column(name: &str, input: &Schema) -> Option<Problem> {
+    if input.field_with_name(name).is_ok() {
+        return None;
+    }
+    let names: Vec<_> = input.fields().iter().map(|field| field.name().as_str()).collect();
+    let listed = listed(names.iter().copied());
+    let problem = Problem::new("unknown-column", "with", format!("the input has no column `{name}`"));
+    Some(match crate::nearest(name, names) {
+        Some(near) => problem.hint(format!("did you mean `{near}`? It has {listed}")),
+        None => problem.hint(format!("it has {listed}")),
+    })
+}
+
+fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 /// The input's columns that go on, by index.

@@ -1,5 +1,7 @@
 //! A mistake in a pipeline, located by node and field. It knows no file: `pipelines` adds the place.
 
+use std::num::NonZeroUsize;
+
 /// A mistake in a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -20,12 +22,14 @@ pub struct Locus {
     pub node: Option<String>,
     /// A dotted path below the node: `op`, `from.train`, `with.sample.top_p`, `with.messages[1].user`; empty for the node itself.
     pub field: String,
+    /// The line of the field's text, from 1, where it is that of a template.
+    pub line: Option<NonZeroUsize>,
 }
 
 impl Problem {
     /// A problem of the node that is being looked at.
     pub fn new(code: &'static str, field: impl Into<String>, message: impl Into<String>) -> Self {
-        let at = Locus { node: None, field: field.into() };
+        let at = Locus { node: None, field: field.into(), line: None };
         Problem { code, at, message: message.into(), hint: None }
     }
 
@@ -50,6 +54,13 @@ impl Problem {
             Some(name) => self.hint(format!("did you mean `{name}`?")),
             None => self,
         }
+    }
+
+    /// Says in which line of the field's text it is, from 1.
+    #[must_use]
+    pub fn in_line(mut self, line: Option<usize>) -> Self {
+        self.at.line = line.and_then(NonZeroUsize::new);
+        self
     }
 
     /// Says which node it is about.

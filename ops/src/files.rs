@@ -42,7 +42,8 @@ impl Files {
                 return Err(Problem::at_field(field, format!("`{path}` is an absolute path"))
                     .hint("paths are relative to the pipeline's folder, so that a pipeline can be handed on"));
             }
-            matcher(path).map_err(|error| Problem::at_field(field, format!("`{path}` is no glob: {error}")))?;
+            matcher(path)
+                .map_err(|error| Problem::at_field(field, format!("`{path}` is no glob: {}", error.kind())))?;
         }
         Ok(Self { base: base.to_owned(), paths: paths.to_vec() })
     }

@@ -2,6 +2,7 @@
 //!
 //! Here: the config, and what a row's answer looks like. Templates are in `messages`, models that run here in `local`, servers in `remote`.
 
+mod filters;
 mod local;
 mod messages;
 mod remote;

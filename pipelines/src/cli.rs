@@ -32,7 +32,7 @@ mod workplace;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use retort_engine::OpInfo;
 
 use stop::{Ended, Stop};
@@ -78,7 +78,9 @@ enum Command {
 
 /// Runs the command that the process was given.
 pub fn main(ops: &[OpInfo]) -> ExitCode {
-    let Cli { command } = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let json = matches.subcommand().is_some_and(|(_, args)| matches!(args.try_get_one("json"), Ok(Some(true))));
+    let Cli { command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let ended = match command {
         Command::Run(args) => run::run(&args, ops),
         Command::Plan(args) => plan::run(&args, ops),
@@ -97,14 +99,20 @@ pub fn main(ops: &[OpInfo]) -> ExitCode {
     let flushed = std::io::stdout().flush().map_err(Stop::from);
     match ended.and_then(|ended| flushed.map(|()| ended)) {
         Ok(Ended(code)) => ExitCode::from(code),
-        Err(stop) => ExitCode::from(stop.say()),
+        Err(stop) => {
+            if let Stop::Mistakes(mistakes) = &stop
+                && json
+            {
+                // What is said on standard error is said for programs too; where nobody reads it, there is nobody to tell.
+                let _ = stop::print_json(mistakes, &mut std::io::stdout().lock());
+            }
+            ExitCode::from(stop.say())
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -3,10 +3,12 @@
 //! serde is the judge of a config and stops at the first mistake; this finds the others, and says them in plain words. It
 //! knows the part of JSON Schema that `schemars` writes for configs, and lets pass what it does not know.
 
+mod words;
+
 use serde_json::Value;
 
 use crate::diagnostics::{Diagnostic, Files, Span};
-use crate::document::unknown_key;
+use crate::document::{listed, unknown_key};
 use crate::yaml::{Data, Entry, Yaml};
 
 /// What was found in a config.
@@ -56,16 +58,57 @@ impl<'a> Examiner<'a> {
         if self.allows(value, schema, 0) {
             return value.clone();
         }
+        if let (Data::Map(entries), Some(tags)) = (&value.data, self.tags(schema)) {
+            return self.tagged(value, entries, &tags);
+        }
         let variant = self.variant(value, schema);
-        match (&value.data, variant.get("type").and_then(Value::as_str)) {
-            (Data::Map(entries), Some("object")) => self.map(value, entries, variant, at),
-            (Data::Null, Some("object")) => self.map(value, &[], variant, at),
-            (Data::List(items), Some("array")) => self.list(value, items, variant),
+        let is = |name: &str| types(variant).contains(&name);
+        match &value.data {
+            Data::Map(entries) if is("object") => self.map(value, entries, variant, at),
+            Data::Null if is("object") => self.map(value, &[], variant, at),
+            Data::List(items) if is("array") => self.list(value, items, variant),
             _ => {
                 self.wrong(value, variant, at);
                 self.guess(schema, value.span)
             }
         }
+    }
+
+    /// The variants of an enum whose values are maps of one key, the variant's name: with the schema of what it holds.
+    fn tags(&self, schema: &'a Value) -> Option<Vec<(&'a str, &'a Value)>> {
+        let variants = schema.get("oneOf").and_then(Value::as_array)?;
+        let tag = |variant: &'a Value| {
+            let properties = self.deref(variant).get("properties").and_then(Value::as_object)?;
+            let (name, schema) = properties.iter().next().filter(|_| properties.len() == 1)?;
+            schema.get("const").is_none().then_some((name.as_str(), schema))
+        };
+        variants.iter().map(tag).collect()
+    }
+
+    fn tagged(&mut self, value: &Yaml, entries: &[Entry], tags: &[(&'a str, &'a Value)]) -> Yaml {
+        let names: Vec<&str> = tags.iter().map(|(name, _)| *name).collect();
+        let [entry] = entries else {
+            let message = format!("expected one of {}, found {} keys", listed(&names), entries.len());
+            let problem = Diagnostic::at(value.span, "type", message);
+            self.problems.push(problem.hint(format!("one a list item: `- {}: …`", names[0])));
+            self.guessed = true;
+            return self.guessed_tag(value, tags[0]);
+        };
+        let found = tags.iter().find(|(name, _)| *name == entry.key).copied();
+        let tag = found.unwrap_or_else(|| {
+            let near = retort_engine::nearest(&entry.key, names.iter().copied());
+            self.problems.push(unknown_key(entry, &names));
+            self.guessed |= near.is_none();
+            tags.iter().find(|(name, _)| Some(*name) == near).copied().unwrap_or(tags[0])
+        });
+        let inner = self.value(&entry.value, tag.1, place(entry, self.files));
+        Yaml { data: Data::Map(vec![Entry { key: tag.0.into(), value: inner, ..entry.clone() }]), ..value.clone() }
+    }
+
+    fn guessed_tag(&self, value: &Yaml, (name, schema): (&str, &Value)) -> Yaml {
+        let inner = self.guessed_data(schema, value.span, 0);
+        let entry = Entry { key: name.into(), key_span: value.span, value: inner };
+        Yaml { data: Data::Map(vec![entry]), ..value.clone() }
     }
 
     /// A value that the schema allows, in the place of one that is wrong.
@@ -185,6 +228,11 @@ impl<'a> Examiner<'a> {
             (Data::Number(_, text), Some("string")) if value.origin.is_none() => {
                 problem.hint(format!("text is written in quotes: `\"{text}\"`"))
             }
+            (Data::Text(text), Some("integer" | "number"))
+                if self.files.text(value.span).contains(text) && text.parse::<f64>().is_ok() =>
+            {
+                problem.hint(format!("a number is written without quotes: `{text}`"))
+            }
             (Data::Text(text), _) => {
                 let names = self.choices(schema);
                 problem.did_you_mean(text, names.iter().map(String::as_str))
@@ -301,61 +349,6 @@ impl<'a> Examiner<'a> {
         }
         schema
     }
-
-    /// What a schema expects, in words: `a whole number`.
-    fn expected(&self, schema: &Value) -> String {
-        let choices = self.choices(schema);
-        let variants = self.variants(schema);
-        let mut words: Vec<String> = Vec::new();
-        if choices.len() > 6 {
-            words.push("one of the names that the manual lists".into());
-        } else {
-            words.extend(choices.iter().map(|name| format!("`{name}`")));
-        }
-        for schema in &variants {
-            let word = type_word(schema);
-            if !word.is_empty() && !words.contains(&word) {
-                words.push(word);
-            }
-        }
-        match words.split_last() {
-            Some((last, rest)) if !rest.is_empty() => format!("{} or {last}", rest.join(", ")),
-            Some((last, _)) => last.clone(),
-            None => "something else".into(),
-        }
-    }
-
-    /// The texts that a schema allows.
-    fn choices(&self, schema: &Value) -> Vec<String> {
-        let mut choices = Vec::new();
-        let mut waiting = vec![schema.clone()];
-        while let Some(schema) = waiting.pop() {
-            let schema = self.deref_owned(&schema);
-            for value in schema.get("enum").and_then(Value::as_array).into_iter().flatten().chain(schema.get("const")) {
-                choices.extend(value.as_str().map(String::from));
-            }
-            for key in ["anyOf", "oneOf"] {
-                waiting.extend(schema.get(key).and_then(Value::as_array).into_iter().flatten().rev().cloned());
-            }
-        }
-        choices
-    }
-
-    /// The schemas that are no choice of texts and not `null`, within `anyOf` and `oneOf`.
-    fn variants(&self, schema: &Value) -> Vec<Value> {
-        let schema = self.deref_owned(schema);
-        let parts = ["anyOf", "oneOf"].iter().find_map(|key| schema.get(key).and_then(Value::as_array));
-        match parts {
-            Some(parts) => parts.iter().flat_map(|schema| self.variants(schema)).collect(),
-            None if schema.get("enum").is_some() || schema.get("const").is_some() => Vec::new(),
-            None => vec![schema],
-        }
-    }
-
-    fn deref_owned(&self, schema: &Value) -> Value {
-        let path = schema.get("$ref").and_then(Value::as_str).and_then(|path| path.strip_prefix('#'));
-        path.and_then(|path| self.root.pointer(path)).unwrap_or(schema).clone()
-    }
 }
 
 fn required(schema: &Value) -> impl Iterator<Item = &str> {
@@ -393,47 +386,4 @@ fn within(value: &Yaml, schema: &Value) -> bool {
         && bound("maximum").is_none_or(|most| number <= most)
         && bound("exclusiveMinimum").is_none_or(|least| number > least)
         && bound("exclusiveMaximum").is_none_or(|most| number < most)
-}
-
-fn type_word(schema: &Value) -> String {
-    let words = types(schema).into_iter().filter(|name| *name != "null").map(|name| match name {
-        "integer" => "a whole number".to_string() + &range(schema),
-        "number" => "a number".to_string() + &range(schema),
-        "string" => "text".into(),
-        "boolean" => "`true` or `false`".into(),
-        "array" => "a list".to_string() + &lengths(schema),
-        "object" => match schema.get("required").and_then(Value::as_array).map(Vec::as_slice) {
-            Some([Value::String(only)]) => format!("a map with `{only}`"),
-            _ => "a map".into(),
-        },
-        other => other.to_string(),
-    });
-    words.collect::<Vec<_>>().join(" or ")
-}
-
-fn range(schema: &Value) -> String {
-    let is_float_bound = |value: &&Value| value.as_f64().is_some_and(|bound| bound.abs() < 1e15);
-    let bound = |key: &str| {
-        let text = schema.get(key).filter(is_float_bound).map(Value::to_string);
-        text.map(|text| text.trim_end_matches(".0").to_string())
-    };
-    match (bound("minimum"), bound("maximum"), bound("exclusiveMinimum")) {
-        (Some(least), Some(most), _) => format!(" from {least} to {most}"),
-        (Some(least), None, _) if least != "0" => format!(" from {least}"),
-        (Some(_), None, _) => String::new(),
-        (None, Some(most), _) => format!(" up to {most}"),
-        (None, None, Some(least)) => format!(" above {least}"),
-        (None, None, None) => String::new(),
-    }
-}
-
-fn lengths(schema: &Value) -> String {
-    let count = |key: &str| schema.get(key).and_then(Value::as_u64);
-    match (count("minItems"), count("maxItems")) {
-        (Some(least), Some(most)) if least == most => format!(" of {least}"),
-        (Some(least), Some(most)) => format!(" of {least} to {most}"),
-        (Some(least), None) => format!(" of {least} or more"),
-        (None, Some(most)) => format!(" of at most {most}"),
-        (None, None) => String::new(),
-    }
 }

@@ -1,5 +1,6 @@
 //! Mistakes with their places, as text for people and as JSON for tools. It finds none itself.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
@@ -7,7 +8,7 @@ use retort_engine::nearest;
 use serde_json::{Value, json};
 
 /// A piece of a file, in bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Span {
     /// The file: an index into `Files`.
     pub file: usize,
@@ -47,6 +48,20 @@ impl Files {
             Some(at) => Span { start: span.start + at, end: span.start + at + needle.len(), ..span },
             None => span,
         }
+    }
+
+    /// A line, from 1, of a text that is written as a block below `|`.
+    pub(crate) fn block_line(&self, span: Span, line: usize) -> Option<Span> {
+        let text = self.text(span);
+        let skipped = if text.starts_with('|') { line } else { line - 1 };
+        if line == 0 || !text.contains('\n') || text.starts_with(['>', '"', '\'']) {
+            return None;
+        }
+        let start: usize = text.split_inclusive('\n').take(skipped).map(str::len).sum();
+        let found = text[start..].split('\n').next()?;
+        let indent = found.len() - found.trim_start().len();
+        let start = span.start + start + indent;
+        Some(Span { start, end: start + found.trim().len(), ..span })
     }
 
     /// The part of a span on its first line, so that a block is not underlined whole.
@@ -130,25 +145,30 @@ impl Diagnostic {
 pub struct Diagnostics {
     files: Files,
     list: Vec<Diagnostic>,
+    /// How many more there are than are kept.
+    n_more: usize,
 }
+
+/// Mistakes that are shown, at most: a file that is wrong in every line is shown in bounded time.
+const MOST: usize = 100;
 
 impl Diagnostics {
     /// Mistakes in `files`. The same mistake at the same place is kept once.
     pub fn new(files: Files, mut list: Vec<Diagnostic>) -> Self {
         list.sort_by_key(|diagnostic| diagnostic.span);
-        let mut kept: Vec<Diagnostic> = Vec::new();
-        for diagnostic in list {
-            let same = |other: &Diagnostic| {
-                (other.span, other.code, &other.message) == (diagnostic.span, diagnostic.code, &diagnostic.message)
-            };
-            if !kept.iter().any(same) {
-                kept.push(diagnostic);
-            }
-        }
-        Diagnostics { files, list: kept }
+        let mut seen = HashSet::new();
+        list.retain(|diagnostic| seen.insert((diagnostic.span, diagnostic.code, diagnostic.message.clone())));
+        let n_more = list.len().saturating_sub(MOST);
+        list.truncate(MOST);
+        Diagnostics { files, list, n_more }
     }
 
-    /// The mistakes.
+    /// How many there are, shown or not.
+    pub fn count(&self) -> usize {
+        self.list.len() + self.n_more
+    }
+
+    /// The mistakes, at most a hundred.
     pub fn list(&self) -> &[Diagnostic] {
         &self.list
     }
@@ -157,12 +177,14 @@ impl Diagnostics {
     pub fn render(&self, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
         let reports: Vec<_> = self.list.iter().map(|diagnostic| self.one(diagnostic, &renderer)).collect();
-        reports.join("\n\n") + "\n"
+        let more = if self.n_more > 0 { format!("\n\n… and {} more", self.n_more) } else { String::new() };
+        reports.join("\n\n") + &more + "\n"
     }
 
-    /// A list of objects: `code`, `message`, and where known `hint`, `file`, `line`, `column` (both from 1, columns in characters), `node`.
-    pub fn to_json(&self) -> Value {
-        Value::Array(self.list.iter().map(|diagnostic| self.object(diagnostic)).collect())
+    /// An object a mistake, for editors: `severity`, `code`, `message`; where known `hint` and `node`; `file`, `line`, `column`,
+    /// `end_line` and `end_column` (from 1, columns in characters, the end excluded); `also` with a second place and its `label`.
+    pub fn to_json(&self) -> Vec<Value> {
+        self.list.iter().map(|diagnostic| self.object(diagnostic)).collect()
     }
 
     fn one(&self, diagnostic: &Diagnostic, renderer: &Renderer) -> String {
@@ -200,19 +222,30 @@ impl Diagnostics {
     }
 
     fn object(&self, diagnostic: &Diagnostic) -> Value {
-        let mut object = json!({"code": diagnostic.code, "message": diagnostic.message});
+        let mut object = json!({"severity": "error", "code": diagnostic.code, "message": diagnostic.message});
         if let Some(hint) = &diagnostic.hint {
             object["hint"] = json!(hint);
-        }
-        if let Some(span) = diagnostic.span {
-            let (line, column) = self.files.position(span.file, span.start);
-            object["file"] = json!(self.files.0[span.file].path.to_string_lossy());
-            object["line"] = json!(line);
-            object["column"] = json!(column);
         }
         if let Some(node) = &diagnostic.node {
             object["node"] = json!(node);
         }
+        if let Some(span) = diagnostic.span {
+            self.place(span, &mut object);
+        }
+        if let Some((span, label)) = &diagnostic.also {
+            object["also"] = json!({"label": label});
+            self.place(*span, &mut object["also"]);
+        }
         object
+    }
+
+    fn place(&self, span: Span, object: &mut Value) {
+        let (line, column) = self.files.position(span.file, span.start);
+        let (end_line, end_column) = self.files.position(span.file, self.range(span).end);
+        object["file"] = json!(self.files.0[span.file].path.to_string_lossy());
+        object["line"] = json!(line);
+        object["column"] = json!(column);
+        object["end_line"] = json!(end_line);
+        object["end_column"] = json!(end_column);
     }
 }

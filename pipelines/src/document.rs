@@ -2,6 +2,7 @@
 //!
 //! What stands in the sections is left to `params`, `models`, `matrix` and `lower`.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use crate::diagnostics::{Diagnostic, Files, SourceFile, Span, folder};
@@ -9,6 +10,8 @@ use crate::yaml::{self, Data, Entry, Yaml};
 
 /// The version of the format that is read.
 const VERSION: &str = "1";
+/// What a file that is no pipeline is told.
+const BEGINS: &str = "a pipeline begins with `retort: 1` and has `nodes:`";
 /// A pipeline file is at most so many bytes.
 const MAX_BYTES: usize = 4 << 20;
 /// The keys of a pipeline.
@@ -106,11 +109,20 @@ impl Document {
 
 /// A key that is not among those that are known.
 pub(crate) fn unknown_key(entry: &Entry, known: &[&str]) -> Diagnostic {
-    let problem = Diagnostic::at(entry.key_span, "unknown-key", format!("unknown key `{}`", entry.key));
+    let problem = Diagnostic::at(entry.key_span, "unknown-key", format!("unknown key {}", in_backticks(&entry.key)));
     match retort_engine::nearest(&entry.key, known.iter().copied()) {
         Some(near) => problem.hint(format!("did you mean `{near}`?")),
         None => problem.hint(format!("it takes {}", listed(known))),
     }
+}
+
+/// A key of the file that is no section; a node at the top is told where nodes stand.
+fn unknown_section(entry: &Entry) -> Diagnostic {
+    let problem = unknown_key(entry, &KEYS);
+    if entry.value.get("op").is_some() {
+        return problem.hint(format!("a node stands under `nodes:`: `nodes: {{{}: {{op: …}}}}`", entry.key));
+    }
+    problem
 }
 
 /// Names in backticks, parted by commas.
@@ -118,11 +130,23 @@ pub(crate) fn listed(names: &[&str]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
+/// A text of the file as it is named in a message: cut, where it is long or has several lines.
+pub(crate) fn in_backticks(text: &str) -> String {
+    let line = text.split('\n').next().unwrap_or(text);
+    let short: String = line.chars().take(60).collect();
+    if short.len() == text.len() { format!("`{text}`") } else { format!("`{short}…`") }
+}
+
 /// The entries of a value that must be a map; `what` says which in a mistake.
 pub(crate) fn map<'a>(value: &'a Yaml, what: &str, problems: &mut Vec<Diagnostic>) -> &'a [Entry] {
     if !matches!(value.data, Data::Map(_) | Data::Null | Data::Broken) {
         let message = format!("expected {what} to be a map, found {}", value.describe());
-        problems.push(Diagnostic::at(value.span, "type", message));
+        let problem = Diagnostic::at(value.span, "type", message);
+        problems.push(if matches!(value.data, Data::List(_)) {
+            problem.hint("an entry of a map is `name: value`, without a dash")
+        } else {
+            problem
+        });
     }
     value.entries()
 }
@@ -144,7 +168,7 @@ impl Reader<'_> {
         }
         for entry in root.entries() {
             if !KEYS.contains(&entry.key.as_str()) {
-                self.problems.push(unknown_key(entry, &KEYS));
+                self.problems.push(unknown_section(entry));
             }
         }
         self.version(&root);
@@ -188,7 +212,7 @@ impl Reader<'_> {
         let root = yaml::parse(&text, file, self.problems);
         if root.is_none() && self.problems.len() == before {
             let problem = Diagnostic::at(Span { file, start: 0, end: 0 }, "empty", "the file is empty");
-            self.problems.push(problem.hint("a pipeline begins with `retort: 1` and has `nodes:`"));
+            self.problems.push(problem.hint(BEGINS));
         }
         root
     }
@@ -245,8 +269,9 @@ impl Reader<'_> {
         texts
     }
 
-    /// Adds the env, params, models and nodes of the files that are included. The file's own params win.
+    /// Adds the env, params, models, matrix and nodes of the files that are included. The file's own params win.
     fn include(&mut self, path: &Path, root: &Yaml, document: &mut Document) {
+        let own: BTreeSet<String> = document.params.iter().map(|param| param.key.clone()).collect();
         self.open.push(resolved(path));
         for (name, span) in self.texts(root, "include") {
             let path = folder(path).join(&name);
@@ -257,12 +282,10 @@ impl Reader<'_> {
             }
             let Some(other) = self.read(&path, Some(span)) else { continue };
             document.env.extend(other.env);
-            for param in other.params {
-                if !document.params.iter().any(|own| own.key == param.key) {
-                    document.params.push(param);
-                }
-            }
+            let params = other.params.into_iter().filter(|param| !own.contains(&param.key)).collect();
+            self.add("param", &mut document.params, params);
             self.add("model", &mut document.models, other.models);
+            self.add("matrix key", &mut document.matrix, other.matrix);
             self.add("node", &mut document.nodes, other.nodes);
         }
         self.open.pop();
@@ -273,7 +296,10 @@ impl Reader<'_> {
             match own.iter().find(|own| own.key == entry.key) {
                 Some(first) => {
                     let message = format!("the {kind} `{}` is defined in two files", entry.key);
-                    let problem = Diagnostic::at(first.key_span, "duplicate-key", message);
+                    let mut problem = Diagnostic::at(first.key_span, "duplicate-key", message);
+                    if kind == "param" {
+                        problem = problem.hint("the file that includes both can say which it is: its own params win");
+                    }
                     self.problems.push(problem.also(entry.key_span, "and here"));
                 }
                 None => own.push(entry),
@@ -331,9 +357,8 @@ fn not_a_pipeline(root: &Yaml, text: &str) -> Diagnostic {
         && text.lines().all(|line| line.trim().is_empty() || line.trim().starts_with('#'))
     {
         let start = Span { file: root.span.file, start: 0, end: 0 };
-        return Diagnostic::at(start, "empty", "the file is empty")
-            .hint("a pipeline begins with `retort: 1` and has `nodes:`");
+        return Diagnostic::at(start, "empty", "the file is empty").hint(BEGINS);
     }
     let message = format!("expected a pipeline, which is a map, found {}", root.describe());
-    Diagnostic::at(root.span, "type", message)
+    Diagnostic::at(root.span, "type", message).hint(BEGINS)
 }

@@ -160,9 +160,15 @@ impl Checker<'_> {
             return None;
         }
         placed.span = Some(found.span);
-        if problem.code == "unknown-column" && field == "with" {
-            let column = problem.message.split('`').nth(1).and_then(|name| node.column(name, self.files));
-            placed.span = column.or(placed.span);
+        if problem.code == "unknown-column" {
+            let name = problem.message.split('`').nth(1).unwrap_or_default();
+            let column = node.column(field, name, self.files);
+            // A column that the config does not name is one that its input should have.
+            let input = || (!found.is_written || field == "with").then(|| node.find("from", false, self.files).span);
+            placed.span = column.or_else(input).or(placed.span);
+        }
+        if let Some(line) = problem.at.line {
+            placed.span = found.value.and_then(|value| self.files.block_line(value, line.get())).or(placed.span);
         }
         let placed = match found.origin {
             Some(origin) => origin.explain(placed),

@@ -74,6 +74,10 @@ pub(crate) fn lower(
             nodes.push(lowering);
         }
     }
+    // A key that is misspelt where it is used is not reported as unused too.
+    if !problems.iter().any(|problem| problem.code == "unknown-param") {
+        matrix.unused(problems);
+    }
     Lowered { nodes, params, models }
 }
 
@@ -90,7 +94,7 @@ fn lowering(
     files: &Files,
     problems: &mut Vec<Diagnostic>,
 ) -> Lowering {
-    shape(&mut node, problems);
+    shape(&mut node, ops, problems);
     let op = node.value.get("op").and_then(Yaml::scalar).unwrap_or_default().into_owned();
     let before = problems.len();
     let from = node.value.get("from").map(|from| feeds(from, problems)).unwrap_or_default();
@@ -109,7 +113,8 @@ fn lowering(
 }
 
 /// Finds what is wrong with a node's keys. One that is misspelt is taken for the one that is meant.
-fn shape(node: &mut Entry, problems: &mut Vec<Diagnostic>) {
+fn shape(node: &mut Entry, ops: &[OpInfo], problems: &mut Vec<Diagnostic>) {
+    let op = node.value.get("op").and_then(Yaml::scalar).unwrap_or_default().into_owned();
     let Data::Map(fields) = &mut node.value.data else {
         if !matches!(node.value.data, Data::Null | Data::Broken) {
             let message = format!("expected a node, which is a map, found {}", node.value.describe());
@@ -120,6 +125,7 @@ fn shape(node: &mut Entry, problems: &mut Vec<Diagnostic>) {
         }
         return;
     };
+    let strays = take_strays(fields, &op, ops, problems);
     for i in 0..fields.len() {
         if !KEYS.contains(&fields[i].key.as_str()) {
             problems.push(unknown_key(&fields[i], &KEYS));
@@ -129,7 +135,7 @@ fn shape(node: &mut Entry, problems: &mut Vec<Diagnostic>) {
             }
         }
     }
-    for field in fields {
+    for field in fields.iter_mut() {
         let expected = match (field.key.as_str(), &field.value.data) {
             ("op", Data::Bool(_) | Data::Number(..) | Data::List(_) | Data::Map(_)) => "the name of an operator",
             ("with", Data::Bool(_) | Data::Number(..) | Data::List(_) | Data::Text(_)) => {
@@ -141,8 +147,44 @@ fn shape(node: &mut Entry, problems: &mut Vec<Diagnostic>) {
         problems.push(Diagnostic::at(field.value.span, "type", message));
         field.value.data = Data::Broken;
     }
+    put_strays(fields, strays);
     if node.value.get("op").is_none_or(|op| matches!(op.data, Data::Null)) {
         problems.push(without_operator(node));
+    }
+}
+
+/// Takes out the keys of the operator that stand beside `op` and not in `with`, and says so.
+fn take_strays(fields: &mut Vec<Entry>, op: &str, ops: &[OpInfo], problems: &mut Vec<Diagnostic>) -> Vec<Entry> {
+    let is_unknown = |field: &Entry| !KEYS.contains(&field.key.as_str());
+    if !fields.iter().any(is_unknown) {
+        return Vec::new();
+    }
+    let Some(info) = ops.iter().find(|info| info.name == op) else { return Vec::new() };
+    let schema = (info.schema)().to_value();
+    let is_stray = |field: &mut Entry| is_unknown(field) && schema["properties"].get(&field.key).is_some();
+    let strays: Vec<Entry> = fields.extract_if(.., is_stray).collect();
+    for stray in &strays {
+        let message = format!("`{}` is a key of `{op}` and stands under `with`", stray.key);
+        problems
+            .push(Diagnostic::at(stray.key_span, "unknown-key", message).hint(format!("`with: {{{}: …}}`", stray.key)));
+    }
+    strays
+}
+
+/// Puts such keys where they are meant, so that they are not missed and are checked too.
+fn put_strays(fields: &mut Vec<Entry>, strays: Vec<Entry>) {
+    let Some(first) = strays.first() else { return };
+    let (key_span, span) = (first.key_span, first.value.span);
+    if !fields.iter().any(|field| field.key == "with") {
+        let value = Yaml::new(span, Data::Map(Vec::new()));
+        fields.push(Entry { key: "with".into(), key_span, value });
+    }
+    let with = fields.iter_mut().find(|field| field.key == "with").expect("it was just added");
+    if matches!(with.value.data, Data::Null) {
+        with.value.data = Data::Map(Vec::new());
+    }
+    if let Data::Map(entries) = &mut with.value.data {
+        entries.extend(strays);
     }
 }
 
@@ -262,15 +304,26 @@ pub(crate) struct Found<'a> {
     pub(crate) origin: Option<&'a Origin>,
     /// Whether it was complained about already.
     pub(crate) is_broken: bool,
+    /// The value's own place, all lines of it.
+    pub(crate) value: Option<Span>,
+    /// Whether the field itself is written; else the place is that of what encloses it.
+    pub(crate) is_written: bool,
 }
 
 impl Lowering {
     /// The place of a field: `op`, `from.train[1]`, `with.sample.top_p`; of what encloses it, where it is not written.
     /// With `key`, the place of its key.
     pub(crate) fn find(&self, field: &str, key: bool, files: &Files) -> Found<'_> {
-        let mut found = Found { span: self.written.key_span, origin: None, is_broken: false };
+        let mut found = Found {
+            span: self.written.key_span,
+            origin: None,
+            is_broken: false,
+            value: None,
+            is_written: field.is_empty(),
+        };
         let mut value = &self.written.value;
-        for step in steps(field) {
+        let steps = steps(field);
+        for (i, step) in steps.iter().copied().enumerate() {
             let (next, span) = match (&value.data, step) {
                 (Data::Map(_), Step::Key(name)) => match value.entry(name) {
                     Some(entry) => (&entry.value, if key { entry.key_span } else { config::place(entry, files) }),
@@ -284,6 +337,8 @@ impl Lowering {
                 span,
                 origin: value.origin.as_ref().or(found.origin),
                 is_broken: matches!(value.data, Data::Broken),
+                value: Some(value.span),
+                is_written: i + 1 == steps.len(),
             };
         }
         found
@@ -291,9 +346,17 @@ impl Lowering {
 }
 
 impl Lowering {
-    /// The place in `with` that names a column: a value that is it, or a template that uses it.
-    pub(crate) fn column(&self, name: &str, files: &Files) -> Option<Span> {
-        column(self.written.value.get("with")?, name, files)
+    /// The place in a field of the node that names a column: a value that is it, or a template that uses it.
+    pub(crate) fn column(&self, field: &str, name: &str, files: &Files) -> Option<Span> {
+        let mut value = &self.written.value;
+        for step in steps(field) {
+            value = match (&value.data, step) {
+                (Data::Map(_), Step::Key(key)) => value.get(key)?,
+                (Data::List(items), Step::Item(i)) => items.get(i)?,
+                _ => return None,
+            };
+        }
+        column(value, name, files)
     }
 }
 
@@ -303,7 +366,11 @@ fn column(value: &Yaml, name: &str, files: &Files) -> Option<Span> {
         Data::Text(text) if text.contains("{{") => {
             let templates =
                 [format!("{{{{ {name} "), format!("{{{{{name}}}}}"), format!("{{{{ {name}."), name.to_string()];
-            let used = templates.into_iter().find(|template| files.text(value.span).contains(template))?;
+            let used = templates.into_iter().find(|template| text.contains(template))?;
+            if !files.text(value.span).contains(&used) {
+                // A param wrote it.
+                return Some(value.span);
+            }
             Some(files.within(value.span, &used)).map(|span| files.within(span, name))
         }
         Data::List(items) => items.iter().find_map(|item| column(item, name, files)),

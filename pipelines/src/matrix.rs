@@ -3,7 +3,7 @@
 //! A key stands at the top, or in a node, which then depends on it. A node depends on the keys that it refers to and on those
 //! that the nodes feeding it depend on; for every combination of their values there is a copy: `adapter@rank=8,seed=1`.
 
-use crate::diagnostics::Diagnostic;
+use crate::diagnostics::{Diagnostic, Span};
 use crate::document::{Document, check_name, map};
 use crate::params::{Scope, references};
 use crate::yaml::{Data, Entry, Yaml};
@@ -16,6 +16,7 @@ const MAX_COPIES: usize = 1000;
 pub(crate) struct Axis {
     pub(crate) name: String,
     pub(crate) values: Vec<Yaml>,
+    span: Span,
     /// The values in the names of copies.
     labels: Vec<String>,
     /// The node that it stands in.
@@ -58,7 +59,7 @@ pub(crate) fn axes(document: &Document, scope: Scope<'_>, problems: &mut Vec<Dia
             problems.push(problem.also(param.key_span, "the param"));
         } else if let Some(values) = values(&entry, scope, problems) {
             let labels = values.iter().map(label).collect();
-            axes.push(Axis { name: entry.key, values, labels, node });
+            axes.push(Axis { name: entry.key, values, span: entry.key_span, labels, node });
         }
     }
     axes
@@ -84,6 +85,11 @@ fn values(entry: &Entry, scope: Scope<'_>, problems: &mut Vec<Diagnostic>) -> Op
         } else {
             kept.push(value);
         }
+    }
+    if kept.is_empty() && matches!(&entry.value.data, Data::List(items) if items.is_empty()) {
+        let message = format!("the matrix key `{}` has no values", entry.key);
+        let problem = Diagnostic::at(entry.value.span, "type", message);
+        problems.push(problem.hint("remove it, or say which: `[1, 2]`"));
     }
     (!kept.is_empty()).then_some(kept)
 }
@@ -127,9 +133,21 @@ impl Matrix {
             let place = matrix.axes[0].values[0].span;
             let message = format!("the matrix makes more than {MAX_COPIES} copies of nodes");
             problems.push(Diagnostic::at(place, "too-large", message));
-            matrix.on.iter_mut().for_each(Vec::clear);
+            // One copy of each node is checked all the same.
+            matrix.axes.iter_mut().for_each(|axis| axis.values.truncate(1));
         }
         matrix
+    }
+
+    /// Finds the keys that no node uses: who wrote one expected copies.
+    pub(crate) fn unused(&self, problems: &mut Vec<Diagnostic>) {
+        for (i, axis) in self.axes.iter().enumerate() {
+            if !self.on.iter().any(|on| on.contains(&i)) {
+                let message = format!("no node uses the matrix key `{}`", axis.name);
+                let problem = Diagnostic::at(axis.span, "unused", message);
+                problems.push(problem.hint(format!("a node that says `${{matrix.{}}}` is multiplied", axis.name)));
+            }
+        }
     }
 
     /// Hands the axes on along the edges.

@@ -95,12 +95,14 @@ impl Scope<'_> {
         if matches!(kind, "" | "matrix")
             && let Some((_, value)) = self.axes.iter().find(|(axis, _)| *axis == key)
         {
-            return Ok((*value).clone());
+            let origin = Origin { name: key.into(), span: Some(value.span), what: "the matrix key" };
+            return Ok(Yaml { origin: Some(origin), ..(*value).clone() });
         }
         if matches!(kind, "" | "params")
             && let Some(value) = self.param(key)
         {
-            let origin = value.origin.clone().unwrap_or(Origin { name: key.into(), span: Some(value.span) });
+            let given = || Origin { name: key.into(), span: Some(value.span), what: "the param" };
+            let origin = value.origin.clone().unwrap_or_else(given);
             return Ok(Yaml { origin: Some(origin), ..value.clone() });
         }
         if matches!(kind, "" | "matrix") && self.matrix.contains(&key) {
@@ -123,14 +125,22 @@ impl Scope<'_> {
             "params" => ("param", params.collect()),
             "matrix" => ("matrix key", self.matrix.to_vec()),
             "" => ("param", params.chain(self.matrix.iter().copied()).collect()),
-            _ => {
-                let problem = Diagnostic::at(place, "reference", format!("`{raw}` refers to nothing"));
-                return problem.hint("a reference is `${params.NAME}`, `${matrix.NAME}` or `${env.NAME}`");
-            }
+            _ => ("", Vec::new()),
         };
+        if what.is_empty() || key.is_empty() {
+            let problem = Diagnostic::at(place, "reference", format!("`{raw}` refers to nothing"));
+            return match retort_engine::nearest(kind, ["params", "matrix", "env"]) {
+                Some(near) if !kind.is_empty() => problem.hint(format!("did you mean `${{{near}.{key}}}`?")),
+                _ => problem.hint("a reference is `${params.NAME}`, `${matrix.NAME}` or `${env.NAME}`"),
+            };
+        }
         let problem = Diagnostic::at(place, "unknown-param", format!("unknown {what} `{key}`"));
-        match retort_engine::nearest(key, names) {
+        match retort_engine::nearest(key, names.iter().copied()) {
             Some(near) => problem.hint(format!("did you mean `{near}`?")),
+            None if (1..=8).contains(&names.len()) => {
+                let names = crate::document::listed(&names);
+                problem.hint(format!("there is {names}; for the text itself write `${raw}`"))
+            }
             None => problem.hint(format!("for the text itself write `${raw}`")),
         }
     }
@@ -232,7 +242,7 @@ fn given(name: &str, text: &str, definition: Span) -> Yaml {
         let data = if text.trim().is_empty() { Data::Null } else { Data::Text(text.to_string()) };
         Yaml::new(definition, data)
     });
-    Yaml { origin: Some(Origin { name: name.into(), span: None }), ..value.moved(definition) }
+    Yaml { origin: Some(Origin { name: name.into(), span: None, what: "the param" }), ..value.moved(definition) }
 }
 
 fn unknown_setting(key: &str, raw: &[Entry]) -> Diagnostic {

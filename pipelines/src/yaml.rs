@@ -2,6 +2,7 @@
 
 mod parse;
 mod scalar;
+mod syntax;
 
 use serde_json::{Map, Number, Value};
 use std::borrow::Cow;
@@ -42,19 +43,21 @@ pub(crate) struct Entry {
     pub(crate) value: Yaml,
 }
 
-/// The param that gave a value.
+/// The param or matrix key that gave a value.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Origin {
     pub(crate) name: String,
     /// `None` for a value of the command line.
     pub(crate) span: Option<Span>,
+    /// `the param` or `the matrix key`.
+    pub(crate) what: &'static str,
 }
 
 impl Origin {
     /// Shows in a mistake where its value was given.
     pub(crate) fn explain(&self, problem: Diagnostic) -> Diagnostic {
         match self.span {
-            Some(span) => problem.also(span, format!("given by the param `{}`", self.name)),
+            Some(span) => problem.also(span, format!("given by {} `{}`", self.what, self.name)),
             None if problem.hint.is_none() => problem.hint(format!("it is given by `--set {}=…`", self.name)),
             None => problem,
         }
@@ -98,6 +101,7 @@ impl Yaml {
             Data::Number(_, text) => format!("the number `{text}`"),
             Data::Text(text) if text.len() <= 40 && !text.contains('\n') => format!("the text `{text}`"),
             Data::Text(_) => "text".into(),
+            Data::List(items) if items.is_empty() => "an empty list".into(),
             Data::List(_) => "a list".into(),
             Data::Map(_) => "a map".into(),
         }

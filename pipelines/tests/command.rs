@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod gallery;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -161,8 +163,14 @@ fn mistakes_end_with_2_and_the_nearest_name() {
     project.write("bad.yaml", &PIPELINE.replace("op: sample", "op: sampel"));
     let (out, err) = project.ends(2, &["check", "bad.yaml"]);
     assert!(out.is_empty() && err.contains("unknown operator `sampel`") && err.contains("bad.yaml:8"), "{err}");
-    let problems: Value = serde_json::from_str(&project.ends(2, &["check", "bad.yaml", "--json"]).0).unwrap();
-    assert_eq!(problems["problems"][0]["line"], 8);
+    let problems = lines(&project.ends(2, &["check", "bad.yaml", "--json"]).0);
+    let place = ["line", "column", "end_line", "end_column"].map(|key| problems[0][key].as_u64().unwrap());
+    assert_eq!((place, problems.len()), ([8, 9, 8, 15], 1));
+    assert_eq!(problems[0]["hint"], "did you mean `sample`?");
+    // A run and a plan that are asked for JSON say it so too.
+    for command in ["run", "plan"] {
+        assert_eq!(lines(&project.ends(2, &[command, "bad.yaml", "--json"]).0), problems);
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use minijinja::{Environment, UndefinedBehavior};
 use retort_engine::{Failure, Problem};
 use retort_lm::template::Message;
 
-use super::MessageTemplate;
+use super::{MessageTemplate, filters};
 
 /// The templates, compiled.
 pub(super) struct Prompts {
@@ -34,7 +34,12 @@ impl Prompts {
                 let line = error.line().map(|line| format!(" in line {line}")).unwrap_or_default();
                 Problem::at_field(&field, format!("not a template{line}: {}", error.detail().unwrap_or("syntax error")))
                     .hint("`{{ text }}` stands for the column `text`")
+                    .in_line(error.line())
             })?;
+            if let Some((name, line)) = filters::unknown(&environment, source) {
+                let problem = Problem::at_field(&field, format!("templates have no filter `{name}`"));
+                return Err(problem.did_you_mean(&name, filters::USUAL).in_line(Some(line)));
+            }
             let template = environment.get_template(&i.to_string()).expect("added above");
             columns.extend(template.undeclared_variables(false).into_iter().filter(|name| !own.contains(name)));
         }

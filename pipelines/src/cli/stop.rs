@@ -108,6 +108,11 @@ pub(super) fn diagnose(diagnostics: &Diagnostics) {
     say(text.trim_end());
 }
 
+/// Prints the mistakes of a pipeline as JSON, an object a line.
+pub(super) fn print_json(diagnostics: &Diagnostics, out: &mut dyn io::Write) -> io::Result<()> {
+    diagnostics.to_json().iter().try_for_each(|object| writeln!(out, "{object}"))
+}
+
 fn labelled(label: &str, color: AnsiColor) -> String {
     let style = Style::new().bold().fg_color(Some(color.into()));
     format!("{style}{label}{style:#}")

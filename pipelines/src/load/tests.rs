@@ -110,8 +110,9 @@ fn places_as_json() {
     let mut object = mistakes.to_json()[1].clone();
     object["file"] = json!(path.file_name().unwrap().to_str());
     let expected = json!({
-        "code": "unknown-operator", "message": "unknown operator `chunck`", "hint": "did you mean `chunk`?",
-        "file": "p.yaml", "line": 3, "column": 11, "node": "ä",
+        "severity": "error", "code": "unknown-operator", "message": "unknown operator `chunck`",
+        "hint": "did you mean `chunk`?", "node": "ä",
+        "file": "p.yaml", "line": 3, "column": 11, "end_line": 3, "end_column": 17,
     });
     assert_eq!(object, expected);
 }

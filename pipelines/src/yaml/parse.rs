@@ -2,15 +2,16 @@
 //!
 //! Anchors, aliases and merge keys (`<<`) are resolved here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 
+use super::syntax::{Known, braces_hint, syntax};
 use super::{Data, Entry, Yaml, scalar};
 use crate::diagnostics::{Diagnostic, Span};
 
 /// Lists and maps within each other, at most.
-const MAX_DEPTH: usize = 64;
+pub(super) const MAX_DEPTH: usize = 64;
 /// Values of a file, aliases counted as often as they are used, at most.
 pub(crate) const MAX_VALUES: usize = 200_000;
 
@@ -27,7 +28,7 @@ pub(crate) fn parse(text: &str, file: usize, problems: &mut Vec<Diagnostic>) -> 
     for event in Parser::new_from_str(text) {
         let taken = match event {
             Ok((event, span)) => builder.take(event, span),
-            Err(error) => Err(Box::new(syntax(&builder.places, *error.marker(), error.info()))),
+            Err(error) => Err(Box::new(syntax(&builder.places, *error.marker(), error.info(), &builder.known()))),
         };
         if let Err(problem) = taken {
             builder.problems.push(*problem);
@@ -38,14 +39,14 @@ pub(crate) fn parse(text: &str, file: usize, problems: &mut Vec<Diagnostic>) -> 
 }
 
 /// Turns the parser's marks, which count characters, into bytes.
-struct Places<'a> {
-    text: &'a str,
-    file: usize,
+pub(super) struct Places<'a> {
+    pub(super) text: &'a str,
+    pub(super) file: usize,
     bytes: Vec<usize>,
 }
 
 impl Places<'_> {
-    fn byte(&self, mark: Marker) -> usize {
+    pub(super) fn byte(&self, mark: Marker) -> usize {
         self.bytes.get(mark.index()).copied().unwrap_or(self.text.len())
     }
 
@@ -54,11 +55,6 @@ impl Places<'_> {
         let (start, end) = (self.byte(start), self.byte(end));
         let end = start + self.text[start..end.max(start)].trim_end().len();
         Span { file: self.file, start, end }
-    }
-
-    fn line(&self, byte: usize) -> &str {
-        let start = self.text[..byte].rfind('\n').map_or(0, |at| at + 1);
-        self.text[start..].split('\n').next().unwrap_or_default()
     }
 }
 
@@ -86,6 +82,12 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
+    fn known(&self) -> Known<'_> {
+        let open = self.open.iter().map(|open| self.places.byte(open.start)).collect();
+        let words = self.places.text.split([' ', '\n', '\t']);
+        Known { open, anchors: words.filter_map(|word| word.strip_prefix('&')).collect() }
+    }
+
     fn take(&mut self, event: Event<'_>, span: saphyr_parser::Span) -> Result<(), Box<Diagnostic>> {
         let place = self.places.span(span.start, span.end);
         match event {
@@ -149,7 +151,7 @@ impl Builder<'_> {
             Holds::List(items) => items.push(value),
             Holds::Map(entries, key) => match key.take() {
                 Some((key, key_span)) => entries.push(Entry { key, key_span, value }),
-                None => *key = Some(self::key(&value)?),
+                None => *key = Some(self::key(&value, self.places.text)?),
             },
         }
         Ok(())
@@ -171,16 +173,18 @@ impl Builder<'_> {
 
     /// Resolves `<<`, and names keys that are given twice.
     fn merged(&mut self, entries: Vec<Entry>) -> Vec<Entry> {
-        let mut kept: Vec<Entry> = Vec::new();
+        let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
+        let mut places: HashMap<String, Span> = HashMap::new();
         let mut bases = Vec::new();
         for entry in entries {
             if entry.key == "<<" {
                 bases.push(entry);
-            } else if let Some(first) = kept.iter().find(|kept| kept.key == entry.key) {
-                let problem =
-                    Diagnostic::at(entry.key_span, "duplicate-key", format!("the key `{}` is given twice", entry.key));
-                self.problems.push(problem.also(first.key_span, "first here"));
+            } else if let Some(first) = places.get(&entry.key) {
+                let message = format!("the key `{}` is given twice", entry.key);
+                let problem = Diagnostic::at(entry.key_span, "duplicate-key", message);
+                self.problems.push(problem.also(*first, "first here"));
             } else {
+                places.insert(entry.key.clone(), entry.key_span);
                 kept.push(entry);
             }
         }
@@ -188,11 +192,12 @@ impl Builder<'_> {
             let maps = if let Data::List(items) = base.value.data { items } else { vec![base.value] };
             for map in maps {
                 let Data::Map(entries) = map.data else {
-                    self.problems.push(Diagnostic::at(base.key_span, "yaml", "`<<` takes a map, or a list of maps"));
+                    let problem = Diagnostic::at(map.span, "yaml", "`<<` takes a map, or a list of maps");
+                    self.problems.push(problem.hint("such as `<<: *NAME`, where a map above is called `&NAME`"));
                     continue;
                 };
                 for entry in entries {
-                    if !kept.iter().any(|kept| kept.key == entry.key) {
+                    if places.insert(entry.key.clone(), entry.key_span).is_none() {
                         kept.push(entry);
                     }
                 }
@@ -212,61 +217,25 @@ impl Builder<'_> {
     fn no_tag(&mut self, tag: Option<&Tag>, span: Span) {
         if let Some(tag) = tag {
             let name = if tag.is_yaml_core_schema() { format!("!!{}", tag.suffix) } else { tag.to_string() };
-            self.problems.push(Diagnostic::at(span, "yaml", format!("the tag `{name}` has no meaning here")));
+            let problem = Diagnostic::at(span, "yaml", format!("the tag `{name}` has no meaning here"));
+            self.problems.push(problem.hint("remove it: a pipeline is plain data"));
         }
     }
 }
 
-fn key(value: &Yaml) -> Result<(String, Span), Box<Diagnostic>> {
-    match value.scalar() {
-        Some(text) => Ok((text.into_owned(), value.span)),
-        None => {
-            let message = format!("expected a name before the colon, found {}", value.describe());
-            Err(Box::new(Diagnostic::at(value.span, "yaml", message)))
-        }
+fn key(value: &Yaml, text: &str) -> Result<(String, Span), Box<Diagnostic>> {
+    if let Some(text) = value.scalar() {
+        return Ok((text.into_owned(), value.span));
     }
-}
-
-/// A mistake of syntax in plain words, where the cause is one of the usual ones.
-fn syntax(places: &Places<'_>, mark: Marker, info: &str) -> Diagnostic {
-    let byte = places.byte(mark);
-    let line = places.line(byte);
-    let start = places.text[..byte].rfind('\n').map_or(0, |at| at + 1);
-    let indent = &line[..line.len() - line.trim_start_matches([' ', '\t']).len()];
-    if let Some(tab) = indent.find('\t') {
-        let span = Span { file: places.file, start: start + tab, end: start + tab + 1 };
-        return Diagnostic::at(span, "yaml", "a tab can't indent a line of YAML").hint("use spaces");
+    let outer = value.span.start.saturating_sub(1);
+    if matches!(value.data, Data::Map(_)) && text[outer..].starts_with("{{") {
+        let line = text[outer..].split('\n').next().unwrap_or_default().trim_end();
+        let span = Span { start: outer, end: outer + line.len(), ..value.span };
+        let problem = Diagnostic::at(span, "yaml", "a text that begins with `{{` is read as a map");
+        return Err(Box::new(problem.hint(braces_hint(line))));
     }
-    if let Some(at) = unquoted_reference(line) {
-        let end = line[at..].find('}').map_or(line.len(), |len| at + len + 1);
-        let span = Span { file: places.file, start: start + at, end: start + end };
-        let problem = Diagnostic::at(span, "yaml", "within `{…}` and `[…]` a `${…}` stands in quotes");
-        return problem.hint(format!("write `\"{}\"`", &line[at..end]));
-    }
-    let info = match info {
-        "recursion limit exceeded" => format!("lists and maps more than {MAX_DEPTH} deep"),
-        info => format!("not YAML: {}", info.trim_end_matches('.')),
-    };
-    let end = places.text[byte..].chars().next().filter(|c| *c != '\n').map_or(byte, |c| byte + c.len_utf8());
-    let span = Span { file: places.file, start: byte, end };
-    Diagnostic::at(span, "yaml", info)
-}
-
-/// `${` in a flow map or list of this line, outside of quotes.
-fn unquoted_reference(line: &str) -> Option<usize> {
-    let mut quote = None;
-    let mut depth = 0;
-    for (at, c) in line.char_indices() {
-        match (quote, c) {
-            (None, '"' | '\'') => quote = Some(c),
-            (Some(open), _) if open == c => quote = None,
-            (None, '$') if depth > 0 && line[at..].starts_with("${") => return Some(at),
-            (None, '{' | '[') => depth += 1,
-            (None, '}' | ']') => depth -= 1,
-            _ => {}
-        }
-    }
-    None
+    let message = format!("expected a name before the colon, found {}", value.describe());
+    Err(Box::new(Diagnostic::at(value.span, "yaml", message)))
 }
 
 #[cfg(test)]

@@ -184,12 +184,14 @@ fn files_that_are_no_pipelines() {
     broken(
         "- a\n- b\n",
         &expect![[r#"
-        error: expected a pipeline, which is a map, found a list
-         --> p.yaml:1:1
-          |
-        1 | - a
-          | ^^^
-    "#]],
+            error: expected a pipeline, which is a map, found a list
+             --> p.yaml:1:1
+              |
+            1 | - a
+              | ^^^
+              |
+              = hint: a pipeline begins with `retort: 1` and has `nodes:`
+        "#]],
     );
     broken(
         "retort: 2\nnodes: {}\n",
@@ -242,38 +244,42 @@ fn files_that_are_no_pipelines() {
     broken(
         "retort: 1\nretort: 1\nnodes:\n  a: {op: extract, with: {paths: [x]}}\n  a: !t 1\n",
         &expect![[r#"
-        error: the key `retort` is given twice
-         --> p.yaml:2:1
-          |
-        1 | retort: 1
-          | ------ first here
-        2 | retort: 1
-          | ^^^^^^
+            error: the key `retort` is given twice
+             --> p.yaml:2:1
+              |
+            1 | retort: 1
+              | ------ first here
+            2 | retort: 1
+              | ^^^^^^
 
-        error: the key `a` is given twice
-         --> p.yaml:5:3
-          |
-        4 |   a: {op: extract, with: {paths: [x]}}
-          |   - first here
-        5 |   a: !t 1
-          |   ^
+            error: the key `a` is given twice
+             --> p.yaml:5:3
+              |
+            4 |   a: {op: extract, with: {paths: [x]}}
+              |   - first here
+            5 |   a: !t 1
+              |   ^
 
-        error: the tag `!t` has no meaning here
-         --> p.yaml:5:6
-          |
-        5 |   a: !t 1
-          |      ^^^^
-    "#]],
+            error: the tag `!t` has no meaning here
+             --> p.yaml:5:6
+              |
+            5 |   a: !t 1
+              |      ^^^^
+              |
+              = hint: remove it: a pipeline is plain data
+        "#]],
     );
     broken(
         "retort: 1\nnodes: {a: {op: extract\n",
         &expect![[r#"
-        error: not YAML: while parsing a flow mapping, did not find expected ',' or '}'
-         --> p.yaml:2:25
-          |
-        2 | nodes: {a: {op: extract
-          |                        ^
-    "#]],
+            error: expected `,` or `}` here
+             --> p.yaml:2:24
+              |
+            2 | nodes: {a: {op: extract
+              |            -           ^
+              |            |
+              |            `{` opens here
+        "#]],
     );
     broken_files(
         &[("p.yaml", b"retort: 1\nname: caf\xe9\n")],

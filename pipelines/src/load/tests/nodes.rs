@@ -294,7 +294,7 @@ nodes:
                |
                = hint: did you mean `user`?
 
-            error: expected a map with `system` or a map with `user`, found the text `Hello`
+            error: expected `system: …` or `user: …`, found the text `Hello`
               --> p.yaml:26:11
                |
             26 |         - Hello
