@@ -28,7 +28,7 @@ use crate::{ContentId, Digest, RecipeId, StoreError};
 
 /// The version of everything below the store's folder.
 pub const STORE_VERSION: u32 = 1;
-const ANSWER_VERSION: u32 = 1;
+pub(crate) const ANSWER_VERSION: u32 = 1;
 
 /// A store in a folder.
 pub struct Disk {
@@ -74,11 +74,11 @@ impl Disk {
         Ok(sizes)
     }
 
-    fn table_path(&self, content: ContentId) -> PathBuf {
+    pub(crate) fn table_path(&self, content: ContentId) -> PathBuf {
         self.root.join("tables").join(sharded(&content.to_string(), "parquet"))
     }
 
-    fn answer_path(&self, recipe: RecipeId) -> PathBuf {
+    pub(crate) fn answer_path(&self, recipe: RecipeId) -> PathBuf {
         self.root.join("answers").join(sharded(&recipe.to_string(), "json"))
     }
 
@@ -235,7 +235,7 @@ fn read_answer(path: &Path) -> Result<Option<Answer>, StoreError> {
 }
 
 /// `8c2f…` in a folder of its first two digits: `8c/2f….parquet`.
-fn sharded(hex: &str, extension: &str) -> String {
+pub(crate) fn sharded(hex: &str, extension: &str) -> String {
     format!("{}/{}.{extension}", &hex[..2], &hex[2..])
 }
 

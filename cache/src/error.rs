@@ -32,6 +32,25 @@ pub enum StoreError {
         /// What was expected.
         expected: u32,
     },
+    /// What another store gave is not what its name promises.
+    #[error("`{what}` is not what its name promises: it was changed or cut short, and is not taken")]
+    Untrue {
+        /// Where it came from.
+        what: String,
+    },
+    /// A remote store failed.
+    #[error("failed to {verb} `{url}`")]
+    Remote {
+        /// What was tried: `get`, `put`, `list`.
+        verb: &'static str,
+        /// The object, or the store.
+        url: String,
+        /// What the other side, or the way there, said.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+        /// A way out.
+        hint: Option<&'static str>,
+    },
     /// Arrow or Parquet refused.
     #[error("failed to {verb} table `{path}`")]
     Table {
@@ -46,6 +65,14 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// A way out, where there is one.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            StoreError::Remote { hint, .. } => *hint,
+            _ => None,
+        }
+    }
+
     /// For `map_err`: names the verb and the path of a failed file operation.
     pub fn io(verb: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> StoreError {
         let path = path.display().to_string();

@@ -2,6 +2,7 @@
 //!
 //! Leaves to others: which questions are asked (`retort-engine`), how they are answered (`retort-ops`).
 
+pub mod adopt;
 pub mod content;
 pub mod digest;
 pub mod digests;
@@ -11,6 +12,7 @@ pub mod files;
 pub mod memory;
 pub mod parquet;
 pub mod recipe;
+pub mod remote;
 pub mod rowlog;
 pub mod store;
 
