@@ -27,5 +27,5 @@ pub use lineage::Lineage;
 pub use operator::{Answers, Batching, Carry, Input, Inputs, Lane, Memo, Operator, RowBatch, RowOp, SlotSpec, TableOp};
 pub use plan::{NodePlan, Reason, Verdict, plan};
 pub use problem::{Locus, Problem, nearest};
-pub use question::listing;
+pub use question::{listing, op_facts};
 pub use run::{Limits, Summary, run};

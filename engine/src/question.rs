@@ -64,7 +64,7 @@ impl Question {
 }
 
 /// The operator's own facts: config and assets.
-pub(crate) fn op_facts(node: &Node, world: World<'_>) -> Result<Vec<Fact>, Failure> {
+pub fn op_facts(node: &Node, world: World<'_>) -> Result<Vec<Fact>, Failure> {
     let mut facts = node.made.facts.clone();
     for asset in &node.made.assets {
         facts.push(Fact::new(format!("asset.{}", asset.name), world.assets.digest(asset)?));

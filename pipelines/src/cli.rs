@@ -22,6 +22,7 @@ mod log;
 mod ops;
 mod pipeline;
 mod plan;
+mod remote;
 mod run;
 mod runs;
 mod show;
@@ -94,7 +95,7 @@ pub fn main(ops: &[OpInfo]) -> ExitCode {
         Command::Export(args) => export::run(&args, ops),
         Command::Chat(args) => chat::run(&args, ops),
         Command::Ops(args) => ops::run(&args, ops),
-        Command::Cache(command) => cache::run(&command),
+        Command::Cache(command) => cache::run(&command, ops),
     };
     let flushed = std::io::stdout().flush().map_err(Stop::from);
     match ended.and_then(|ended| flushed.map(|()| ended)) {

@@ -11,12 +11,22 @@ use serde_json::Value;
 pub struct Space {
     folder: tempfile::TempDir,
     command: PathBuf,
+    env: BTreeMap<String, String>,
 }
 
 impl Space {
     /// An empty folder; `command` is the `retort` executable.
     pub fn new(command: &str) -> Self {
-        Space { folder: tempfile::tempdir().expect("a folder for the test"), command: command.into() }
+        Space {
+            folder: tempfile::tempdir().expect("a folder for the test"),
+            command: command.into(),
+            env: BTreeMap::new(),
+        }
+    }
+
+    /// Sets a variable of the environment in which the command runs.
+    pub fn set_env(&mut self, name: &str, value: &str) {
+        self.env.insert(name.to_string(), value.to_string());
     }
 
     /// Where it is.
@@ -52,6 +62,7 @@ impl Space {
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(&self.command);
         command.args(args).current_dir(self.path()).env_remove("RETORT_STORE").stdin(Stdio::null());
+        command.env_remove("RETORT_REMOTE").envs(&self.env);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

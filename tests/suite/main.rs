@@ -10,5 +10,6 @@ mod laws;
 mod lock;
 mod model;
 mod nodes;
+mod remote;
 mod tidy;
 mod trace;

@@ -1,8 +1,11 @@
 //! `retort cache`: what the store holds.
 
+mod travel;
+
 use std::io::Write;
 
 use retort_cache::Disk;
+use retort_engine::OpInfo;
 use serde_json::json;
 
 use super::pipeline::StoreArgs;
@@ -16,6 +19,10 @@ use crate::tables::{Column, Grid};
 pub(super) enum Command {
     /// How much the store holds, by kind.
     Size(SizeArgs),
+    /// Send what a remote store lacks.
+    Push(travel::Args),
+    /// Bring what a remote store has and this one lacks.
+    Pull(travel::Args),
 }
 
 /// Arguments of `cache size`.
@@ -28,9 +35,11 @@ pub(super) struct SizeArgs {
     json: bool,
 }
 
-pub(super) fn run(command: &Command) -> Result<Ended> {
+pub(super) fn run(command: &Command, ops: &[OpInfo]) -> Result<Ended> {
     match command {
         Command::Size(args) => size(args),
+        Command::Push(args) => travel::send(args, ops),
+        Command::Pull(args) => travel::bring(args, ops),
     }
 }
 

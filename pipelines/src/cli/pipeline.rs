@@ -33,7 +33,7 @@ pub(super) struct StoreArgs {
     pub folder: Option<PathBuf>,
 }
 
-fn setting(text: &str) -> std::result::Result<(String, String), String> {
+pub(super) fn setting(text: &str) -> std::result::Result<(String, String), String> {
     match text.split_once('=') {
         Some((name, value)) if !name.trim().is_empty() => Ok((name.trim().into(), value.into())),
         _ => Err("expected NAME=VALUE".into()),

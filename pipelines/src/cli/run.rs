@@ -9,6 +9,7 @@ use super::closing;
 use super::interrupt;
 use super::lock::Held;
 use super::pipeline::{PipelineArgs, nodes};
+use super::remote::RemoteArgs;
 use super::stop::{Ended, Result, chain, error, say, warn};
 use super::workplace::width_of_stderr;
 use crate::load::Loaded;
@@ -31,6 +32,11 @@ pub(super) struct Args {
     /// Goes on with nodes that don't need a failed one
     #[arg(long)]
     keep_going: bool,
+    #[command(flatten)]
+    remote: RemoteArgs,
+    /// Sends the answers and the remembered rows to the remote store when the run is over
+    #[arg(long)]
+    push: bool,
     /// Holds the run to the pipeline's lock: stops with exit status 3 at the first difference
     #[arg(long)]
     locked: bool,
@@ -48,7 +54,10 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
     let graph = &loaded.graph;
     let targets = nodes(graph, &args.nodes)?;
     let limits = args.limits(graph)?;
-    let place = args.pipeline.workplace()?;
+    if args.push {
+        args.remote.required()?;
+    }
+    let (place, far) = args.remote.place(&args.pipeline)?;
     if let Some(held) = &held
         && let Some(ended) = held.before(graph, &targets, place.world(&|_: &Event| ()))?
     {
@@ -76,6 +85,12 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
     }
     for trouble in stage.troubles() {
         warn(&format!("the record of this run is not whole: {}", chain(&trouble)));
+    }
+    if let Some(far) = &far {
+        far.say();
+        if args.push && !summary.cancelled {
+            far.push(graph, &graph.needed(&targets))?;
+        }
     }
     if let Some(ended) = held.as_ref().and_then(Held::found) {
         return Ok(ended);

@@ -140,7 +140,11 @@ impl From<io::Error> for Stop {
 
 impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Self {
-        Stop::failed(&error)
+        let stop = Stop::failed(&error);
+        match error.hint() {
+            Some(hint) => stop.hint(hint),
+            None => stop,
+        }
     }
 }
 
@@ -148,6 +152,7 @@ impl From<Failure> for Stop {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Cancelled => Stop::Error { status: Ended::INTERRUPTED, message: "interrupted".into(), hint: None },
+            Failure::Store(error) => Stop::from(error),
             other => Stop::failed(&other),
         }
     }

@@ -62,6 +62,11 @@ impl Workplace {
         }
     }
 
+    /// Puts another store in the place of the folder's own, such as one with a remote store behind it.
+    pub(super) fn set_store(&mut self, store: Box<dyn Store>) {
+        self.store = store;
+    }
+
     /// Writes down what was learned about files. That it can't be is no reason to fail: it is learned again.
     pub(super) fn save(&self) {
         if let Err(error) = self.digests.save() {
