@@ -85,7 +85,7 @@ impl Disk {
 
     /// Takes a table, if its rows have the name `content`; `origin` is where it came from. What enters the store is written anew:
     /// what the file says beside its rows (statistics, encodings, unused bytes) is not trusted.
-    pub fn adopt_table(&self, content: ContentId, table: Incoming, origin: &str) -> Result<(), StoreError> {
+    pub fn adopt_table(&self, content: ContentId, table: &Incoming, origin: &str) -> Result<(), StoreError> {
         let copy = self.incoming_table()?;
         if rewrite(&table.path, &copy.path)? != Some(content) {
             return Err(StoreError::Untrue { what: origin.into() });
@@ -238,7 +238,7 @@ mod tests {
     fn adopt(store: &Disk, content: ContentId, bytes: &[u8]) -> Result<(), StoreError> {
         let mut incoming = store.incoming_table().unwrap();
         incoming.write_all(bytes).unwrap();
-        store.adopt_table(content, incoming, "there")
+        store.adopt_table(content, &incoming, "there")
     }
 
     #[test]

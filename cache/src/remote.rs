@@ -298,7 +298,7 @@ fn runtime(url: &str) -> Result<Runtime, StoreError> {
 fn retry() -> RetryConfig {
     let backoff =
         BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(4), base: 2.0 };
-    RetryConfig { backoff, max_retries: 6, retry_timeout: Duration::from_secs(600) }
+    RetryConfig { backoff, max_retries: 6, retry_timeout: Duration::from_mins(10) }
 }
 
 fn s3(bucket: &str, settings: &[(String, String)]) -> Result<Arc<dyn ObjectStore>, object_store::Error> {

@@ -153,7 +153,7 @@ impl From<Failure> for Stop {
         match failure {
             Failure::Cancelled => Stop::Error { status: Ended::INTERRUPTED, message: "interrupted".into(), hint: None },
             Failure::Store(error) => Stop::from(error),
-            other => Stop::failed(&other),
+            other @ Failure::Op(_) => Stop::failed(&other),
         }
     }
 }
