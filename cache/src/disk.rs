@@ -8,9 +8,10 @@
 //! | `rows/<operator>/*.rows` | remembered rows (`rowlog`) |
 //! | `view/<pipeline>/<node>.parquet`, `.json` | links to the newest table and answer of a node, for people and other tools |
 //! | `work/<recipe>/` | checkpoints of what is not finished |
+//! | `claims/<recipe>` | a lock while the question is answered (`claim`) |
 //!
 //! Everything is written to a temporary file in the same folder, synced and renamed. There are no locks to be left behind:
-//! two processes that answer the same question write the same bytes under the same name.
+//! locks are the kernel's, and two processes that answer the same question all the same write the same bytes under the same name.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
+use crate::claim::{Claimed, Claims};
 use crate::content::ContentHasher;
 use crate::files::{is_temporary, link_atomically, rename_into_place, temporary_beside, write_atomically};
 use crate::parquet::{self, FileWriter};
@@ -33,6 +35,7 @@ pub(crate) const ANSWER_VERSION: u32 = 1;
 /// A store in a folder.
 pub struct Disk {
     root: PathBuf,
+    claims: Claims,
 }
 
 impl Disk {
@@ -54,7 +57,7 @@ impl Disk {
             }
             Err(error) => return Err(StoreError::io("read", &version)(error)),
         }
-        Ok(Disk { root })
+        Ok(Disk { claims: Claims::in_folder(root.join("claims")), root })
     }
 
     /// The store's folder.
@@ -141,8 +144,17 @@ impl Store for Disk {
             let text = serde_json::to_string_pretty(answer).expect("answers are plain data");
             write_atomically(&path, text.as_bytes())?;
         }
+        self.point(node, answer)?;
+        let workspace = self.root.join("work").join(recipe.to_string());
+        if workspace.exists() {
+            fs::remove_dir_all(&workspace).map_err(StoreError::io("remove", &workspace))?;
+        }
+        Ok(())
+    }
+
+    fn point(&self, node: &str, answer: &Answer) -> Result<(), StoreError> {
         let up = "../".repeat(1 + node.matches('/').count());
-        let hex = recipe.to_string();
+        let hex = answer.recipe.id().to_string();
         for output in &answer.outputs {
             let suffix = if output.port == "out" { "parquet".to_string() } else { format!("{}.parquet", output.port) };
             let target = format!("{up}tables/{}", sharded(&output.content.to_string(), "parquet"));
@@ -150,11 +162,11 @@ impl Store for Disk {
         }
         // Last: where it is right, the others are.
         link_atomically(&self.view_path(node, "json"), Path::new(&format!("{up}answers/{}", sharded(&hex, "json"))))?;
-        let workspace = self.root.join("work").join(&hex);
-        if workspace.exists() {
-            fs::remove_dir_all(&workspace).map_err(StoreError::io("remove", &workspace))?;
-        }
         Ok(())
+    }
+
+    fn claim(&self, recipe: RecipeId, node: &str) -> Result<Claimed, StoreError> {
+        self.claims.take(recipe, node)
     }
 
     fn rows(&self, op: RecipeId, schema: SchemaRef) -> Result<Arc<dyn RowMemo>, StoreError> {

@@ -16,13 +16,30 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     rename_into_place(&temporary, path)
 }
 
-/// A name that no other process or thread uses, in the folder of `path`, which is made if it is missing.
+/// An empty file that no other process or thread uses, in the folder of `path`, which is made if it is missing.
 pub fn temporary_beside(path: &Path) -> Result<PathBuf, StoreError> {
+    in_free_name(path, |temporary| File::options().write(true).create_new(true).open(temporary).map(drop), "create")
+}
+
+/// Makes something under a temporary name that is free. The process number alone does not make it so: another container may
+/// have the same, and so may a process that was killed before.
+fn in_free_name(
+    path: &Path,
+    make: impl Fn(&Path) -> std::io::Result<()>,
+    verb: &'static str,
+) -> Result<PathBuf, StoreError> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let folder = path.parent().expect("store paths have a folder");
     fs::create_dir_all(folder).map_err(StoreError::io("create", folder))?;
-    let serial = NEXT.fetch_add(1, Ordering::Relaxed);
-    Ok(folder.join(format!(".tmp-{}-{serial}", std::process::id())))
+    loop {
+        let serial = NEXT.fetch_add(1, Ordering::Relaxed);
+        let temporary = folder.join(format!(".tmp-{}-{serial}", std::process::id()));
+        match make(&temporary) {
+            Ok(()) => return Ok(temporary),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(StoreError::io(verb, &temporary)(error)),
+        }
+    }
 }
 
 /// Moves a synced file to its name and makes the name durable.
@@ -36,12 +53,11 @@ pub fn link_atomically(link: &Path, target: &Path) -> Result<(), StoreError> {
     if fs::read_link(link).is_ok_and(|old| old == target) {
         return Ok(());
     }
-    let temporary = temporary_beside(link)?;
-    symlink(target, &temporary).map_err(StoreError::io("link", &temporary))?;
+    let temporary = in_free_name(link, |temporary| symlink(target, temporary), "link")?;
     fs::rename(&temporary, link).map_err(StoreError::io("rename to", link))
 }
 
-/// Removes what a killed process of an earlier run left half-written in `folder`.
+/// Whether a file of this name is half-written, or was left so by a process that was killed.
 pub fn is_temporary(name: &str) -> bool {
     name.starts_with(".tmp-")
 }
@@ -62,4 +78,25 @@ fn sync_folder(folder: &Path) -> Result<(), StoreError> {
         File::open(folder).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", folder))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_process_of_the_same_number_left_is_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let probe = temporary_beside(&folder.path().join("probe")).unwrap();
+        let name = probe.file_name().unwrap().to_str().unwrap();
+        let serial: u64 = name.rsplit('-').next().unwrap().parse().unwrap();
+        let other = |n: u64| folder.path().join(format!(".tmp-{}-{}", std::process::id(), serial + n));
+        for n in 1..200 {
+            fs::write(other(n), "half").unwrap();
+        }
+        write_atomically(&folder.path().join("file"), b"whole").unwrap();
+        link_atomically(&folder.path().join("link"), Path::new("file")).unwrap();
+        assert_eq!(fs::read(folder.path().join("link")).unwrap(), b"whole");
+        assert_eq!(fs::read(other(1)).unwrap(), b"half", "it may still be written to");
+    }
 }

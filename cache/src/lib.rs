@@ -3,6 +3,7 @@
 //! Leaves to others: which questions are asked (`retort-engine`), how they are answered (`retort-ops`).
 
 pub mod adopt;
+pub mod claim;
 pub mod content;
 pub mod digest;
 pub mod digests;
@@ -16,6 +17,7 @@ pub mod remote;
 pub mod rowlog;
 pub mod store;
 
+pub use claim::{Claim, Claimed, Holder};
 pub use content::{content_id, row_digests, row_keys};
 pub use digest::{ContentId, Digest, RecipeId, RowKey};
 pub use disk::Disk;

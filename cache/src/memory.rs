@@ -1,12 +1,13 @@
 //! A store that lives as long as its process, for tests and for runs that leave nothing behind.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
+use crate::claim::{Claim, Claimed};
 use crate::content::ContentHasher;
 use crate::store::{Answer, Batches, RowAnswer, RowMemo, Source, Store, Table, TableWriter};
 use crate::{ContentId, RecipeId, RowKey, StoreError};
@@ -21,6 +22,7 @@ struct Contents {
     answers: HashMap<RecipeId, Answer>,
     newest: BTreeMap<String, RecipeId>,
     rows: HashMap<RecipeId, Arc<MemoryRows>>,
+    claims: HashSet<RecipeId>,
 }
 
 impl Memory {
@@ -63,6 +65,16 @@ impl Store for Memory {
         Ok(())
     }
 
+    fn point(&self, node: &str, answer: &Answer) -> Result<(), StoreError> {
+        self.contents().newest.insert(node.to_string(), answer.recipe.id());
+        Ok(())
+    }
+
+    fn claim(&self, recipe: RecipeId, _node: &str) -> Result<Claimed, StoreError> {
+        let is_free = self.contents().claims.insert(recipe);
+        Ok(if is_free { Claimed::Ours(Claim::of(MemoryClaim(self.clone(), recipe))) } else { Claimed::Taken(None) })
+    }
+
     fn rows(&self, op: RecipeId, _schema: SchemaRef) -> Result<Arc<dyn RowMemo>, StoreError> {
         Ok(self.contents().rows.entry(op).or_default().clone())
     }
@@ -71,6 +83,14 @@ impl Store for Memory {
         let path = workspace(recipe);
         std::fs::create_dir_all(&path).map_err(StoreError::io("create", &path))?;
         Ok(path)
+    }
+}
+
+struct MemoryClaim(Memory, RecipeId);
+
+impl Drop for MemoryClaim {
+    fn drop(&mut self) {
+        self.0.contents().claims.remove(&self.1);
     }
 }
 

@@ -13,10 +13,13 @@
 //!
 //! A writer owns its segment (one a process and log), so nobody waits. A frame that a crash cut short is skipped with all that
 //! follows in its segment. The keys of all frames are held in memory, the answers are read when they are asked for.
+//!
+//! Segments that nobody writes to any more are merged, by whoever opens the log, under a log that another process has open. A
+//! segment that is gone, or is another of the same name, sends its reader back to the folder: the rows are in a newer segment.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
-use std::io::{BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -28,6 +31,7 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 
 use crate::StoreError;
+use crate::claim::leads_to;
 use crate::digest::{Digest, RowKey};
 use crate::files::{rename_into_place, temporary_beside};
 use crate::store::{RowAnswer, RowMemo};
@@ -36,6 +40,11 @@ const HEADER: &[u8] = b"retort rows 1\n";
 const FRAME_HEAD: usize = 24;
 /// More finished segments than this are merged when the log is opened.
 const MERGE_ABOVE: usize = 8;
+
+/// How often a folder is listed anew because others merged segments meanwhile.
+const RETRIES: usize = 100;
+/// How often answers are looked for anew for the same reason. Those that are not found then are damaged: their rows are not known.
+const REREADS: usize = 4;
 
 /// The row log of one operator with one config.
 pub struct RowLog {
@@ -74,6 +83,29 @@ struct Writer {
 }
 
 impl State {
+    /// What all segments hold. Merges them where they are many.
+    fn read(folder: &Path) -> Result<Self, StoreError> {
+        let mut tries = 0;
+        loop {
+            match Self::try_read(folder) {
+                Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound && tries < RETRIES => {
+                    tries += 1;
+                }
+                read => return read,
+            }
+        }
+    }
+
+    fn try_read(folder: &Path) -> Result<Self, StoreError> {
+        let mut state = State::default();
+        for path in merge(folder, segments(folder)?)? {
+            for frame in frames(&path)? {
+                state.add(frame.body, frame.keys);
+            }
+        }
+        Ok(state)
+    }
+
     fn add(&mut self, body: Body, keys: impl IntoIterator<Item = RowKey>) {
         let n = self.bodies.len() as u32;
         self.bodies.push(body);
@@ -84,13 +116,33 @@ impl State {
 impl RowLog {
     /// Opens the log in `folder`; nothing is written before the first commit.
     pub fn open(folder: &Path, schema: SchemaRef) -> Result<Self, StoreError> {
-        let mut state = State::default();
-        for path in merge(folder, segments(folder)?)? {
-            for frame in frames(&path)? {
-                state.add(frame.body, frame.keys);
+        Ok(RowLog { folder: folder.into(), schema, state: Mutex::new(State::read(folder)?) })
+    }
+
+    /// Reads the answers that are known and not read yet. Whether a segment is not what it was when it was indexed.
+    fn collect(&self, keys: &[RowKey], answers: &mut [Option<RowAnswer>]) -> Result<bool, StoreError> {
+        let mut wanted = Vec::new();
+        {
+            let state = self.state();
+            for (at, key) in keys.iter().enumerate().filter(|(at, _)| answers[*at].is_none()) {
+                if let Some(place) = state.index.get(key) {
+                    wanted.push((*place, at, state.bodies[place.body as usize].clone()));
+                }
             }
         }
-        Ok(RowLog { folder: folder.into(), schema, state: Mutex::new(state) })
+        wanted.sort_unstable_by_key(|(place, at, _)| (*place, *at));
+        let mut open: Option<(u32, Option<RecordBatch>)> = None;
+        let mut moved = false;
+        for (place, at, body) in wanted {
+            if open.as_ref().is_none_or(|(body, _)| *body != place.body) {
+                open = Some((place.body, read_body(&body)?));
+            }
+            match &open {
+                Some((_, Some(batch))) => answers[at] = decode(batch, place.row as usize, &self.schema),
+                _ => moved = true,
+            }
+        }
+        Ok(moved)
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, State> {
@@ -100,25 +152,14 @@ impl RowLog {
 
 impl RowMemo for RowLog {
     fn recall(&self, keys: &[RowKey]) -> Result<Vec<Option<RowAnswer>>, StoreError> {
-        let mut wanted = Vec::new();
-        {
-            let state = self.state();
-            for (at, key) in keys.iter().enumerate() {
-                if let Some(place) = state.index.get(key) {
-                    wanted.push((*place, at, state.bodies[place.body as usize].clone()));
-                }
-            }
-        }
-        wanted.sort_unstable_by_key(|(place, at, _)| (*place, *at));
         let mut answers = vec![None; keys.len()];
-        let mut open: Option<(u32, Option<RecordBatch>)> = None;
-        for (place, at, body) in wanted {
-            if open.as_ref().is_none_or(|(body, _)| *body != place.body) {
-                open = Some((place.body, read_body(&body)?));
+        for _ in 0..REREADS {
+            if !self.collect(keys, &mut answers)? {
+                break;
             }
-            if let Some((_, Some(batch))) = &open {
-                answers[at] = decode(batch, place.row as usize, &self.schema);
-            }
+            let mut state = self.state();
+            let newer = State::read(&self.folder)?;
+            *state = State { writer: state.writer.take(), ..newer };
         }
         Ok(answers)
     }
@@ -232,9 +273,16 @@ fn body_check(body: &[u8]) -> [u8; 8] {
 /// `None` where the bytes are not those that were written: the row is then not known, and is asked again.
 fn read_body(body: &Body) -> Result<Option<RecordBatch>, StoreError> {
     let mut bytes = vec![0; body.length as usize];
-    let mut file = File::open(&body.segment).map_err(StoreError::io("open", &body.segment))?;
-    let read = file.seek(SeekFrom::Start(body.start)).and_then(|_| file.read_exact(&mut bytes));
-    read.map_err(StoreError::io("read", &body.segment))?;
+    let mut file = match File::open(&body.segment) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StoreError::io("open", &body.segment)(error)),
+    };
+    match file.seek(SeekFrom::Start(body.start)).and_then(|_| file.read_exact(&mut bytes)) {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(None),
+        Err(error) => return Err(StoreError::io("read", &body.segment)(error)),
+    }
     if body_check(&bytes) != body.check {
         return Ok(None);
     }
@@ -313,6 +361,10 @@ fn new_segment(folder: &Path) -> Result<(File, PathBuf), StoreError> {
             Err(error) => return Err(StoreError::io("create", &path)(error)),
         };
         file.lock().map_err(StoreError::io("lock", &path))?;
+        // Before it was locked it looked like one that is finished, and may have been merged away.
+        if !leads_to(&path, &file) {
+            continue;
+        }
         file.write_all(HEADER).map_err(StoreError::io("write", &path))?;
         File::open(folder).and_then(|folder| folder.sync_all()).map_err(StoreError::io("sync", folder))?;
         return Ok((file, path));
@@ -329,29 +381,38 @@ fn merge(folder: &Path, paths: Vec<PathBuf>) -> Result<Vec<PathBuf>, StoreError>
     let (mut kept, mut merged, mut locks) = (Vec::new(), Vec::new(), Vec::new());
     for path in paths {
         let file = File::open(&path).map_err(StoreError::io("open", &path))?;
-        if file.try_lock().is_ok() {
+        if file.try_lock().is_err() {
+            kept.push(path);
+        } else if leads_to(&path, &file) {
             locks.push(file);
             merged.push(path);
         } else {
-            kept.push(path);
+            // Merged by someone else meanwhile: the list is out of date.
+            return Err(StoreError::io("open", &path)(ErrorKind::NotFound.into()));
         }
+    }
+    if merged.len() < 2 {
+        kept.extend(merged);
+        return Ok(kept);
     }
     let temporary = temporary_beside(&folder.join("merged"))?;
     let mut out = File::create(&temporary).map_err(StoreError::io("create", &temporary))?;
     out.write_all(HEADER).map_err(StoreError::io("write", &temporary))?;
+    let mut hasher = blake3::Hasher::new_derive_key("retort row log merged 1");
     for path in &merged {
         let bytes = fs::read(path).map_err(StoreError::io("read", path))?;
         for frame in frames(path)? {
-            out.write_all(&bytes[frame.start as usize..frame.end() as usize])
-                .map_err(StoreError::io("write", &temporary))?;
+            let frame = &bytes[frame.start as usize..frame.end() as usize];
+            hasher.update(frame);
+            out.write_all(frame).map_err(StoreError::io("write", &temporary))?;
         }
     }
     out.sync_all().map_err(StoreError::io("sync", &temporary))?;
-    let name = (0u32..).map(|serial| folder.join(format!("merged-{}-{serial}.rows", std::process::id())));
-    let path = name.into_iter().find(|path| !path.exists()).expect("a name is free");
+    // Named by its content: two who merge at the same time can't take each other's name.
+    let path = folder.join(format!("merged-{}.rows", &hasher.finalize().to_hex()[..32]));
     rename_into_place(&temporary, &path)?;
-    for path in merged {
-        fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
+    for old in merged.into_iter().filter(|old| *old != path) {
+        fs::remove_file(&old).map_err(StoreError::io("remove", &old))?;
     }
     drop(locks);
     kept.push(path);

@@ -6,6 +6,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
+use crate::claim::Claimed;
 use crate::{ContentId, Recipe, RecipeId, RowKey, StoreError};
 
 /// Record batches as they are read.
@@ -103,7 +104,7 @@ pub trait RowMemo: Send + Sync {
 
 /// Answers by question. `Disk` for users; `Memory` for tests.
 pub trait Store: Send + Sync {
-    /// The answer to a question, if it is known and all its tables are there.
+    /// The answer to a question, if it is known and all its tables are there. Another process may have given it a moment ago.
     fn recall(&self, recipe: RecipeId) -> Result<Option<Answer>, StoreError>;
     /// Opens a table by its name. `None` if it is not there.
     fn open(&self, content: ContentId) -> Result<Option<Table>, StoreError>;
@@ -120,8 +121,12 @@ pub trait Store: Send + Sync {
     }
     /// Writes a new table.
     fn writer(&self, schema: SchemaRef) -> Result<Box<dyn TableWriter>, StoreError>;
-    /// Records an answer, and that it is the newest of `node`.
+    /// Records an answer, and that it is the newest of `node`. Whoever has the question's claim calls it.
     fn commit(&self, node: &str, answer: &Answer) -> Result<(), StoreError>;
+    /// Says that a known answer is the newest of `node`.
+    fn point(&self, node: &str, answer: &Answer) -> Result<(), StoreError>;
+    /// Tries to get the right to answer a question for `node`, without waiting. Who gets it asks `recall` again.
+    fn claim(&self, recipe: RecipeId, node: &str) -> Result<Claimed, StoreError>;
     /// The remembered rows of one operator with one config; `schema` is that of the kept rows.
     fn rows(&self, op: RecipeId, schema: SchemaRef) -> Result<Arc<dyn RowMemo>, StoreError>;
     /// A folder that survives a crash, for work that can be resumed, such as training checkpoints. It is emptied by `commit` of the same recipe.

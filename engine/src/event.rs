@@ -26,6 +26,13 @@ pub enum EventKind {
         /// The known answer.
         outputs: Vec<OutputSummary>,
     },
+    /// Someone else answers the same question at the moment; their answer will do.
+    Waiting {
+        /// The node for which it is answered, as the store knows it: `pipeline/node`.
+        holder: Option<String>,
+        /// The process that answers it.
+        process: Option<u32>,
+    },
     /// It begins to run.
     Started {
         /// Why.

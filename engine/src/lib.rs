@@ -4,6 +4,7 @@
 
 pub mod asset;
 pub mod check;
+mod claim;
 pub mod cx;
 pub mod define;
 pub mod event;

@@ -10,7 +10,7 @@ use crate::graph::{Graph, NodeId};
 use crate::plan::{Reason, reason, recalled};
 use crate::question::{Question, Tables};
 use crate::schedule::schedule;
-use crate::{Cx, Failure, Operator, World, rows};
+use crate::{Cx, Failure, Operator, World, claim, rows};
 
 /// The answer record's format.
 const ANSWER_VERSION: u32 = 1;
@@ -86,16 +86,22 @@ pub(crate) fn look(
     if forced {
         return Ok(Look::Stale(Box::new(question)));
     }
+    Ok(match known(graph, id, &question, world)? {
+        Some(tables) => Look::Fresh(tables),
+        None => Look::Stale(Box::new(question)),
+    })
+}
+
+/// The tables of an answer that is known. It becomes the newest of the node.
+fn known(graph: &Graph, id: NodeId, question: &Question, world: World<'_>) -> Result<Option<Arc<Tables>>, Failure> {
     let node = graph.node(id);
-    let Some((answer, tables)) = recalled(node, &question.recipe, world)? else {
-        return Ok(Look::Stale(Box::new(question)));
-    };
+    let Some((answer, tables)) = recalled(node, &question.recipe, world)? else { return Ok(None) };
     let (name, recipe) = (graph.store_name(id), question.recipe.id());
     if world.store.newest(&name)? != Some(recipe) {
-        world.store.commit(&name, &answer)?;
+        world.store.point(&name, &answer)?;
     }
     Cx { world, node: &node.name, recipe }.emit(EventKind::Fresh { recipe, outputs: summaries(&answer) });
-    Ok(Look::Fresh(Arc::new(tables)))
+    Ok(Some(Arc::new(tables)))
 }
 
 /// Runs one node.
@@ -110,6 +116,11 @@ pub(crate) fn answer(
     let name = graph.store_name(id);
     let cx = Cx { world, node: &node.name, recipe: question.recipe.id() };
     let last = world.store.last(&name)?;
+    let _claim = claim::wait(&name, &cx)?;
+    // Someone may have answered since the look, or while the claim was waited for.
+    if !forced && let Some(tables) = known(graph, id, question, world)? {
+        return Ok(Outcome::Fresh(tables));
+    }
     let why = if forced { Reason::Forced } else { reason(question, last.as_ref(), world)? };
     cx.emit(EventKind::Started { why });
     let (tables, asked, rejects) = produce(graph, id, question, forced, &cx)?;

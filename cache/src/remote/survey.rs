@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use arrow::datatypes::{Schema, SchemaRef};
 
 use super::{Object, Remote};
+use crate::claim::Claimed;
 use crate::disk::Disk;
 use crate::store::{Answer, Batches, RowMemo, Source, Store, Table, TableWriter};
 use crate::{ContentId, Memory, RecipeId, StoreError};
@@ -62,6 +63,14 @@ impl Store for Survey<'_> {
 
     fn commit(&self, node: &str, answer: &Answer) -> Result<(), StoreError> {
         self.memory.commit(node, answer)
+    }
+
+    fn point(&self, node: &str, answer: &Answer) -> Result<(), StoreError> {
+        self.memory.point(node, answer)
+    }
+
+    fn claim(&self, recipe: RecipeId, node: &str) -> Result<Claimed, StoreError> {
+        self.memory.claim(recipe, node)
     }
 
     fn rows(&self, op: RecipeId, schema: SchemaRef) -> Result<Arc<dyn RowMemo>, StoreError> {

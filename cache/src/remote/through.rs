@@ -11,6 +11,7 @@ use arrow::datatypes::SchemaRef;
 
 use super::travel::{Moved, fetch, pull_rows};
 use super::{Object, Remote};
+use crate::claim::Claimed;
 use crate::disk::Disk;
 use crate::store::{Answer, RowMemo, Store, Table, TableWriter};
 use crate::{ContentId, RecipeId, StoreError};
@@ -104,6 +105,18 @@ impl Store for ReadThrough {
 
     fn commit(&self, node: &str, answer: &Answer) -> Result<(), StoreError> {
         self.disk.commit(node, answer)
+    }
+
+    fn point(&self, node: &str, answer: &Answer) -> Result<(), StoreError> {
+        // What came from afar is not on disk before it is recorded.
+        match self.disk.recall(answer.recipe.id())? {
+            Some(_) => self.disk.point(node, answer),
+            None => self.disk.commit(node, answer),
+        }
+    }
+
+    fn claim(&self, recipe: RecipeId, node: &str) -> Result<Claimed, StoreError> {
+        self.disk.claim(recipe, node)
     }
 
     fn rows(&self, op: RecipeId, schema: SchemaRef) -> Result<Arc<dyn RowMemo>, StoreError> {

@@ -26,13 +26,14 @@ impl Live {
         Live { lines: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()), running: BTreeMap::new(), width }
     }
 
-    fn begin(&mut self, moment: &Moment<'_>, why: &retort_engine::Reason) {
+    fn begin(&mut self, moment: &Moment<'_>, text: String) {
+        self.clear(&moment.event.node);
         let bar = self.lines.add(ProgressBar::new(0));
         let template = format!("{{spinner:.cyan}} {{prefix:{}.bold}} {{bar:20.cyan/dim}} {{wide_msg}}", self.width);
         let style = ProgressStyle::with_template(&template).expect("the template is well formed");
         bar.set_style(style.progress_chars("━╸─"));
         bar.set_prefix(moment.event.node.clone());
-        bar.set_message(words::reason(why));
+        bar.set_message(text);
         bar.enable_steady_tick(Duration::from_millis(120));
         self.running.insert(moment.event.node.clone(), (bar, f64::NEG_INFINITY));
     }
@@ -53,11 +54,15 @@ impl Live {
     }
 
     fn close(&mut self, moment: &Moment<'_>, color: AnsiColor, mark: &str, text: &str) {
-        if let Some((bar, _)) = self.running.remove(&moment.event.node) {
+        self.clear(&moment.event.node);
+        self.print(&moment.event.node, color, mark, text);
+    }
+
+    fn clear(&mut self, node: &str) {
+        if let Some((bar, _)) = self.running.remove(node) {
             bar.finish_and_clear();
             self.lines.remove(&bar);
         }
-        self.print(&moment.event.node, color, mark, text);
     }
 
     fn print(&self, node: &str, color: AnsiColor, mark: &str, text: &str) {
@@ -71,7 +76,11 @@ impl View for Live {
     fn see(&mut self, moment: &Moment<'_>) {
         let tally = moment.tally;
         match &moment.event.kind {
-            EventKind::Started { why } => self.begin(moment, why),
+            EventKind::Waiting { holder, process } => {
+                let text = words::waiting(&moment.event.node, holder.as_deref(), *process);
+                self.begin(moment, text);
+            }
+            EventKind::Started { why } => self.begin(moment, words::reason(why)),
             EventKind::Recalled { .. }
             | EventKind::Fetching { .. }
             | EventKind::Progress { .. }

@@ -42,6 +42,9 @@ impl<W: Write + Send> View for Plain<W> {
         let (node, tally) = (&moment.event.node, moment.tally);
         match &moment.event.kind {
             EventKind::Fresh { .. } => self.line(&format!("{node}: fresh, {}", words::outcome(tally))),
+            EventKind::Waiting { holder, process } => {
+                self.line(&format!("{node}: {}", words::waiting(node, holder.as_deref(), *process)));
+            }
             EventKind::Started { why } => self.line(&format!("{node}: started ({})", words::reason(why))),
             EventKind::Recalled { rows, of } if *rows > 0 => {
                 self.line(&format!("{node}: {} of {} recalled", words::number(*rows), words::count(*of, "row")));

@@ -82,6 +82,7 @@ impl Tally {
                 (self.began, self.ended) = (at, at);
                 self.state = State::Fresh;
             }
+            EventKind::Waiting { .. } => {}
             EventKind::Started { why } => {
                 self.why = Some(why.clone());
                 (self.began, self.work_began) = (at, at);

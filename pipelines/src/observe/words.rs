@@ -126,6 +126,17 @@ pub fn reason(reason: &Reason) -> String {
     }
 }
 
+/// What a node waits for: ``waiting for another run of `answers` (process 4711)``.
+pub fn waiting(node: &str, holder: Option<&str>, process: Option<u32>) -> String {
+    let process = process.map(|process| format!(" (process {process})")).unwrap_or_default();
+    match holder {
+        Some(holder) if holder.split_once('/').is_none_or(|(_, holder)| holder != node) => {
+            format!("waiting for `{holder}`, which asks the same{process}")
+        }
+        _ => format!("waiting for another run of `{node}`{process}"),
+    }
+}
+
 /// What a node came to: `120 rows, 3 rejects`.
 pub fn outcome(tally: &Tally) -> String {
     let ports: Vec<_> = tally.outputs.iter().filter(|out| out.port != "rejects" && out.port != "files").collect();
@@ -188,6 +199,16 @@ mod tests {
         assert_eq!([duration(0.44), duration(80.2), duration(7500.0)], ["0.4 s", "1 min 20 s", "2 h 05 min"]);
         assert_eq!([bytes(12), bytes(999_960), bytes(98_400_000)], ["12 B", "1.0 MB", "98.4 MB"]);
         assert_eq!([measure(1.5), measure(2.0), measure(0.000_02)], ["1.5", "2", "2.000e-5"]);
+    }
+
+    #[test]
+    fn a_wait_names_what_it_waits_for() {
+        assert_eq!(waiting("answers", None, None), "waiting for another run of `answers`");
+        assert_eq!(
+            waiting("answers", Some("small/answers"), Some(4711)),
+            "waiting for another run of `answers` (process 4711)"
+        );
+        assert_eq!(waiting("answers", Some("small/twin"), None), "waiting for `small/twin`, which asks the same");
     }
 
     #[test]
