@@ -6,6 +6,7 @@ mod edits;
 mod faults;
 mod help;
 mod history;
+mod key;
 mod laws;
 mod lock;
 mod many;

@@ -143,7 +143,8 @@ impl TableOp for Arrange {
     }
 }
 
-struct NoAssets;
+/// There are none here.
+pub(crate) struct NoAssets;
 
 impl Assets for NoAssets {
     fn digest(&self, asset: &Asset) -> Result<String, Failure> {
