@@ -90,6 +90,8 @@ fn wire(specs: &[NodeSpec], made: &[Option<Made>], problems: &mut Vec<Problem>) 
             let sources = feed.sources.iter().enumerate().map(&mut resolve).collect();
             fed.push((slot.unwrap_or_default(), sources));
         }
+        // In the operator's order: the order of a map's keys changes nothing.
+        fed.sort_by_key(|(slot, _)| slots.iter().position(|spec| spec.name == *slot));
         if let Some(made) = made {
             missing_inputs(spec, made, &slots, &fed, problems);
         }

@@ -49,7 +49,7 @@ pub struct NodePlan {
     pub verdict: Verdict,
     /// For a fresh node the rows of its answer; for a stale row operator the rows of its input.
     pub rows: Option<u64>,
-    /// For a stale row operator that remembers: the rows that are not known yet.
+    /// For a stale row operator that remembers: the rows that it would be asked, equal ones once.
     pub to_do: Option<u64>,
     /// For a fresh node its answer.
     pub answer: Option<Answer>,
@@ -108,8 +108,7 @@ fn stale(graph: &Graph, id: NodeId, question: &Question, world: World<'_>) -> Re
         let input = &question.inputs.0[0].1;
         rows = Some(input.rows());
         if op.memo() == Memo::Remember {
-            let known = rows::count_known(op.as_ref(), question, input, world)?;
-            to_do = Some(input.rows() - known);
+            to_do = Some(rows::count_to_do(op.as_ref(), question, input, world)?);
         }
     }
     Ok(NodePlan { id, verdict, rows, to_do, answer: None })

@@ -9,7 +9,7 @@
 //!
 //! Memory is bounded by the window. Rows with equal keys are asked once.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -29,8 +29,8 @@ use crate::{Answers, Cx, Failure, Input, Memo, Node, RowBatch, RowOp, World};
 /// Rows that are in memory at a time.
 const WINDOW: usize = 4096;
 
-/// How many of the input's rows are remembered.
-pub(crate) fn count_known(
+/// How many rows the operator would be asked: those that are not remembered, equal ones once.
+pub(crate) fn count_to_do(
     op: &dyn RowOp,
     question: &Question,
     input: &Input,
@@ -38,8 +38,10 @@ pub(crate) fn count_known(
 ) -> Result<u64, Failure> {
     let job = Job::new(op, question, input)?;
     let memo = world.store.rows(job.op_id, job.adds.clone())?;
-    let known = memo.knows(&job.keys(input)?)?;
-    Ok(known.into_iter().filter(|known| *known).count() as u64)
+    let keys = job.keys(input)?;
+    let known = memo.knows(&keys)?;
+    let asked: HashSet<RowKey> = keys.into_iter().zip(known).filter(|(_, known)| !known).map(|(key, _)| key).collect();
+    Ok(asked.len() as u64)
 }
 
 /// What a row operator was asked and refused.

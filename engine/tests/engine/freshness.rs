@@ -265,6 +265,20 @@ fn a_table_operator_runs_when_one_input_changed() {
 }
 
 #[test]
+fn the_order_in_which_inputs_are_named_changes_nothing() {
+    on_every_store(|mut space| {
+        shelf(&mut space);
+        space.node("both", "join", "left=words, right=docs", json!({})).run();
+        space.node("both", "join", "right=docs, left=words", json!({})).run().ran(&expect![[r#"
+            docs: fresh
+            loud: fresh
+            words: fresh
+            both: fresh
+        "#]]);
+    });
+}
+
+#[test]
 fn tables_are_appended_in_the_order_of_the_list() {
     on_every_store(|mut space| {
         shelf(&mut space);

@@ -21,7 +21,11 @@ fn shelf(space: &mut Space, texts: &[&str]) {
 fn equal_rows_are_asked_once() {
     on_every_store(|mut space| {
         shelf(&mut space, &["same", "other", "same", "same"]);
-        space.node("loud", "upper", "docs", json!({}));
+        space.run();
+        space.node("loud", "upper", "docs", json!({})).plans(&expect![[r#"
+            docs: fresh, 4 rows
+            loud: stale, first run, 4 rows, 2 to do
+        "#]]);
         space.run();
         assert_eq!(space.asked().into_iter().filter(|asked| asked == "same").count(), 1);
         space.holds(

@@ -54,7 +54,7 @@ fn keyed(world: &World, node: &Sketch, done: &BTreeMap<String, Keyed>) -> Keyed 
             let name = if tables.len() == 1 { format!("input.{slot}") } else { format!("input.{slot}[{at}]") };
             facts.push(Fact::new(name, id.to_string()));
         }
-        inputs.push((slot, append(tables.into_iter().map(|(_, batch)| batch).collect())));
+        inputs.push((slot, append(&tables.into_iter().map(|(_, batch)| batch).collect::<Vec<_>>())));
     }
     let mut listed = None;
     if let Op::Docs(docs) = &node.op {
@@ -77,9 +77,8 @@ fn keyed(world: &World, node: &Sketch, done: &BTreeMap<String, Keyed>) -> Keyed 
             vec![("out".to_string(), out), ("rejects".into(), rejects), ("files".into(), inputs[0].1.clone())]
         }
         Op::Whole(whole) => by_table(world, whole, &inputs),
-        Op::Real(..) => unreachable!("the registry's operators are not drawn yet"),
     };
-    let op = node.facts(world).expect("of an operator of ours");
+    let op = node.facts(world);
     let outputs = batches.into_iter().map(|(port, batch)| (port, name(&batch), batch)).collect();
     Keyed { recipe: Recipe { op, inputs: facts }, outputs, rows, remembers, listing: listed }
 }
@@ -101,7 +100,7 @@ fn table(source: &str, done: &BTreeMap<String, Keyed>) -> (ContentId, RecordBatc
 }
 
 /// Tables of equal columns one after the other; a column may be null if it may be in one of them.
-fn append(tables: Vec<RecordBatch>) -> RecordBatch {
+fn append(tables: &[RecordBatch]) -> RecordBatch {
     let first = tables[0].schema();
     let field = |(at, field): (usize, &Arc<Field>)| {
         field.as_ref().clone().with_nullable(tables.iter().any(|table| table.schema().field(at).is_nullable()))

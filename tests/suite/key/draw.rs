@@ -40,17 +40,17 @@ impl Dice {
 pub(crate) fn case(seed: u64) -> Vec<Step> {
     let mut dice = Dice::new(seed);
     let mut drawing = Drawing { world: World::default(), steps: Vec::new(), dice: &mut dice };
-    for _ in 0..1 + drawing.dice.below(4) {
+    for _ in 0..2 + drawing.dice.below(5) {
         let step = drawing.write();
         drawing.take(step);
     }
-    for _ in 0..2 + drawing.dice.below(6) {
+    for _ in 0..3 + drawing.dice.below(6) {
         let step = drawing.add();
         drawing.take(step);
     }
     drawing.steps.push(Step::Run(Run::plain()));
     for _ in 0..3 + drawing.dice.below(5) {
-        for _ in 0..1 + drawing.dice.below(2) {
+        for _ in 0..=drawing.dice.below(2) {
             let step = drawing.edit();
             drawing.take(step);
         }
@@ -251,7 +251,6 @@ impl Drawing<'_> {
                 }
                 Op::Row(row)
             }
-            real @ Op::Real(..) => real,
         }
     }
 

@@ -157,7 +157,7 @@ impl<'a> Stage<'a> {
         judge::ran(run, &mut self.known, &key, &seen, &needed)?;
         judge::stored(store.as_ref(), &key, &seen)?;
         self.count(&seen);
-        if last && run.trouble.is_none() { self.from_scratch(&graph, &key) } else { Ok(()) }
+        if last && run.trouble.is_none() { self.held_from_scratch(&graph, &key) } else { Ok(()) }
     }
 
     fn set_trouble(&self, run: &Run, cancelled: &Arc<AtomicBool>) {
@@ -182,7 +182,7 @@ impl<'a> Stage<'a> {
     }
 
     /// The same graph on an empty store gives the same tables.
-    fn from_scratch(&self, graph: &Graph, key: &BTreeMap<String, Keyed>) -> Told {
+    fn held_from_scratch(&self, graph: &Graph, key: &BTreeMap<String, Keyed>) -> Told {
         let (store, digests) = (Memory::default(), FileDigests::in_memory());
         self.world.nodes.iter().for_each(|node| probe(&self.root.join(&node.name)).begin(None));
         let (events, cancelled) = (|_: &Event| (), AtomicBool::new(false));

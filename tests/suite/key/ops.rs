@@ -66,7 +66,7 @@ impl Row {
         for value in values {
             hash = mix(hash ^ value.as_deref().map_or(7, text_hash));
         }
-        if self.refuse > 0 && hash % self.refuse == 0 {
+        if self.refuse > 0 && hash.is_multiple_of(self.refuse) {
             return Said::Refused(format!("reason {}", hash % 3));
         }
         let rows = if self.many == 0 { 1 } else { mix(hash) % (self.many + 1) };

@@ -136,7 +136,6 @@ fn simpler_ops(op: &Op) -> Vec<Op> {
         .map(Op::Docs)
         .into(),
         Op::Whole(whole) => vec![Op::Whole(Whole { salt: 0, ..whole.clone() })],
-        Op::Real(..) => Vec::new(),
     };
     some.into_iter().filter(|simpler| simpler != op).collect()
 }

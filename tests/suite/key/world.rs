@@ -37,8 +37,6 @@ pub(crate) enum Op {
     Docs(Docs),
     Row(Row),
     Whole(Whole),
-    /// An operator of the registry.
-    Real(&'static str, Value),
 }
 
 /// A change of the world, or a run.
@@ -186,7 +184,6 @@ impl Sketch {
             Op::Docs(config) => ("docs", json!(config)),
             Op::Row(config) => ("row", json!(config)),
             Op::Whole(config) => ("whole", json!(config)),
-            Op::Real(op, with) => (*op, with.clone()),
         };
         NodeSpec {
             name: self.name.clone(),
@@ -197,8 +194,8 @@ impl Sketch {
         }
     }
 
-    /// The operator's own facts, written down from the config by hand. Of an operator of the registry its own are taken.
-    pub(crate) fn facts(&self, world: &World) -> Option<Vec<Fact>> {
+    /// The operator's own facts, written down from the config by hand.
+    pub(crate) fn facts(&self, world: &World) -> Vec<Fact> {
         let mut facts = Vec::new();
         let mut say = |name: &str, value: &dyn fmt::Display| facts.push(Fact::new(name, value.to_string()));
         let op = match &self.op {
@@ -233,11 +230,10 @@ impl Sketch {
                 say("with.salt", &whole.salt);
                 "whole"
             }
-            Op::Real(..) => return None,
         };
         let mut all = vec![Fact::new("op.name", op), Fact::new("op.version", world.version(op).to_string())];
         all.extend(facts);
-        Some(all)
+        all
     }
 }
 
@@ -311,7 +307,6 @@ fn shown(op: &Op) -> String {
         Op::Docs(config) => format!("docs {}", terse(json!(config))),
         Op::Row(config) => format!("row {}", terse(json!(config))),
         Op::Whole(config) => format!("whole {}", terse(json!(config))),
-        Op::Real(op, with) => format!("{op} {with}"),
     }
 }
 
