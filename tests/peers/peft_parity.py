@@ -2,9 +2,9 @@
 """Compares the eval loss of an exported adapter in Python PEFT with Retort's own.
 
     pip install -r peft-requirements.txt
-    python peft_parity.py --adapter DIR --base DIR --tokenizer FILE.gguf --eval eval.jsonl --ours 1.2345
+    python peft_parity.py --adapter DIR --base FILE.gguf --tokenizer FILE.gguf --eval eval.jsonl --ours 1.2345
 
-`--adapter` is a folder of `retort export … --format peft`, `--base` a Hugging Face folder of the base weights,
+`--adapter` is a folder of `retort export … --format peft`, `--base` a Hugging Face folder or a GGUF file of the base weights,
 `--tokenizer` the GGUF file (or a folder with `tokenizer.json`) whose vocabulary and chat template are used, `--eval` a
 JSON Lines file of `question` and `answer`, `--ours` the `loss` of Retort's `summary` table for the tuned model (and
 `--ours-base` that of the base).
@@ -45,6 +45,12 @@ def load_tokenizer(path):
     return AutoTokenizer.from_pretrained(str(path))
 
 
+def load_base(path):
+    if path.suffix == ".gguf":
+        return AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(str(path), dtype=torch.float32)
+
+
 def example(tokenizer, question, answer):
     """Token ids, and how many of them are the prompt."""
     user = {"role": "user", "content": question}
@@ -79,7 +85,7 @@ def main():
     examples = [example(tokenizer, row["question"], row["answer"]) for row in rows]
     examples = [(ids, prefix) for ids, prefix in examples if len(ids) <= args.max_length]
 
-    model = AutoModelForCausalLM.from_pretrained(str(args.base), dtype=torch.float32)
+    model = load_base(args.base)
     model.eval()
     base, count = mean_loss(model, examples)
     tuned_model = PeftModel.from_pretrained(model, str(args.adapter))
