@@ -80,9 +80,9 @@ fn tables_of_unequal_columns_are_not_appended() {
         .node("two", "upper", "docs, heads", json!({}))
         .node("three", "upper", "words, heads, docs", json!({}));
     space.problems(&expect![[r#"
-        unequal-columns at two:from: `docs` and `heads` can't be appended: only `docs` has `path`
-        unequal-columns at three:from: `words` and `heads` can't be appended: only `words` has `path`, `word`; only `heads` has `text`
-        unequal-columns at three:from: `words` and `docs` can't be appended: only `words` has `word`; only `docs` has `text`
+        unequal-columns at two:from[1]: `docs` and `heads` can't be appended: only `docs` has `path` (tables are appended when their columns are the same, in one order)
+        unequal-columns at three:from[1]: `words` and `heads` can't be appended: only `words` has `path`, `word`; only `heads` has `text` (tables are appended when their columns are the same, in one order)
+        unequal-columns at three:from[2]: `words` and `docs` can't be appended: only `words` has `word`; only `docs` has `text` (tables are appended when their columns are the same, in one order)
     "#]]);
 }
 

@@ -62,7 +62,7 @@ mod tests {
         };
         expect![[r#"
             pairs row 1
-            │   question: why is…cut in the middle?
+            │   question: why is a …cut in the middle?
             ├─ chunks row 0
             │  │   page: 3
             │  └─ file
