@@ -5,7 +5,7 @@ mod svg;
 
 use std::fmt::Write;
 
-use retort_engine::Graph;
+use retort_engine::{Graph, Verdict};
 
 use crate::tables::{Column, Grid};
 
@@ -31,6 +31,48 @@ pub struct Picture {
     pub nodes: Vec<(String, String)>,
     /// What flows.
     pub edges: Vec<Edge>,
+    /// What a run would do with each node; empty where nothing was planned.
+    pub marks: Vec<Mark>,
+}
+
+/// What a run would do with a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mark {
+    /// Nothing: its answer is known.
+    Fresh,
+    /// It runs.
+    Stale,
+    /// Its inputs' answers will tell.
+    Waiting,
+}
+
+impl Mark {
+    /// The mark of a verdict.
+    pub fn of(verdict: &Verdict) -> Self {
+        match verdict {
+            Verdict::Fresh => Mark::Fresh,
+            Verdict::Stale(_) => Mark::Stale,
+            Verdict::Waiting(_) => Mark::Waiting,
+        }
+    }
+
+    /// The word for it.
+    fn word(self) -> &'static str {
+        match self {
+            Mark::Fresh => "fresh",
+            Mark::Stale => "stale",
+            Mark::Waiting => "waiting",
+        }
+    }
+
+    /// The colours of the box and of its border.
+    fn colors(self) -> (&'static str, &'static str) {
+        match self {
+            Mark::Fresh => ("#e3f6e8", "#2f855a"),
+            Mark::Stale => ("#fdebc8", "#b7791f"),
+            Mark::Waiting => ("#eef0f3", "#829ab1"),
+        }
+    }
 }
 
 /// A table that flows from a node to another.
@@ -87,8 +129,18 @@ impl Picture {
         }
     }
 
+    /// What stands below a node's name: its operator, and the verdict.
+    fn op(&self, node: usize, op: &str) -> String {
+        match self.marks.get(node) {
+            Some(mark) => format!("{op} · {}", mark.word()),
+            None => op.to_string(),
+        }
+    }
+
     fn text(&self) -> String {
-        let mut grid = Grid::new(["node", "operator", "from"].map(|name| Column::new(name, false)));
+        let mut heads = vec!["node", "operator", "from"];
+        heads.extend((!self.marks.is_empty()).then_some("verdict"));
+        let mut grid = Grid::new(heads.into_iter().map(|name| Column::new(name, false)));
         for (at, (name, op)) in self.nodes.iter().enumerate() {
             let source = |edge: &Edge| {
                 let port = if edge.port.is_empty() { String::new() } else { format!(".{}", edge.port) };
@@ -96,7 +148,9 @@ impl Picture {
                 format!("{slot}{}{port}", self.nodes[edge.from].0)
             };
             let sources: Vec<_> = self.edges.iter().filter(|edge| edge.to == at).map(source).collect();
-            grid.push([name.clone(), op.clone(), sources.join(", ")]);
+            let mut cells = vec![name.clone(), op.clone(), sources.join(", ")];
+            cells.extend(self.marks.get(at).map(|mark| mark.word().to_string()));
+            grid.push(cells);
         }
         grid.render(None)
     }
@@ -105,12 +159,17 @@ impl Picture {
         let mut text = "flowchart TD\n".to_string();
         let quoted = |text: &str| text.replace('"', "#quot;");
         for (i, (name, op)) in self.nodes.iter().enumerate() {
-            let _ = writeln!(text, "    n{i}[\"<b>{}</b><br>{}\"]", quoted(name), quoted(op));
+            let class = self.marks.get(i).map(|mark| format!(":::{}", mark.word())).unwrap_or_default();
+            let _ = writeln!(text, "    n{i}[\"<b>{}</b><br>{}\"]{class}", quoted(name), quoted(&self.op(i, op)));
         }
         for edge in &self.edges {
             let label = edge.label();
             let label = if label.is_empty() { String::new() } else { format!("|\"{}\"|", quoted(&label)) };
             let _ = writeln!(text, "    n{} -->{label} n{}", edge.from, edge.to);
+        }
+        for mark in [Mark::Fresh, Mark::Stale, Mark::Waiting].into_iter().filter(|mark| self.marks.contains(mark)) {
+            let (fill, border) = mark.colors();
+            let _ = writeln!(text, "    classDef {} fill:{fill},stroke:{border}", mark.word());
         }
         text
     }
@@ -119,7 +178,11 @@ impl Picture {
         let quoted = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
         let mut text = format!("digraph \"{}\" {{\n    node [shape=box, style=rounded];\n", quoted(&self.title));
         for (i, (name, op)) in self.nodes.iter().enumerate() {
-            let _ = writeln!(text, "    n{i} [label=\"{}\\n{}\"];", quoted(name), quoted(op));
+            let color = self.marks.get(i).map(|mark| mark.colors());
+            let color = color
+                .map(|(fill, border)| format!(", style=\"rounded,filled\", fillcolor=\"{fill}\", color=\"{border}\""));
+            let (op, color) = (self.op(i, op), color.unwrap_or_default());
+            let _ = writeln!(text, "    n{i} [label=\"{}\\n{}\"{color}];", quoted(name), quoted(&op));
         }
         for edge in &self.edges {
             let _ = writeln!(text, "    n{} -> n{} [label=\"{}\"];", edge.from, edge.to, quoted(&edge.label()));
@@ -146,7 +209,27 @@ mod tests {
                 edge(1, 2, "eval", "held"),
                 edge(0, 2, "", "text"),
             ],
+            marks: Vec::new(),
         }
+    }
+
+    #[test]
+    fn verdicts_are_words_and_colours() {
+        let mut picture = picture();
+        picture.marks = vec![Mark::Fresh, Mark::Stale, Mark::Waiting];
+        assert!(
+            picture
+                .write(Format::Text)
+                .contains("sets     split-eval  chunks                                              stale")
+        );
+        assert!(picture.write(Format::Mermaid).contains("n1[\"<b>sets</b><br>split-eval · stale\"]:::stale\n"));
+        let dot = picture.write(Format::Dot);
+        assert!(
+            dot.contains("n0 [label=\"chunks\\nchunk · fresh\", style=\"rounded,filled\", fillcolor=\"#e3f6e8\""),
+            "{dot}"
+        );
+        let svg = picture.write(Format::Svg);
+        assert!(svg.contains("lora-train · waiting</text>") && svg.contains("fill:#fdebc8;stroke:#b7791f"), "{svg}");
     }
 
     #[test]

@@ -40,15 +40,17 @@ pub(super) fn draw(picture: &Picture) -> String {
     for (node, (name, op)) in picture.nodes.iter().enumerate() {
         let spot = &layout.spots[node];
         let (x, y, width) = (spot.x + MARGIN, top(spot.layer), spot.width);
+        let colors = picture.marks.get(node).map(|mark| mark.colors());
+        let style = colors.map(|(fill, border)| format!(" style=\"fill:{fill};stroke:{border}\"")).unwrap_or_default();
         let _ = writeln!(
             svg,
-            "<rect class=\"node\" x=\"{:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{BOX_HEIGHT}\" rx=\"7\"/>\
+            "<rect class=\"node\"{style} x=\"{:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{BOX_HEIGHT}\" rx=\"7\"/>\
              <text class=\"name\" x=\"{x:.1}\" y=\"{:.1}\">{}</text><text class=\"op\" x=\"{x:.1}\" y=\"{:.1}\">{}</text>",
             x - width / 2.0,
             y + 20.0,
             escaped(name),
             y + 36.0,
-            escaped(op)
+            escaped(&picture.op(node, op))
         );
     }
     svg + &labels + "</svg>\n"
@@ -59,6 +61,7 @@ fn box_width(picture: &Picture, node: usize) -> f64 {
     let (name, op) = &picture.nodes[node];
     let labels = picture.edges.iter().filter(|edge| edge.to == node).map(|edge| edge.label().chars().count());
     let labels: f64 = labels.map(|n| n as f64 * SMALL_LETTER + 10.0).sum();
+    let op = picture.op(node, op);
     let text = (name.chars().count() as f64 * NAME_LETTER).max(op.chars().count() as f64 * SMALL_LETTER);
     (text + 28.0).max(labels).max(90.0)
 }
