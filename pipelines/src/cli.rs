@@ -14,17 +14,20 @@ mod cache;
 mod chat;
 mod check;
 mod closing;
+mod completions;
 mod export;
 mod graph;
 mod interrupt;
 mod lock;
 mod log;
+mod new;
 mod ops;
 mod pipeline;
 mod plan;
 mod remote;
 mod run;
 mod runs;
+mod schema;
 mod show;
 mod stop;
 mod trace;
@@ -72,6 +75,14 @@ enum Command {
     Chat(chat::Args),
     /// List the operators, or show the manual page of one.
     Ops(ops::Args),
+    /// Begin: a folder with a commented pipeline that runs.
+    New(new::Args),
+    /// Print the JSON Schema of a pipeline file, for editors.
+    Schema(schema::Args),
+    /// Print the completions of a shell.
+    Completions(completions::CompletionsArgs),
+    /// Print a man page.
+    Man(completions::ManArgs),
     /// Look after the store.
     #[command(subcommand)]
     Cache(cache::Command),
@@ -96,6 +107,10 @@ pub fn main(ops: &[OpInfo]) -> ExitCode {
         Command::Chat(args) => chat::run(&args, ops),
         Command::Ops(args) => ops::run(&args, ops),
         Command::Cache(command) => cache::run(&command, ops),
+        Command::New(args) => new::run(&args, ops),
+        Command::Schema(args) => schema::run(&args, ops),
+        Command::Completions(args) => completions::completions(&args, Cli::command()),
+        Command::Man(args) => completions::man(&args, Cli::command()),
     };
     let flushed = std::io::stdout().flush().map_err(Stop::from);
     match ended.and_then(|ended| flushed.map(|()| ended)) {

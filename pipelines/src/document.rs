@@ -15,9 +15,10 @@ const BEGINS: &str = "a pipeline begins with `retort: 1` and has `nodes:`";
 /// A pipeline file is at most so many bytes.
 const MAX_BYTES: usize = 4 << 20;
 /// The keys of a pipeline.
-const KEYS: [&str; 9] = ["retort", "name", "include", "env", "params", "models", "matrix", "nodes", "profiles"];
+pub(crate) const KEYS: [&str; 9] =
+    ["retort", "name", "include", "env", "params", "models", "matrix", "nodes", "profiles"];
 /// The keys of a profile.
-const PROFILE_KEYS: [&str; 4] = ["params", "models", "matrix", "nodes"];
+pub(crate) const PROFILE_KEYS: [&str; 4] = ["params", "models", "matrix", "nodes"];
 
 /// A pipeline file with all that it includes, nothing filled in.
 #[derive(Debug, Default)]

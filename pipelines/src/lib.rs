@@ -15,6 +15,7 @@ mod matrix;
 mod models;
 pub mod observe;
 mod params;
+pub mod schema;
 pub mod source;
 pub mod tables;
 pub mod tuned;

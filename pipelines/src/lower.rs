@@ -15,7 +15,7 @@ use crate::params::{self, Scope};
 use crate::yaml::{Data, Entry, Origin, Yaml};
 
 /// The keys of a node.
-const KEYS: [&str; 4] = ["op", "from", "with", "matrix"];
+pub(crate) const KEYS: [&str; 4] = ["op", "from", "with", "matrix"];
 
 /// What a document means.
 #[derive(Debug, Default)]

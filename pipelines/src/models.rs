@@ -12,7 +12,7 @@ use crate::yaml::{Data, Entry, Yaml};
 const FILE_KEYS: [&str; 2] = ["weights", "sha256"];
 /// The keys of a model that a server runs.
 const SERVER_KEYS: [&str; 5] = ["server", "name", "api_key", "parallel", "timeout"];
-const KEYS: [&str; 7] = ["weights", "sha256", "server", "name", "api_key", "parallel", "timeout"];
+pub(crate) const KEYS: [&str; 7] = ["weights", "sha256", "server", "name", "api_key", "parallel", "timeout"];
 
 /// The models by name, references filled in.
 pub(crate) fn resolve(

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 mod gallery;
+mod guide;
+mod new;
 
 use std::fs;
 use std::path::Path;

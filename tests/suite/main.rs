@@ -13,6 +13,7 @@ mod many;
 mod model;
 mod nodes;
 mod remote;
+mod schema;
 mod server;
 mod tidy;
 mod trace;

@@ -1,5 +1,6 @@
 //! `retort ops`: the operators, and the manual page of each.
 
+mod markdown;
 mod page;
 
 use std::io::Write;
@@ -23,10 +24,18 @@ pub(super) struct Args {
     /// Prints the JSON Schema of the operator's config, or of all
     #[arg(long)]
     json: bool,
+    /// Prints the pages as Markdown, as they stand in the guide
+    #[arg(long, conflicts_with = "json")]
+    markdown: bool,
 }
 
 pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
     let mut out = std::io::stdout().lock();
+    if args.markdown && args.name.is_none() {
+        let pages: Vec<_> = ops.iter().map(|op| markdown::page(op.name, &(op.schema)().to_value())).collect();
+        out.write_all(pages.join("\n").as_bytes())?;
+        return Ok(Ended::DONE);
+    }
     let Some(name) = &args.name else {
         if args.json {
             let one = |op: &OpInfo| json!({"name": op.name, "version": op.version, "with": (op.schema)().to_value()});
@@ -47,6 +56,8 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
     let schema = (op.schema)().to_value();
     if args.json {
         writeln!(out, "{}", json!({"name": op.name, "version": op.version, "with": schema}))?;
+    } else if args.markdown {
+        out.write_all(markdown::page(op.name, &schema).as_bytes())?;
     } else {
         let width = width_of_stdout().unwrap_or(WIDEST).min(WIDEST);
         out.write_all(page::page(op.name, &schema, width).as_bytes())?;

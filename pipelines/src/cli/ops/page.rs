@@ -7,7 +7,7 @@ use serde_json::Value;
 /// Each level of keys stands so much further in.
 const STEP: usize = 4;
 /// Keys within keys within keys are shown so deep; a type that holds itself would have no end.
-const DEEPEST: usize = 4;
+pub(super) const DEEPEST: usize = 4;
 
 /// The page of an operator, `width` characters wide.
 pub(super) fn page(name: &str, schema: &Value, width: usize) -> String {
@@ -21,9 +21,10 @@ pub(super) fn page(name: &str, schema: &Value, width: usize) -> String {
     text
 }
 
-struct Page<'a> {
-    schema: &'a Value,
-    width: usize,
+/// A page that is being written.
+pub(super) struct Page<'a> {
+    pub(super) schema: &'a Value,
+    pub(super) width: usize,
 }
 
 impl Page<'_> {
@@ -78,7 +79,7 @@ impl Page<'_> {
     }
 
     /// Follows references, and looks through "this or nothing".
-    fn resolve<'a>(&'a self, schema: &'a Value) -> &'a Value {
+    pub(super) fn resolve<'a>(&'a self, schema: &'a Value) -> &'a Value {
         if let Some(name) = schema.get("$ref").and_then(Value::as_str) {
             let name = name.rsplit('/').next().unwrap_or(name);
             return self.schema.get("$defs").and_then(|defs| defs.get(name)).map_or(schema, |def| self.resolve(def));
@@ -91,13 +92,13 @@ impl Page<'_> {
     }
 
     /// What has the keys: the items of a list, or the value itself.
-    fn inner<'a>(&'a self, schema: &'a Value) -> &'a Value {
+    pub(super) fn inner<'a>(&'a self, schema: &'a Value) -> &'a Value {
         let items = schema.get("items").or_else(|| schema.get("additionalProperties").filter(|more| more.is_object()));
         items.map_or(schema, |items| self.inner(self.resolve(items)))
     }
 
     /// A type in words: `integer`, `list of text`, `` `a` or `b` ``.
-    fn kind(&self, schema: &Value) -> String {
+    pub(super) fn kind(&self, schema: &Value) -> String {
         let schema = self.resolve(schema);
         let values = list(schema, "enum").iter().chain(list(schema, "oneOf").iter().filter_map(|one| one.get("const")));
         let mut values: Vec<_> = values.filter_map(Value::as_str).map(|value| format!("`{value}`")).collect();
@@ -123,15 +124,15 @@ impl Page<'_> {
     }
 }
 
-fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
+pub(super) fn properties(schema: &Value) -> impl Iterator<Item = (&String, &Value)> {
     schema.get("properties").and_then(Value::as_object).into_iter().flatten()
 }
 
-fn describe(schema: &Value) -> &str {
+pub(super) fn describe(schema: &Value) -> &str {
     schema.get("description").and_then(Value::as_str).unwrap_or_default()
 }
 
-fn list<'a>(schema: &'a Value, key: &str) -> &'a [Value] {
+pub(super) fn list<'a>(schema: &'a Value, key: &str) -> &'a [Value] {
     schema.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
