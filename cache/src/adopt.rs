@@ -14,9 +14,10 @@ use std::io::{Read, Write};
 use std::panic::catch_unwind;
 use std::path::{Path, PathBuf};
 
+use crate::answers::{self, Found};
 use crate::content::ContentHasher;
-use crate::disk::{ANSWER_VERSION, Disk};
-use crate::files::{rename_into_place, temporary_beside, write_atomically};
+use crate::disk::Disk;
+use crate::files::{rename_into_place, temporary_beside};
 use crate::{Answer, ContentId, Digest, RecipeId, StoreError, parquet};
 
 /// A file on its way into a store. It goes when nobody adopts it.
@@ -108,21 +109,21 @@ impl Disk {
         if !answer.outputs.iter().all(|output| self.has_table(output.content)) {
             return Ok(false);
         }
-        let text = serde_json::to_string_pretty(answer).expect("answers are plain data");
-        write_atomically(&self.answer_path(answer.recipe.id()), text.as_bytes())?;
+        answers::write(&self.answer_path(answer.recipe.id()), answer)?;
         Ok(true)
     }
 
     /// All answers that can be read, whether their tables are there or not.
     pub fn answers(&self) -> Result<Vec<Answer>, StoreError> {
-        let mut answers = Vec::new();
+        let mut all = Vec::new();
         for folder in entries(&self.root().join("answers"))? {
             for path in entries(&folder)?.iter().filter(|path| has_extension(path, "json")) {
-                let text = fs::read(path).map_err(StoreError::io("read", path))?;
-                answers.extend(serde_json::from_slice::<Answer>(&text).ok());
+                if let Found::Answer(answer) = answers::read(path)? {
+                    all.push(answer);
+                }
             }
         }
-        Ok(answers)
+        Ok(all)
     }
 
     /// The operators whose rows are remembered.
@@ -145,14 +146,12 @@ impl Disk {
 
 /// The answer in a file that another store gave for `recipe`; `None` where it is none, or another's.
 pub fn true_answer(recipe: RecipeId, text: &[u8]) -> Option<Answer> {
-    let answer: Answer = serde_json::from_slice(text).ok()?;
+    let Found::Answer(answer) = answers::parse(text) else { return None };
     let is_name = |name: &str| {
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
         !name.is_empty() && name.len() <= 100 && name.chars().all(plain)
     };
-    let is_true = answer.version == ANSWER_VERSION
-        && answer.recipe.id() == recipe
-        && answer.outputs.iter().all(|output| is_name(&output.port));
+    let is_true = answer.recipe.id() == recipe && answer.outputs.iter().all(|output| is_name(&output.port));
     is_true.then_some(answer)
 }
 
@@ -275,12 +274,12 @@ mod tests {
         let recipe = Recipe { op: vec![Fact::new("op.name", "test")], inputs: vec![] };
         let content = ContentId(Digest::from_bytes([7; 32]));
         let answer = |port: &str| Answer {
-            version: 1,
+            version: answers::ANSWER_VERSION,
             op: "test".into(),
             recipe: recipe.clone(),
             outputs: vec![Output { port: port.into(), content, rows: 1 }],
         };
-        let text = |port: &str| serde_json::to_vec(&answer(port)).unwrap();
+        let text = |port: &str| answers::text(&answer(port)).into_bytes();
         assert_eq!(true_answer(recipe.id(), &text("out")), Some(answer("out")));
         assert_eq!(true_answer(recipe.id(), &text("../../out")), None);
         assert_eq!(true_answer(Recipe::default().id(), &text("out")), None);

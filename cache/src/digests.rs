@@ -18,7 +18,7 @@ use crate::StoreError;
 use crate::digest::Digest;
 use crate::files::{temporary_beside, write_atomically};
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Time stamps nearer than this may belong to different contents.
 const GRANULE: Duration = Duration::from_millis(20);
 
@@ -26,6 +26,7 @@ const GRANULE: Duration = Duration::from_millis(20);
 pub struct FileDigests {
     path: Option<PathBuf>,
     state: Mutex<State>,
+    damaged: bool,
 }
 
 #[derive(Default)]
@@ -38,6 +39,8 @@ struct State {
 #[derive(Serialize, Deserialize)]
 struct Saved {
     version: u32,
+    /// Of the entries.
+    check: Digest,
     entries: BTreeMap<String, Entry>,
 }
 
@@ -60,14 +63,20 @@ impl FileDigests {
     /// Digests that are remembered in the file `path`. A memo that can't be read is begun anew.
     pub fn open(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        let saved = fs::read_to_string(&path).ok().and_then(|text| serde_json::from_str::<Saved>(&text).ok());
-        let entries = saved.filter(|saved| saved.version == VERSION).map(|saved| saved.entries).unwrap_or_default();
-        FileDigests { path: Some(path), state: Mutex::new(State { entries, ..State::default() }) }
+        let entries = fs::read(&path).ok().and_then(|bytes| read(&bytes));
+        let damaged = entries.is_none() && path.exists();
+        let state = Mutex::new(State { entries: entries.unwrap_or_default(), ..State::default() });
+        FileDigests { path: Some(path), state, damaged }
+    }
+
+    /// Whether there was a memo that could not be used.
+    pub fn was_damaged(&self) -> bool {
+        self.damaged
     }
 
     /// Digests that are remembered as long as the process lives.
     pub fn in_memory() -> Self {
-        FileDigests { path: None, state: Mutex::default() }
+        FileDigests { path: None, state: Mutex::default(), damaged: false }
     }
 
     /// The BLAKE3 digest of a file's content.
@@ -94,7 +103,8 @@ impl FileDigests {
     pub fn save(&self) -> Result<(), StoreError> {
         let mut state = self.state();
         let Some(path) = self.path.as_ref().filter(|_| state.changed) else { return Ok(()) };
-        let saved = Saved { version: VERSION, entries: state.entries.clone() };
+        let entries = state.entries.clone();
+        let saved = Saved { version: VERSION, check: check_of(&entries), entries };
         write_atomically(path, &serde_json::to_vec(&saved).expect("digests are plain data"))?;
         state.changed = false;
         Ok(())
@@ -149,6 +159,30 @@ impl FileDigests {
     }
 }
 
+/// Whether a saved memo is not what was written.
+pub(crate) fn is_damaged(path: &Path) -> Result<bool, StoreError> {
+    Ok(read(&fs::read(path).map_err(StoreError::io("read", path))?).is_none())
+}
+
+/// The entries of a saved memo; none where it is damaged, all of them anew where it has another format.
+fn read(bytes: &[u8]) -> Option<BTreeMap<String, Entry>> {
+    #[derive(Deserialize)]
+    struct Head {
+        version: u32,
+    }
+    match serde_json::from_slice::<Saved>(bytes) {
+        Ok(saved) if saved.version == VERSION => Some(saved.entries).filter(|entries| check_of(entries) == saved.check),
+        _ => serde_json::from_slice::<Head>(bytes).ok().filter(|head| head.version < VERSION).map(|_| BTreeMap::new()),
+    }
+}
+
+fn check_of(entries: &BTreeMap<String, Entry>) -> Digest {
+    let bytes = serde_json::to_vec(entries).expect("digests are plain data");
+    Digest::of("retort file digests 2", |hasher| {
+        hasher.update(&bytes);
+    })
+}
+
 fn inspect(path: &Path) -> Result<Metadata, StoreError> {
     fs::metadata(path).map_err(StoreError::io("inspect", path))
 }
@@ -168,7 +202,8 @@ fn inode(_metadata: &Metadata) -> u64 {
     0
 }
 
-fn sha256_of(path: &Path) -> Result<String, StoreError> {
+/// The SHA-256 of a file's content, in hexadecimal, read from the disk.
+pub(crate) fn sha256_of(path: &Path) -> Result<String, StoreError> {
     let mut file = File::open(path).map_err(StoreError::io("open", path))?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];

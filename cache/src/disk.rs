@@ -9,6 +9,7 @@
 //! | `view/<pipeline>/<node>.parquet`, `.json` | links to the newest table and answer of a node, for people and other tools |
 //! | `work/<recipe>/` | checkpoints of what is not finished |
 //! | `claims/<recipe>` | a lock while the question is answered (`claim`) |
+//! | `quarantine/` | damaged files, under the paths that they had |
 //!
 //! Everything is written to a temporary file in the same folder, synced and renamed. There are no locks to be left behind:
 //! locks are the kernel's, and two processes that answer the same question all the same write the same bytes under the same name.
@@ -22,42 +23,30 @@ use arrow::datatypes::SchemaRef;
 
 use crate::claim::{Claimed, Claims};
 use crate::content::ContentHasher;
-use crate::files::{is_temporary, link_atomically, rename_into_place, temporary_beside, write_atomically};
-use crate::parquet::{self, FileWriter};
+use crate::files::{equal, is_temporary, link_atomically, rename_into_place, temporary_beside};
+use crate::parquet::FileWriter;
+use crate::quarantine::Quarantine;
 use crate::rowlog::RowLog;
-use crate::store::{Answer, Batches, Output, RowMemo, Source, Store, Table, TableWriter};
-use crate::{ContentId, Digest, RecipeId, StoreError};
-
-/// The version of everything below the store's folder.
-pub const STORE_VERSION: u32 = 1;
-pub(crate) const ANSWER_VERSION: u32 = 1;
+use crate::store::{Answer, Output, RowMemo, Store, Table, TableWriter};
+use crate::table_file::{TableFile, Whole};
+use crate::{ContentId, Digest, RecipeId, StoreError, answers, version};
+use answers::Found;
 
 /// A store in a folder.
 pub struct Disk {
     root: PathBuf,
     claims: Claims,
+    quarantine: Arc<Quarantine>,
+    whole: Arc<Whole>,
 }
 
 impl Disk {
     /// Opens the store in `root`, or begins one there.
     pub fn open(root: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let root = root.into();
-        let version = root.join("version");
-        match fs::read_to_string(&version) {
-            Ok(text) if text.trim() == STORE_VERSION.to_string() => {}
-            Ok(text) => {
-                return Err(StoreError::Version {
-                    path: version.display().to_string(),
-                    found: text.trim().into(),
-                    expected: STORE_VERSION,
-                });
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                write_atomically(&version, format!("{STORE_VERSION}\n").as_bytes())?;
-            }
-            Err(error) => return Err(StoreError::io("read", &version)(error)),
-        }
-        Ok(Disk { claims: Claims::in_folder(root.join("claims")), root })
+        let quarantine = Arc::new(Quarantine::of(&root));
+        version::check(&root.join("version"), &quarantine)?;
+        Ok(Disk { claims: Claims::in_folder(root.join("claims")), root, quarantine, whole: Arc::default() })
     }
 
     /// The store's folder.
@@ -81,6 +70,33 @@ impl Disk {
         self.root.join("tables").join(sharded(&content.to_string(), "parquet"))
     }
 
+    fn table_file(&self, id: ContentId) -> TableFile {
+        let (whole, quarantine) = (self.whole.clone(), self.quarantine.clone());
+        TableFile { id, path: self.table_path(id), whole, quarantine }
+    }
+
+    /// An answer that can't be read, or of another format, is one that is not known: its question is asked again.
+    fn answer(&self, path: &Path) -> Result<Option<Answer>, StoreError> {
+        match answers::read(path)? {
+            Found::Answer(answer) => Ok(Some(answer)),
+            Found::Nothing | Found::OtherFormat => Ok(None),
+            Found::Damaged => {
+                // Of a link the file that it leads to; a link that was changed itself leads nowhere.
+                let file = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+                let path = if fs::read_link(path).is_ok() { self.below_root(&file) } else { path.to_path_buf() };
+                self.quarantine.take_and_tell(&path, "an answer", "its question is asked again")?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// A canonical path as one below the store's folder, however that was named.
+    fn below_root(&self, path: &Path) -> PathBuf {
+        let root = fs::canonicalize(&self.root).ok();
+        let below = root.and_then(|root| path.strip_prefix(root).ok().map(|below| self.root.join(below)));
+        below.unwrap_or_else(|| path.to_path_buf())
+    }
+
     pub(crate) fn answer_path(&self, recipe: RecipeId) -> PathBuf {
         self.root.join("answers").join(sharded(&recipe.to_string(), "json"))
     }
@@ -92,28 +108,28 @@ impl Disk {
 
 impl Store for Disk {
     fn recall(&self, recipe: RecipeId) -> Result<Option<Answer>, StoreError> {
-        let Some(answer) = read_answer(&self.answer_path(recipe))? else { return Ok(None) };
+        let Some(answer) = self.answer(&self.answer_path(recipe))? else { return Ok(None) };
         let whole = answer.recipe.id() == recipe
             && answer.outputs.iter().all(|output| self.table_path(output.content).exists());
         Ok(whole.then_some(answer))
     }
 
     fn open(&self, content: ContentId) -> Result<Option<Table>, StoreError> {
-        let path = self.table_path(content);
-        if !path.exists() {
+        let file = self.table_file(content);
+        if !file.path.exists() {
             return Ok(None);
         }
-        let (schema, rows) = parquet::describe(&path)?;
-        Ok(Some(Table { id: content, schema, rows, source: Arc::new(TableFile(path)) }))
+        let (schema, rows) = file.describe()?;
+        Ok(Some(Table { id: content, schema, rows, source: Arc::new(file) }))
     }
 
     fn table(&self, output: &Output, schema: &SchemaRef) -> Result<Option<Table>, StoreError> {
-        let source = Arc::new(TableFile(self.table_path(output.content)));
+        let source = Arc::new(self.table_file(output.content));
         Ok(Some(Table { id: output.content, schema: schema.clone(), rows: output.rows, source }))
     }
 
     fn last(&self, node: &str) -> Result<Option<Answer>, StoreError> {
-        read_answer(&self.view_path(node, "json"))
+        self.answer(&self.view_path(node, "json"))
     }
 
     fn newest(&self, node: &str) -> Result<Option<RecipeId>, StoreError> {
@@ -131,7 +147,7 @@ impl Store for Disk {
             hasher: ContentHasher::new(&schema),
             file: FileWriter::new(file, &temporary, schema.clone())?,
             guard: Temporary(temporary),
-            tables: self.root.join("tables"),
+            store: (self.root.join("tables"), self.whole.clone(), self.quarantine.clone()),
             schema,
             rows: 0,
         }))
@@ -140,9 +156,8 @@ impl Store for Disk {
     fn commit(&self, node: &str, answer: &Answer) -> Result<(), StoreError> {
         let recipe = answer.recipe.id();
         let path = self.answer_path(recipe);
-        if read_answer(&path)?.as_ref() != Some(answer) {
-            let text = serde_json::to_string_pretty(answer).expect("answers are plain data");
-            write_atomically(&path, text.as_bytes())?;
+        if self.answer(&path)?.as_ref() != Some(answer) {
+            answers::write(&path, answer)?;
         }
         self.point(node, answer)?;
         let workspace = self.root.join("work").join(recipe.to_string());
@@ -173,6 +188,10 @@ impl Store for Disk {
         Ok(Arc::new(RowLog::open(&self.root.join("rows").join(op.to_string()), schema)?))
     }
 
+    fn told(&self) -> Vec<String> {
+        self.quarantine.told()
+    }
+
     fn workspace(&self, recipe: RecipeId) -> Result<PathBuf, StoreError> {
         let path = self.root.join("work").join(recipe.to_string());
         fs::create_dir_all(&path).map_err(StoreError::io("create", &path))?;
@@ -180,23 +199,11 @@ impl Store for Disk {
     }
 }
 
-struct TableFile(PathBuf);
-
-impl Source for TableFile {
-    fn batches(&self) -> Result<Batches, StoreError> {
-        parquet::read(&self.0)
-    }
-
-    fn path(&self) -> Option<&Path> {
-        Some(&self.0)
-    }
-}
-
 struct DiskWriter {
     file: FileWriter,
     hasher: ContentHasher,
     guard: Temporary,
-    tables: PathBuf,
+    store: (PathBuf, Arc<Whole>, Arc<Quarantine>),
     schema: SchemaRef,
     rows: u64,
 }
@@ -209,20 +216,23 @@ impl TableWriter for DiskWriter {
     }
 
     fn finish(self: Box<Self>) -> Result<Table, StoreError> {
-        let DiskWriter { file, hasher, guard, tables, schema, rows } = *self;
+        let DiskWriter { file, hasher, guard, store: (tables, whole, quarantine), schema, rows } = *self;
         let file = file.finish()?;
         let id = hasher.finish();
         let path = tables.join(sharded(&id.to_string(), "parquet"));
-        if !path.exists() {
+        let table = TableFile { id, path, whole, quarantine };
+        // Under the name lies the same table, if it is whole. Equal tables are equal files, so that is soon seen.
+        if !table.path.exists() || (!equal(&guard.0, &table.path)? && table.heal()?) {
             file.sync_all().map_err(StoreError::io("sync", &guard.0))?;
             let mut permissions = file.metadata().map_err(StoreError::io("inspect", &guard.0))?.permissions();
             permissions.set_readonly(true);
             fs::set_permissions(&guard.0, permissions).map_err(StoreError::io("protect", &guard.0))?;
-            let folder = path.parent().expect("tables have a folder");
+            let folder = table.path.parent().expect("tables have a folder");
             fs::create_dir_all(folder).map_err(StoreError::io("create", folder))?;
-            rename_into_place(&guard.0, &path)?;
+            rename_into_place(&guard.0, &table.path)?;
         }
-        Ok(Table { id, schema, rows, source: Arc::new(TableFile(path)) })
+        table.whole.add(id);
+        Ok(Table { id, schema, rows, source: Arc::new(table) })
     }
 }
 
@@ -234,16 +244,6 @@ impl Drop for Temporary {
         // Nothing is lost if it stays: the next clean-up takes it.
         let _ = fs::remove_file(&self.0);
     }
-}
-
-fn read_answer(path: &Path) -> Result<Option<Answer>, StoreError> {
-    let text = match fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(StoreError::io("read", path)(error)),
-    };
-    // An answer that can't be read, or of another format, is one that is not known: its question is asked again.
-    Ok(serde_json::from_str::<Answer>(&text).ok().filter(|answer| answer.version == ANSWER_VERSION))
 }
 
 /// `8c2f…` in a folder of its first two digits: `8c/2f….parquet`.
@@ -292,7 +292,8 @@ mod tests {
     use arrow::array::{ArrayRef, Int64Array, StringArray};
 
     use super::*;
-    use crate::{Fact, Recipe};
+    use crate::answers::ANSWER_VERSION;
+    use crate::{Fact, Recipe, parquet};
 
     fn batch(from: i64, n: i64) -> RecordBatch {
         let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(from..from + n));
@@ -326,7 +327,7 @@ mod tests {
         let table = write(&store, &[batch(0, 3)]);
         let recipe = Recipe { op: vec![Fact::new("op.name", "test")], inputs: vec![] };
         let output = Output { port: "out".into(), content: table.id, rows: 3 };
-        let answer = Answer { version: 1, op: "test".into(), recipe, outputs: vec![output] };
+        let answer = Answer { version: ANSWER_VERSION, op: "test".into(), recipe, outputs: vec![output] };
         assert_eq!(store.recall(answer.recipe.id()).unwrap(), None);
         store.commit("pipe/node", &answer).unwrap();
         assert_eq!(store.recall(answer.recipe.id()).unwrap(), Some(answer.clone()));

@@ -16,9 +16,17 @@ pub enum StoreError {
         #[source]
         source: std::io::Error,
     },
-    /// A stored table is not what its name promises.
-    #[error("table {id} does not match its name: the file was changed or cut short")]
+    /// A stored table is not what its name promises: the file was changed or cut short.
+    #[error("table {id} is damaged{}", moved(.place.as_deref()))]
     Corrupt {
+        /// The name.
+        id: ContentId,
+        /// Where the file lies now, if this process moved it there.
+        place: Option<String>,
+    },
+    /// A stored table is not there any more.
+    #[error("table {id} is gone from the store")]
+    Gone {
         /// The name.
         id: ContentId,
     },
@@ -64,11 +72,24 @@ pub enum StoreError {
     },
 }
 
+fn moved(place: Option<&str>) -> String {
+    place.map_or_else(String::new, |place| format!(": its file was moved to `{place}`"))
+}
+
 impl StoreError {
     /// A way out, where there is one.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             StoreError::Remote { hint, .. } => *hint,
+            StoreError::Corrupt { .. } | StoreError::Gone { .. } => Some("`retort run` makes it again"),
+            _ => None,
+        }
+    }
+
+    /// The table that has to be made again, if that would help.
+    pub fn lost_table(&self) -> Option<ContentId> {
+        match self {
+            StoreError::Corrupt { id, .. } | StoreError::Gone { id } => Some(*id),
             _ => None,
         }
     }

@@ -1,7 +1,7 @@
 //! Durable file writes: a temporary file in the same folder, synced, renamed, the folder synced.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,10 +10,16 @@ use crate::StoreError;
 /// Replaces `path` by `bytes`, or leaves it as it was: there is no moment in between.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let temporary = temporary_beside(path)?;
-    let mut file = File::create(&temporary).map_err(StoreError::io("create", &temporary))?;
-    file.write_all(bytes).map_err(StoreError::io("write", &temporary))?;
-    file.sync_all().map_err(StoreError::io("sync", &temporary))?;
-    rename_into_place(&temporary, path)
+    let write = || -> Result<(), StoreError> {
+        let mut file = File::create(&temporary).map_err(StoreError::io("create", &temporary))?;
+        file.write_all(bytes).map_err(StoreError::io("write", &temporary))?;
+        file.sync_all().map_err(StoreError::io("sync", &temporary))?;
+        rename_into_place(&temporary, path)
+    };
+    write().inspect_err(|_| {
+        // A full disk should not be filled with what failed.
+        let _ = fs::remove_file(&temporary);
+    })
 }
 
 /// An empty file that no other process or thread uses, in the folder of `path`, which is made if it is missing.
@@ -42,6 +48,11 @@ fn in_free_name(
     }
 }
 
+/// The number of the process that made a temporary file, as its own machine or container numbered it.
+pub fn maker_of_temporary(name: &str) -> Option<u32> {
+    name.strip_prefix(".tmp-")?.split('-').next()?.parse().ok()
+}
+
 /// Moves a synced file to its name and makes the name durable.
 pub fn rename_into_place(temporary: &Path, path: &Path) -> Result<(), StoreError> {
     fs::rename(temporary, path).map_err(StoreError::io("rename to", path))?;
@@ -55,6 +66,28 @@ pub fn link_atomically(link: &Path, target: &Path) -> Result<(), StoreError> {
     }
     let temporary = in_free_name(link, |temporary| symlink(target, temporary), "link")?;
     fs::rename(&temporary, link).map_err(StoreError::io("rename to", link))
+}
+
+/// Whether two files hold the same bytes.
+pub fn equal(one: &Path, other: &Path) -> Result<bool, StoreError> {
+    let open = |path: &Path| File::open(path).map_err(StoreError::io("open", path));
+    let (mut first, mut second) = (open(one)?, open(other)?);
+    let length = |file: &File, path: &Path| file.metadata().map(|of| of.len()).map_err(StoreError::io("inspect", path));
+    if length(&first, one)? != length(&second, other)? {
+        return Ok(false);
+    }
+    let (mut ours, mut theirs) = (vec![0; 1 << 18], vec![0; 1 << 18]);
+    loop {
+        let n = first.read(&mut ours).map_err(StoreError::io("read", one))?;
+        match second.read_exact(&mut theirs[..n]) {
+            Ok(()) if n == 0 => return Ok(true),
+            Ok(()) if ours[..n] == theirs[..n] => {}
+            Err(error) if error.kind() != std::io::ErrorKind::UnexpectedEof => {
+                return Err(StoreError::io("read", other)(error));
+            }
+            Ok(()) | Err(_) => return Ok(false),
+        }
+    }
 }
 
 /// Whether a file of this name is half-written, or was left so by a process that was killed.
@@ -73,7 +106,8 @@ fn symlink(target: &Path, link: &Path) -> std::io::Result<()> {
     fs::copy(folder.join(target), link).map(|_| ())
 }
 
-fn sync_folder(folder: &Path) -> Result<(), StoreError> {
+/// Makes the names in a folder durable.
+pub fn sync_folder(folder: &Path) -> Result<(), StoreError> {
     if cfg!(unix) {
         File::open(folder).and_then(|file| file.sync_all()).map_err(StoreError::io("sync", folder))?;
     }

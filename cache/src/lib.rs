@@ -3,6 +3,7 @@
 //! Leaves to others: which questions are asked (`retort-engine`), how they are answered (`retort-ops`).
 
 pub mod adopt;
+mod answers;
 pub mod claim;
 pub mod content;
 pub mod digest;
@@ -12,11 +13,16 @@ mod error;
 pub mod files;
 pub mod memory;
 pub mod parquet;
+pub mod quarantine;
 pub mod recipe;
 pub mod remote;
 pub mod rowlog;
 pub mod store;
+mod table_file;
+pub mod verify;
+mod version;
 
+pub use answers::ANSWER_VERSION;
 pub use claim::{Claim, Claimed, Holder};
 pub use content::{content_id, row_digests, row_keys};
 pub use digest::{ContentId, Digest, RecipeId, RowKey};

@@ -71,9 +71,16 @@ impl FileWriter {
 
 /// Reads a file's rows, batch by batch.
 pub fn read(path: &Path) -> Result<Batches, StoreError> {
+    Ok(open(path)?.1)
+}
+
+/// A file's schema, and its rows, batch by batch.
+pub fn open(path: &Path) -> Result<(SchemaRef, Batches), StoreError> {
     let name = path.display().to_string();
-    let reader = builder(path)?.with_batch_size(SLICE).build().map_err(StoreError::table("read", &name))?;
-    Ok(Box::new(reader.map(move |batch| batch.map_err(StoreError::table("read", &name)))))
+    let builder = builder(path)?.with_batch_size(SLICE);
+    let schema = builder.schema().clone();
+    let reader = builder.build().map_err(StoreError::table("read", &name))?;
+    Ok((schema, Box::new(reader.map(move |batch| batch.map_err(StoreError::table("read", &name))))))
 }
 
 /// A file's schema and number of rows, from its footer.

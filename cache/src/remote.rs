@@ -144,7 +144,8 @@ impl Remote {
     pub fn look(&self) -> Result<bool, StoreError> {
         let Some(text) = self.get(Object::Version)? else { return Ok(false) };
         let found = String::from_utf8_lossy(&text).trim().to_string();
-        if found == VERSION {
+        // A local store's file says more than the number.
+        if crate::version::read(&text).is_some_and(|number| number.to_string() == VERSION) {
             return Ok(true);
         }
         Err(StoreError::Version {

@@ -256,6 +256,35 @@ fn next_frame(reader: &mut impl Read, segment: &Arc<Path>, at: u64, end: u64) ->
     Some(Frame { start: at, keys, body: Body { segment: segment.clone(), start, length, check } })
 }
 
+/// What is wrong with a segment, if anything is. The end of one that a crash cut off is no damage.
+pub(crate) fn damage(path: &Path) -> Result<Option<String>, StoreError> {
+    let file = File::open(path).map_err(StoreError::io("open", path))?;
+    // Its writer is at work: its end is not there yet.
+    if matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)) {
+        return Ok(None);
+    }
+    let frames = frames(path)?;
+    let mut broken = 0;
+    for frame in &frames {
+        broken += usize::from(read_body(&frame.body)?.is_none());
+    }
+    let end = frames.last().map_or(HEADER.len() as u64, Frame::end);
+    let mut rest = Vec::new();
+    let mut reader = File::open(path).map_err(StoreError::io("open", path))?;
+    let read = reader.seek(SeekFrom::Start(end)).and_then(|_| reader.read_to_end(&mut rest));
+    read.map_err(StoreError::io("read", path))?;
+    let number = |at: usize| rest.get(at..at + 4).map(|bytes| u32::from_le_bytes(bytes.try_into().expect("four")));
+    let torn = number(0).zip(number(4)).is_none_or(|(n_keys, length)| {
+        (FRAME_HEAD as u64 + u64::from(n_keys) * 32 + u64::from(length)) > rest.len() as u64
+    });
+    let headless = frames.is_empty() && fs::metadata(path).is_ok_and(|of| of.len() > HEADER.len() as u64);
+    Ok(match (broken, torn && !headless) {
+        (0, true) => None,
+        (0, false) => Some("it can't be read to its end".into()),
+        (n, _) => Some(format!("{n} of its pieces are not what was written")),
+    })
+}
+
 fn keys_check(n_keys: u32, length: u32, keys: &[u8]) -> [u8; 8] {
     let digest = Digest::of("retort row log keys 1", |hasher| {
         hasher.update(&n_keys.to_le_bytes()).update(&length.to_le_bytes()).update(keys);

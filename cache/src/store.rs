@@ -129,6 +129,10 @@ pub trait Store: Send + Sync {
     fn claim(&self, recipe: RecipeId, node: &str) -> Result<Claimed, StoreError>;
     /// The remembered rows of one operator with one config; `schema` is that of the kept rows.
     fn rows(&self, op: RecipeId, schema: SchemaRef) -> Result<Arc<dyn RowMemo>, StoreError>;
+    /// What was found damaged since the last call, and where it lies now: for the person who watches.
+    fn told(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// A folder that survives a crash, for work that can be resumed, such as training checkpoints. It is emptied by `commit` of the same recipe.
     fn workspace(&self, recipe: RecipeId) -> Result<std::path::PathBuf, StoreError>;
 }

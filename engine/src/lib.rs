@@ -14,6 +14,7 @@ pub mod operator;
 pub mod plan;
 mod problem;
 mod question;
+mod recover;
 mod rows;
 pub mod run;
 mod schedule;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use retort_cache::{Answer, Output, Recipe, Table};
+use retort_cache::{ANSWER_VERSION, Answer, Output, Recipe, Table};
 use serde::Serialize;
 
 use crate::event::{EventKind, OutputSummary};
@@ -10,10 +10,7 @@ use crate::graph::{Graph, NodeId};
 use crate::plan::{Reason, reason, recalled};
 use crate::question::{Question, Tables};
 use crate::schedule::schedule;
-use crate::{Cx, Failure, Operator, World, claim, rows};
-
-/// The answer record's format.
-const ANSWER_VERSION: u32 = 1;
+use crate::{Cx, Failure, Operator, World, claim, recover, rows};
 
 /// How a run may use the machine, and what it does beside the plan.
 #[derive(Clone, Debug)]
@@ -70,7 +67,7 @@ pub(crate) fn ask(
 ) -> Result<Outcome, Failure> {
     match look(graph, id, answers, world, forced)? {
         Look::Fresh(tables) => Ok(Outcome::Fresh(tables)),
-        Look::Stale(question) => answer(graph, id, &question, world, forced),
+        Look::Stale(question) => answer(graph, id, &question, answers, world, forced),
     }
 }
 
@@ -104,8 +101,19 @@ fn known(graph: &Graph, id: NodeId, question: &Question, world: World<'_>) -> Re
     Ok(Some(Arc::new(tables)))
 }
 
-/// Runs one node.
+/// Runs one node. Tables that it finds damaged are made again, and so is its attempt.
 pub(crate) fn answer(
+    graph: &Graph,
+    id: NodeId,
+    question: &Question,
+    answers: &dyn Fn(NodeId) -> Arc<Tables>,
+    world: World<'_>,
+    forced: bool,
+) -> Result<Outcome, Failure> {
+    recover::mending(graph, id, answers, world, &|| answer_once(graph, id, question, world, forced))
+}
+
+fn answer_once(
     graph: &Graph,
     id: NodeId,
     question: &Question,

@@ -342,9 +342,10 @@ impl<'scope, 'env> Pool<'scope, 'env> {
 
 fn work(graph: &Graph, task: Task, world: World<'_>, answered: &Answered) -> Outcome {
     let Task { id, forced, question } = task;
+    let answers = |feed| answered.of(feed);
     let outcome = guarded(|| match question {
-        Some(question) => answer(graph, id, &question, world, forced),
-        None => ask(graph, id, &|feed| answered.of(feed), world, forced),
+        Some(question) => answer(graph, id, &question, &answers, world, forced),
+        None => ask(graph, id, &answers, world, forced),
     });
     outcome.unwrap_or_else(Outcome::Failed)
 }

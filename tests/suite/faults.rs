@@ -11,6 +11,7 @@
 //!
 //! Each test prints how many faults it injected and what became of them.
 
+mod corrupt;
 mod crash;
 mod failing;
 mod shim;
@@ -124,8 +125,13 @@ fn assert_whole(space: &Space, what: &str) {
     for path in files(&root.join("view")) {
         assert!(path.exists(), "{what}: {} leads nowhere", path.display());
     }
-    for path in files(&root.join("runs")).iter().filter(|path| path.ends_with("run.json")) {
-        serde_json::from_slice::<Value>(&std::fs::read(path).unwrap()).unwrap();
+}
+
+/// Records of runs are JSON, killed ones too.
+fn assert_recorded(space: &Space, what: &str) {
+    for path in files(&store(space).join("runs")).iter().filter(|path| path.ends_with("run.json")) {
+        let run = serde_json::from_slice::<Value>(&std::fs::read(path).unwrap());
+        assert!(run.is_ok(), "{what}: {} is torn", path.display());
     }
 }
 

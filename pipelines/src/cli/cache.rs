@@ -1,8 +1,10 @@
 //! `retort cache`: what the store holds.
 
 mod travel;
+mod verify;
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use retort_cache::Disk;
 use retort_engine::OpInfo;
@@ -23,6 +25,8 @@ pub(super) enum Command {
     Push(travel::Args),
     /// Bring what a remote store has and this one lacks.
     Pull(travel::Args),
+    /// Read everything, and put aside what is damaged; status 1 if anything is.
+    Verify(verify::Args),
 }
 
 /// Arguments of `cache size`.
@@ -40,14 +44,21 @@ pub(super) fn run(command: &Command, ops: &[OpInfo]) -> Result<Ended> {
         Command::Size(args) => size(args),
         Command::Push(args) => travel::send(args, ops),
         Command::Pull(args) => travel::bring(args, ops),
+        Command::Verify(args) => verify::run(args),
     }
 }
 
-fn size(args: &SizeArgs) -> Result<Ended> {
-    let root = root(None, args.store.folder.as_deref())?;
+/// The folder of a store that is there.
+fn there(args: &StoreArgs) -> Result<PathBuf> {
+    let root = root(None, args.folder.as_deref())?;
     if !root.join("version").exists() {
         return Err(Stop::wrong(format!("no store in `{}`", root.display())).hint("`--store DIR` names another"));
     }
+    Ok(root)
+}
+
+fn size(args: &SizeArgs) -> Result<Ended> {
+    let root = there(&args.store)?;
     let sizes = Disk::open(&root)?.sizes()?;
     let total = sizes.iter().fold((0, 0), |sum, (_, bytes, files)| (sum.0 + bytes, sum.1 + files));
     let mut out = std::io::stdout().lock();

@@ -41,8 +41,8 @@ impl Stop {
     }
 
     /// The world got in the way.
-    pub(super) fn failed(error: &dyn Error) -> Self {
-        Stop::Error { status: Ended::FAILED, message: chain(error), hint: None }
+    pub(super) fn failed(error: &(dyn Error + 'static)) -> Self {
+        Stop::Error { status: Ended::FAILED, message: chain(error), hint: hint_of(error).map(str::to_owned) }
     }
 
     /// Adds a way out.
@@ -118,6 +118,18 @@ fn labelled(label: &str, color: AnsiColor) -> String {
     format!("{style}{label}{style:#}")
 }
 
+/// The way out that the store knows, where an error of it is the cause.
+fn hint_of(error: &(dyn Error + 'static)) -> Option<&'static str> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        match (error.downcast_ref::<StoreError>(), error.downcast_ref::<Failure>()) {
+            (Some(error), _) | (_, Some(Failure::Store(error))) => return error.hint(),
+            _ => cause = error.source(),
+        }
+    }
+    None
+}
+
 /// An error with its causes, joined by colons.
 pub(super) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
@@ -140,11 +152,7 @@ impl From<io::Error> for Stop {
 
 impl From<StoreError> for Stop {
     fn from(error: StoreError) -> Self {
-        let stop = Stop::failed(&error);
-        match error.hint() {
-            Some(hint) => stop.hint(hint),
-            None => stop,
-        }
+        Stop::failed(&error)
     }
 }
 

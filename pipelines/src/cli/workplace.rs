@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use retort_cache::digests::FileDigests;
+use retort_cache::quarantine::Quarantine;
 use retort_cache::{Disk, Memory, Store};
 use retort_engine::{Assets, Observer, World};
 
@@ -32,7 +33,16 @@ impl Workplace {
     pub(super) fn open(pipeline: Option<&Path>, folder: Option<&Path>) -> Result<Self> {
         let root = root(pipeline, folder)?;
         let store = Box::new(Disk::open(&root)?);
-        let digests = FileDigests::open(root.join("assets/digests.json"));
+        let memo = root.join("assets/digests.json");
+        let digests = FileDigests::open(&memo);
+        if digests.was_damaged()
+            && let Some(place) = Quarantine::of(&root).take(&memo)?
+        {
+            warn(&format!(
+                "the memo of file digests was damaged; it lies in `{}` now, and files are read again",
+                place.display()
+            ));
+        }
         Ok(Workplace::of(root, store, digests))
     }
 

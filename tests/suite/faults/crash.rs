@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use retort_tests::{Space, Story};
 
 use super::shim::{CHANGES, Fault, Step, run, steps};
-use super::{Ledger, NAME, assert_whole, recovers, sampled, space, undisturbed};
+use super::{Ledger, NAME, assert_recorded, assert_whole, recovers, sampled, space, undisturbed};
 
 const SIGKILL: i32 = 9;
 
@@ -32,6 +32,7 @@ fn killed_at_any_step_it_goes_on_from_there() {
         let killed = output.status.signal() == Some(SIGKILL);
         assert!(killed || output.status.success(), "{told}: {output:?}");
         assert_whole(&space, &told);
+        assert_recorded(&space, &told);
         let story = recovers(&space, &right, &told);
         keeps(&output, &met, step.n, &story, &told);
         ledger.count(&name, if killed { "survived" } else { "not reached" });

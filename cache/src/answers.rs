@@ -1,0 +1,117 @@
+//! Answer records as they are stored: JSON for people and other tools, with a check over all of it.
+
+use std::fs;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::digest::Digest;
+use crate::files::write_atomically;
+use crate::store::{Answer, Output};
+use crate::{Recipe, StoreError};
+
+/// The format of an answer's record.
+pub const ANSWER_VERSION: u32 = 2;
+
+/// An answer's record.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    version: u32,
+    /// Of everything else.
+    check: Digest,
+    op: String,
+    recipe: Recipe,
+    outputs: Vec<Output>,
+}
+
+/// What lies under an answer's name.
+pub(crate) enum Found {
+    /// Nothing.
+    Nothing,
+    /// An answer.
+    Answer(Answer),
+    /// A record of another format: its question is asked again.
+    OtherFormat,
+    /// What nobody wrote.
+    Damaged,
+}
+
+/// Reads a record.
+pub(crate) fn read(path: &Path) -> Result<Found, StoreError> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(error) => return Err(StoreError::io("read", path)(error)),
+    };
+    Ok(parse(&bytes))
+}
+
+/// What the bytes of a record say.
+pub(crate) fn parse(bytes: &[u8]) -> Found {
+    let Ok(record) = serde_json::from_slice::<Record>(bytes) else {
+        // The format before this one had no check.
+        let old = serde_json::from_slice::<Answer>(bytes).is_ok_and(|answer| answer.version < ANSWER_VERSION);
+        return if old { Found::OtherFormat } else { Found::Damaged };
+    };
+    let Record { version, check, op, recipe, outputs } = record;
+    let answer = Answer { version, op, recipe, outputs };
+    match check_of(&answer) == check {
+        false => Found::Damaged,
+        true if version != ANSWER_VERSION => Found::OtherFormat,
+        true => Found::Answer(answer),
+    }
+}
+
+/// Writes a record.
+pub(crate) fn write(path: &Path, answer: &Answer) -> Result<(), StoreError> {
+    write_atomically(path, text(answer).as_bytes())
+}
+
+/// The text of a record.
+pub(crate) fn text(answer: &Answer) -> String {
+    let check = check_of(answer);
+    let Answer { version, op, recipe, outputs } = answer.clone();
+    let record = Record { version, check, op, recipe, outputs };
+    serde_json::to_string_pretty(&record).expect("answers are plain data")
+}
+
+fn check_of(answer: &Answer) -> Digest {
+    let bytes = serde_json::to_vec(answer).expect("answers are plain data");
+    Digest::of("retort answer record 2", |hasher| {
+        hasher.update(&bytes);
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ContentId, Fact};
+
+    #[test]
+    fn no_flipped_bit_and_no_cut_gives_another_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("answer.json");
+        let content = ContentId(Digest::of("test", |_| ()));
+        let recipe = Recipe { op: vec![Fact::new("op.name", "test")], inputs: vec![Fact::new("input.from", "ab")] };
+        let outputs = vec![Output { port: "out".into(), content, rows: 30 }];
+        let answer = Answer { version: ANSWER_VERSION, op: "test".into(), recipe, outputs };
+        write(&path, &answer).unwrap();
+        let whole = fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            for bit in 0..8 {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << bit;
+                fs::write(&path, &bytes).unwrap();
+                match read(&path).unwrap() {
+                    // White space.
+                    Found::Answer(read) => assert_eq!(read, answer, "byte {at}, bit {bit}"),
+                    Found::Damaged => {}
+                    Found::Nothing | Found::OtherFormat => panic!("byte {at}, bit {bit}"),
+                }
+            }
+            fs::write(&path, &whole[..at]).unwrap();
+            assert!(matches!(read(&path).unwrap(), Found::Damaged), "cut at {at}");
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! Looks at everything in a store before it is needed: what is damaged goes to the quarantine and is named.
+//!
+//! | file | what must hold |
+//! |---|---|
+//! | `tables/…` | the rows give the name |
+//! | `answers/…` | the check over the record holds, and the recipe gives the name |
+//! | `rows/…` | every frame is what was written; an end that a crash cut off is no damage |
+//! | `view/…` | a link that leads to a table or an answer |
+//! | `runs/…` | JSON; the last event of a killed run may be cut |
+//! | `assets/models/…` | the SHA-256 is the name |
+//! | `assets/digests.json` | the check over the memo holds |
+//!
+//! A file is read batch by batch, one a thread, so memory does not grow with the store. Checkpoints in `work/` have no check
+//! of their own: they are read by the training that wrote them, or not at all.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use crate::answers::{self, Found};
+use crate::digest::{Digest, RecipeId};
+use crate::files::is_temporary;
+use crate::quarantine::Quarantine;
+use crate::table_file::{TableFile, Whole};
+use crate::{ContentId, StoreError, digests, rowlog};
+
+/// What was looked at, and what is wrong.
+#[derive(Debug, Default)]
+pub struct Verified {
+    /// Files and bytes by kind.
+    pub kinds: BTreeMap<String, (u64, u64)>,
+    /// In the order of the paths.
+    pub wrong: Vec<Wrong>,
+}
+
+/// A file that is not what was written.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Wrong {
+    /// Where it was, below the store's folder.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub what: String,
+    /// Where it lies now; `None` where it could not be read, or moved.
+    pub place: Option<PathBuf>,
+}
+
+struct Job {
+    kind: String,
+    path: PathBuf,
+    bytes: u64,
+}
+
+/// Looks at every file of the store in `root` with so many threads. `progress` is told bytes done and in all.
+pub fn verify(root: &Path, threads: usize, progress: &(dyn Fn(u64, u64) + Sync)) -> Result<Verified, StoreError> {
+    let jobs = jobs(root)?;
+    let of = jobs.iter().map(|job| job.bytes).sum();
+    let mut verified = Verified::default();
+    for job in &jobs {
+        let (files, bytes) = verified.kinds.entry(job.kind.clone()).or_default();
+        (*files, *bytes) = (*files + 1, *bytes + job.bytes);
+    }
+    let quarantine = Quarantine::of(root);
+    let (next, done, wrong) = (AtomicUsize::new(0), AtomicU64::new(0), Mutex::new(Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(|| {
+                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    if let Some(found) = look(root, job, &quarantine) {
+                        wrong.lock().expect("no thread panics while it holds the list").push(found);
+                    }
+                    progress(job.bytes + done.fetch_add(job.bytes, Ordering::Relaxed), of);
+                }
+            });
+        }
+    });
+    verified.wrong = wrong.into_inner().expect("no thread panicked");
+    verified.wrong.sort();
+    Ok(verified)
+}
+
+/// All files, the large ones first: threads end at about the same time.
+fn jobs(root: &Path) -> Result<Vec<Job>, StoreError> {
+    let mut jobs = Vec::new();
+    for kind in ["tables", "answers", "rows", "view", "runs", "assets"] {
+        list(&root.join(kind), kind, &mut jobs)?;
+    }
+    jobs.sort_by(|one, other| other.bytes.cmp(&one.bytes).then_with(|| one.path.cmp(&other.path)));
+    Ok(jobs)
+}
+
+fn list(folder: &Path, kind: &str, jobs: &mut Vec<Job>) -> Result<(), StoreError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(StoreError::io("list", folder)(error)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(StoreError::io("list", folder))?;
+        let path = entry.path();
+        // What goes while we look was swept by someone else.
+        let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+        if metadata.is_dir() {
+            list(&path, kind, jobs)?;
+        } else if !is_temporary(&entry.file_name().to_string_lossy()) {
+            jobs.push(Job { kind: kind.into(), path, bytes: metadata.len() });
+        }
+    }
+    Ok(())
+}
+
+fn look(root: &Path, job: &Job, quarantine: &Quarantine) -> Option<Wrong> {
+    let below = job.path.strip_prefix(root).unwrap_or(&job.path).to_owned();
+    let found = match job.kind.as_str() {
+        "tables" => table(&job.path),
+        "answers" => answer(&job.path),
+        "rows" => rowlog::damage(&job.path),
+        "view" => link(&job.path),
+        "runs" => record(&job.path),
+        _ => asset(&below, &job.path),
+    };
+    match found {
+        Ok(None) => None,
+        Ok(Some(what)) => match quarantine.take(&job.path) {
+            Ok(Some(place)) => Some(Wrong { path: below, what, place: Some(place) }),
+            // It went in between.
+            Ok(None) => None,
+            Err(error) => Some(Wrong { path: below, what: format!("{what}; {error}"), place: None }),
+        },
+        Err(error) => {
+            let cause = std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
+            Some(Wrong { path: below, what: format!("{error}{cause}"), place: None })
+        }
+    }
+}
+
+fn table(path: &Path) -> Result<Option<String>, StoreError> {
+    let Some(id) = name(path) else { return Ok(Some("its name is none of a table".into())) };
+    let (whole, quarantine) = (Whole::default().into(), Quarantine::of(path).into());
+    let file = TableFile { id: ContentId(id), path: path.into(), whole, quarantine };
+    Ok((!file.is_whole()?).then(|| "its rows do not give its name".into()))
+}
+
+fn answer(path: &Path) -> Result<Option<String>, StoreError> {
+    Ok(match answers::read(path)? {
+        Found::Answer(answer) if Some(answer.recipe.id()) == name(path).map(RecipeId) => None,
+        Found::Answer(_) => Some("it answers another question than its name says".into()),
+        Found::Damaged => Some("it is not what was written".into()),
+        Found::Nothing | Found::OtherFormat => None,
+    })
+}
+
+/// The links under `view` are relative, and lead to a table or an answer.
+fn link(path: &Path) -> Result<Option<String>, StoreError> {
+    if cfg!(not(unix)) {
+        return Ok(None);
+    }
+    let Ok(target) = fs::read_link(path) else { return Ok(Some("it is no link".into())) };
+    let ours = target.iter().any(|part| part == "tables" || part == "answers") && name(&target).is_some();
+    Ok((!ours).then(|| format!("it leads to `{}`", target.display())))
+}
+
+fn record(path: &Path) -> Result<Option<String>, StoreError> {
+    let is_json = |bytes: &[u8]| serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok();
+    let read = || fs::read(path).map_err(StoreError::io("read", path));
+    let whole = match path.file_name().and_then(|name| name.to_str()) {
+        Some("run.json") => is_json(&read()?),
+        Some("events.jsonl") => {
+            let bytes = read()?;
+            let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
+            bytes[..end].split(|byte| *byte == b'\n').all(|line| line.is_empty() || is_json(line))
+        }
+        _ => true,
+    };
+    Ok((!whole).then(|| "it is no JSON".into()))
+}
+
+fn asset(below: &Path, path: &Path) -> Result<Option<String>, StoreError> {
+    if below == Path::new("assets/digests.json") {
+        return Ok(digests::is_damaged(path)?.then(|| "it is not what was written".into()));
+    }
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    if !below.starts_with("assets/models") || stem.len() != 64 {
+        return Ok(None);
+    }
+    let digest = digests::sha256_of(path)?;
+    Ok((digest != stem).then(|| format!("its SHA-256 is {digest}")))
+}
+
+/// The digest that a file is named by: `8c/2f….parquet`.
+fn name(path: &Path) -> Option<Digest> {
+    let tail = path.file_stem()?.to_str()?;
+    let head = path.parent()?.file_name()?.to_str()?;
+    Digest::from_hex(&format!("{head}{tail}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+
+    use super::*;
+    use crate::{ANSWER_VERSION, Answer, Disk, Fact, Output, Recipe, Store};
+
+    fn filled(root: &Path) -> ContentId {
+        let disk = Disk::open(root).unwrap();
+        let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..5000));
+        let batch = RecordBatch::try_from_iter([("number", numbers)]).unwrap();
+        let mut writer = disk.writer(batch.schema()).unwrap();
+        writer.write(&batch).unwrap();
+        let table = writer.finish().unwrap();
+        let recipe = Recipe { op: vec![Fact::new("op.name", "test")], inputs: vec![] };
+        let outputs = vec![Output { port: "out".into(), content: table.id, rows: table.rows }];
+        let answer = Answer { version: ANSWER_VERSION, op: "test".into(), recipe, outputs };
+        disk.commit("pipe/node", &answer).unwrap();
+        table.id
+    }
+
+    #[test]
+    fn a_whole_store_is_whole_and_a_damaged_file_is_moved() {
+        let root = tempfile::tempdir().unwrap();
+        let id = filled(root.path());
+        let told = Mutex::new(0);
+        let verified = verify(root.path(), 2, &|done, of| *told.lock().unwrap() = u64::max(done, of)).unwrap();
+        assert_eq!(verified.wrong, []);
+        assert_eq!(verified.kinds["tables"].0, 1);
+        assert_eq!(*told.lock().unwrap(), verified.kinds.values().map(|(_, bytes)| bytes).sum::<u64>());
+
+        let disk = Disk::open(root.path()).unwrap();
+        let path = disk.open(id).unwrap().unwrap().path().unwrap().to_owned();
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[100] ^= 1;
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, &bytes).unwrap();
+        let verified = verify(root.path(), 2, &|_, _| ()).unwrap();
+        let place = verified.wrong[0].place.clone().unwrap();
+        assert_eq!((verified.wrong.len(), fs::read(place).unwrap()), (1, bytes));
+        assert!(!path.exists());
+        assert_eq!(verify(root.path(), 2, &|_, _| ()).unwrap().wrong, [], "what was found is found once");
+    }
+}
