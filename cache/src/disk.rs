@@ -66,6 +66,11 @@ impl Disk {
         Ok(sizes)
     }
 
+    /// The record of an answer, whether or not its tables are still there: what was asked, and what came of it.
+    pub fn record(&self, recipe: RecipeId) -> Result<Option<Answer>, StoreError> {
+        self.answer(&self.answer_path(recipe))
+    }
+
     pub(crate) fn table_path(&self, content: ContentId) -> PathBuf {
         self.root.join("tables").join(sharded(&content.to_string(), "parquet"))
     }

@@ -11,10 +11,12 @@
 //! | 130 | interrupted |
 
 mod cache;
+mod causes;
 mod chat;
 mod check;
 mod closing;
 mod completions;
+mod diff;
 mod export;
 mod graph;
 mod interrupt;
@@ -65,6 +67,8 @@ enum Command {
     Lock(lock::Args),
     /// Follow a row back to its page, or forward to what came of it.
     Trace(trace::Args),
+    /// Say what differs between two runs, two pipelines, or a run and a pipeline.
+    Diff(diff::Args),
     /// List the runs in the store, newest first.
     Runs(runs::Args),
     /// Tell what happened in a run, node by node.
@@ -101,6 +105,7 @@ pub fn main(ops: &[OpInfo]) -> ExitCode {
         Command::Show(args) => show::run(&args, ops),
         Command::Lock(args) => lock::run(&args, ops),
         Command::Trace(args) => trace::run(&args, ops),
+        Command::Diff(args) => diff::run(&args, ops),
         Command::Runs(args) => runs::run(&args, ops),
         Command::Log(args) => log::run(&args),
         Command::Export(args) => export::run(&args, ops),

@@ -26,7 +26,7 @@ nodes:
     with: {share: 1.0, seed: 1}
 ";
 
-fn space() -> Space {
+pub(crate) fn space() -> Space {
     let space = Space::new(env!("CARGO_BIN_EXE_victim"));
     space.write("words.yaml", PIPELINE);
     for (name, subject) in [("memory", "The swap file"), ("printing", "The print queue"), ("users", "The home folder")]
@@ -38,18 +38,18 @@ fn space() -> Space {
 }
 
 /// Standard output and standard error of a command that ends with `status`.
-fn ends(space: &Space, status: i32, args: &[&str]) -> (String, String) {
+pub(crate) fn ends(space: &Space, status: i32, args: &[&str]) -> (String, String) {
     let output = space.retort(args);
     let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
     assert_eq!(output.status.code(), Some(status), "{args:?}\n{out}\n{err}");
     (out, err)
 }
 
-fn said(space: &Space, args: &[&str]) -> String {
+pub(crate) fn said(space: &Space, args: &[&str]) -> String {
     steady(&ends(space, 0, args).0)
 }
 
-fn runs(space: &Space) -> Vec<Value> {
+pub(crate) fn runs(space: &Space) -> Vec<Value> {
     let runs: Value = serde_json::from_str(&ends(space, 0, &["runs", "--json"]).0).unwrap();
     runs["runs"].as_array().unwrap().clone()
 }
@@ -142,7 +142,7 @@ fn a_log_tells_node_by_node_what_happened() {
           done: 3 ran in N s
 
         documents: ran in N s, 3 rows, 1 reject
-          why  file docs/users.md changed
+          why  file docs/users.md changed DIGEST → DIGEST
           rows  3 of 4 recalled, 1 asked
         chunks: ran in N s, 12 rows
           why  with.max_words 40 → 30

@@ -1,6 +1,7 @@
 //! What holds for the whole, driven from outside: what an edit costs, the real model, laws of operators, manual pages, tidiness.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod diff;
 mod edits;
 #[cfg(target_os = "linux")]
 mod faults;

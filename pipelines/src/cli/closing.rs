@@ -3,13 +3,12 @@
 use std::fmt::Write;
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::compute::cast;
-use arrow::datatypes::{DataType, Float64Type};
 use retort_engine::event::OutputSummary;
 use retort_engine::graph::{FILES_PORT, REJECTS_PORT};
 use retort_engine::{Event, Graph, Summary};
 
 use super::workplace::Workplace;
+use crate::history::losses;
 use crate::observe::{State, Tally, words};
 use crate::tables::{self, Column, Grid};
 
@@ -83,7 +82,7 @@ fn metrics(batch: &RecordBatch) -> Option<Grid> {
     let columns = [("loss", false), ("values", true), ("first", true), ("best", true), ("last", true)];
     let mut grid = Grid::new(columns.map(|(name, right)| Column::new(name, right)));
     let mut n = 0;
-    for (name, values) in series(batch) {
+    for (name, values) in losses(batch) {
         let (Some(first), Some(last)) = (values.first(), values.last()) else { continue };
         let best = values.iter().copied().fold(f64::INFINITY, f64::min);
         let count = words::number(values.len() as u64);
@@ -104,29 +103,4 @@ fn notes(out: &OutputSummary, place: &Workplace) -> String {
         let _ = writeln!(text, "{}{}", phase(row), notes.value(row));
     }
     text
-}
-
-/// The losses of a table of metrics, one series a column (and a phase, where there is such a column).
-fn series(batch: &RecordBatch) -> Vec<(String, Vec<f64>)> {
-    let schema = batch.schema();
-    let phases = batch.column_by_name("phase").and_then(|array| array.as_string_opt::<i32>());
-    let mut series: Vec<(String, Vec<f64>)> = Vec::new();
-    for (field, array) in schema.fields().iter().zip(batch.columns()) {
-        if !field.name().contains("loss") || !field.data_type().is_numeric() {
-            continue;
-        }
-        let Ok(values) = cast(array, &DataType::Float64) else { continue };
-        let values = values.as_primitive::<Float64Type>();
-        for row in (0..batch.num_rows()).filter(|row| values.is_valid(*row)) {
-            let name = match phases {
-                Some(phases) => format!("{}, {}", phases.value(row), field.name()),
-                None => field.name().clone(),
-            };
-            match series.iter_mut().find(|(other, _)| *other == name) {
-                Some((_, list)) => list.push(values.value(row)),
-                None => series.push((name, vec![values.value(row)])),
-            }
-        }
-    }
-    series
 }

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
+use retort_engine::Reason;
+
 use super::pipeline::StoreArgs;
 use super::runs::{asked, named};
 use super::stop::{Ended, Result, Stop, warn};
@@ -86,7 +88,7 @@ fn head(run: &Run, story: &Story) -> String {
 fn body(node: &NodeStory, run: Status) -> String {
     let tally = &node.tally;
     let mut text = format!("{}: {}\n", node.name, headline(node, run));
-    let why = tally.why.iter().flat_map(words::reasons).collect::<Vec<_>>().join("\n");
+    let why = tally.why.as_ref().map(why).unwrap_or_default().join("\n");
     labelled(&mut text, "why", &why);
     if let Some((recalled, of)) = tally.recalled {
         let asked = tally.asked.map(|asked| format!(", {} asked", words::number(asked))).unwrap_or_default();
@@ -103,6 +105,15 @@ fn body(node: &NodeStory, run: Status) -> String {
         .iter()
         .for_each(|(at, note)| labelled(&mut text, "note", &format!("{note} ({} in)", words::duration(*at))));
     text
+}
+
+fn why(reason: &Reason) -> Vec<String> {
+    let Reason::Changed { changes } = reason else { return words::reasons(reason) };
+    let told = changes.iter().map(history::details);
+    told.flat_map(|lines| {
+        lines.into_iter().enumerate().map(|(i, line)| if i == 0 { line } else { format!("  {line}") })
+    })
+    .collect()
 }
 
 /// Appends lines under a label that stands before the first.

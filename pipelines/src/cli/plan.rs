@@ -3,12 +3,14 @@
 use std::io::Write;
 
 use retort_cache::Change;
-use retort_engine::{Graph, NodePlan, OpInfo, Reason, Verdict};
+use retort_engine::{NodePlan, OpInfo, Reason, Verdict};
 use serde_json::{Value, json};
 
+use super::causes::Causes;
 use super::pipeline::{PipelineArgs, nodes};
 use super::stop::{Ended, Result};
 use super::workplace::width_of_stdout;
+use crate::history;
 use crate::observe::words;
 use crate::tables::{Column, Grid};
 
@@ -36,31 +38,45 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
     let plans = retort_engine::plan(&loaded.graph, &targets, place.world(&events));
     place.save();
     let plans = plans?;
+    let causes = Causes::of(&loaded.graph, &plans, place.world(&events));
     let mut out = std::io::stdout().lock();
     if args.json {
-        let nodes: Vec<_> = plans.iter().map(|plan| object(&loaded.graph, plan)).collect();
+        let nodes = plans.iter().map(|plan| object(&causes, plan)).collect::<Result<Vec<_>>>()?;
         writeln!(out, "{}", json!({ "nodes": nodes }))?;
     } else {
-        out.write_all(table(&loaded.graph, &plans).render(width_of_stdout()).as_bytes())?;
+        out.write_all(table(&causes, &plans)?.render(width_of_stdout()).as_bytes())?;
         writeln!(out, "{}", conclusion(&plans))?;
     }
     Ok(Ended::DONE)
 }
 
-fn object(graph: &Graph, plan: &NodePlan) -> Value {
-    let node = graph.node(plan.id);
+fn object(causes: &Causes<'_>, plan: &NodePlan) -> Result<Value> {
+    let node = causes.graph.node(plan.id);
     let (verdict, reasons) = match &plan.verdict {
         Verdict::Fresh => ("fresh", Vec::new()),
         Verdict::Stale(reason) => ("stale", changes(reason)),
         Verdict::Waiting(changes) => ("waiting", changes.clone()),
     };
-    json!({
+    let reason = |change: &Change| -> Result<Value> {
+        let mut reason = serde_json::to_value(change).unwrap_or_default();
+        if let Some(cause) = causes.input(plan.id, change)? {
+            reason["from"] = json!(cause.from);
+            reason["rows"] = json!(cause.rows);
+        }
+        Ok(reason)
+    };
+    let mut object = json!({
         "node": node.name,
         "op": node.op,
         "verdict": verdict,
-        "reasons": reasons,
+        "reasons": reasons.iter().map(reason).collect::<Result<Vec<_>>>()?,
         "rows": plan.to_do.or(plan.rows),
-    })
+    });
+    if matches!(plan.verdict, Verdict::Waiting(_)) {
+        object["waits_for"] =
+            causes.waits_for(plan.id).into_iter().map(|id| &causes.graph.node(id).name).cloned().collect();
+    }
+    Ok(object)
 }
 
 /// What is no changed fact is a fact of its own, that was not so before.
@@ -74,34 +90,50 @@ fn changes(reason: &Reason) -> Vec<Change> {
     }
 }
 
-fn table(graph: &Graph, plans: &[NodePlan]) -> Grid {
+fn table(causes: &Causes<'_>, plans: &[NodePlan]) -> Result<Grid> {
     let columns = [("node", false), ("verdict", false), ("rows", true), ("why", false)];
     let mut grid = Grid::new(columns.map(|(name, right)| Column::new(name, right)));
-    let fresh: Vec<_> = plans.iter().filter(|plan| plan.verdict == Verdict::Fresh).map(|plan| plan.id).collect();
     for plan in plans {
-        let (verdict, mut why) = match &plan.verdict {
-            Verdict::Fresh => ("fresh", Vec::new()),
-            Verdict::Stale(reason) => ("stale", words::reasons(reason)),
-            Verdict::Waiting(changes) => ("waiting", changes.iter().map(words::change).collect()),
+        let verdict = match &plan.verdict {
+            Verdict::Fresh => "fresh",
+            Verdict::Stale(_) => "stale",
+            Verdict::Waiting(_) => "waiting",
         };
-        if why.len() > SHOWN + 1 {
-            let more = why.split_off(SHOWN).len();
-            why.push(format!("and {more} more"));
-        }
-        if plan.verdict == Verdict::Waiting(Vec::new()) {
-            let feeds = graph.feeds(plan.id).into_iter().filter(|feed| !fresh.contains(feed));
-            let feeds: Vec<_> = feeds.map(|feed| format!("`{}`", graph.node(feed).name)).collect();
-            why.push(format!("if {} changes", feeds.join(" or ")));
-        }
         let rows = match (plan.to_do, plan.rows) {
             (Some(to_do), Some(rows)) => format!("{} of {}", words::number(to_do), words::number(rows)),
             (_, rows) => rows.map(words::number).unwrap_or_default(),
         };
-        let mut why = why.into_iter();
-        grid.push([graph.node(plan.id).name.clone(), verdict.into(), rows, why.next().unwrap_or_default()]);
+        let mut why = why(causes, plan)?.into_iter();
+        let name = causes.graph.node(plan.id).name.clone();
+        grid.push([name, verdict.into(), rows, why.next().unwrap_or_default()]);
         why.for_each(|why| grid.push([String::new(), String::new(), String::new(), why]));
     }
-    grid
+    Ok(grid)
+}
+
+/// The reasons of a node, and under each what it comes down to.
+fn why(causes: &Causes<'_>, plan: &NodePlan) -> Result<Vec<String>> {
+    let changes = match &plan.verdict {
+        Verdict::Fresh => return Ok(Vec::new()),
+        Verdict::Waiting(_) => return Ok(vec![causes.waiting(plan.id)]),
+        Verdict::Stale(Reason::Changed { changes }) => changes,
+        Verdict::Stale(reason) => return Ok(words::reasons(reason)),
+    };
+    let mut why = Vec::new();
+    let shown = if changes.len() > SHOWN + 1 { SHOWN } else { changes.len() };
+    for change in &changes[..shown] {
+        let mut lines = match causes.input(plan.id, change)? {
+            Some(cause) => cause.told(change),
+            None => history::details(change),
+        }
+        .into_iter();
+        why.extend(lines.next());
+        why.extend(lines.map(|line| format!("  {line}")));
+    }
+    if shown < changes.len() {
+        why.push(format!("and {} more", changes.len() - shown));
+    }
+    Ok(why)
 }
 
 fn conclusion(plans: &[NodePlan]) -> String {

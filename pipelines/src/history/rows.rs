@@ -194,7 +194,10 @@ type Sides<'a> = (Option<&'a RecordBatch>, Option<&'a RecordBatch>);
 
 fn name(names: &[&str], sides: Sides<'_>) -> Vec<(String, String)> {
     let Some(row) = sides.1.or(sides.0) else { return Vec::new() };
-    names.iter().map(|name| ((*name).to_string(), value(row, name).unwrap_or_default())).collect()
+    // A document's id stands for its path, which says more.
+    let has_path = row.column_by_name("path").is_some();
+    let says = names.iter().map(|name| if *name == "doc_id" && has_path { "path" } else { *name });
+    says.map(|name| (name.to_string(), value(row, name).unwrap_or_default())).collect()
 }
 
 /// The values that differ; all but the name, where a row is on one side only.
@@ -203,7 +206,9 @@ fn cells(common: &[&str], names: &[&str], (old, new): Sides<'_>) -> Vec<Cell> {
         let (old, new) = (old.and_then(|row| value(row, column)), new.and_then(|row| value(row, column)));
         (old != new).then(|| Cell { column: (*column).to_string(), old, new })
     };
-    common.iter().filter(|column| !names.contains(column)).filter_map(cell).collect()
+    // The path is said with the name.
+    let said = |column: &&&str| names.contains(column) || **column == "path" && names.contains(&"doc_id");
+    common.iter().filter(|column| !said(column)).filter_map(cell).collect()
 }
 
 fn value(row: &RecordBatch, column: &str) -> Option<String> {

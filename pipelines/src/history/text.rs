@@ -7,7 +7,7 @@ const LARGEST: usize = 1_000_000;
 
 /// A line of two texts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Edit<'a> {
+pub(super) enum Edit<'a> {
     /// In the old text only.
     Out(&'a str),
     /// In the new text only.
@@ -17,7 +17,7 @@ pub enum Edit<'a> {
 }
 
 /// The lines of two texts: the fewest that must be taken out and put in.
-pub fn lines<'a>(old: &'a str, new: &'a str) -> Vec<Edit<'a>> {
+pub(super) fn lines<'a>(old: &'a str, new: &'a str) -> Vec<Edit<'a>> {
     let (old, new): (Vec<_>, Vec<_>) = (old.lines().collect(), new.lines().collect());
     let begin = old.iter().zip(&new).take_while(|(a, b)| a == b).count();
     let end = old[begin..].iter().rev().zip(new[begin..].iter().rev()).take_while(|(a, b)| a == b).count();

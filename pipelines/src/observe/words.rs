@@ -4,9 +4,12 @@ use retort_cache::Change;
 use retort_engine::plan::Reason;
 
 use super::Tally;
+use crate::history::parts;
 
 /// The longest that a value is shown.
 const LONGEST: usize = 40;
+/// The longest that the part of a text is shown that changed.
+const PART: usize = 80;
 /// Changes that one line names.
 const NAMED: usize = 3;
 
@@ -82,8 +85,12 @@ pub fn cut_middle(text: &str, longest: usize) -> String {
 
 /// A fact's value: a digest as 12 digits, long text cut in the middle.
 pub fn value(text: &str) -> String {
-    let digest = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if digest { text[..12].to_string() } else { cut_middle(text, LONGEST) }
+    if is_digest(text) { text[..12].to_string() } else { cut_middle(text, LONGEST) }
+}
+
+/// Whether a value is a digest.
+pub fn is_digest(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// One change: `with.max_tokens 384 → 512`, `file nextstep/docs/a.md changed`.
@@ -98,7 +105,10 @@ pub fn change(change: &Change) -> String {
         return format!("{fact} {verb}");
     }
     match (old, new) {
-        (Some(old), Some(new)) if value(old) == value(new) => format!("{fact} changed"),
+        (Some(old), Some(new)) if !is_digest(old) && old.chars().count().max(new.chars().count()) > LONGEST => {
+            let (old, new) = parts(old, new);
+            format!("{fact} {} → {}", cut_middle(&old, PART), cut_middle(&new, PART))
+        }
         (Some(old), Some(new)) => format!("{fact} {} → {}", value(old), value(new)),
         (None, Some(new)) => format!("{fact} added: {}", value(new)),
         (Some(old), None) => format!("{fact} removed: {}", value(old)),
@@ -222,6 +232,12 @@ mod tests {
         assert_eq!(
             said("input.from", Some(&"8c".repeat(32)), Some(&"51".repeat(32))),
             "input.from 8c8c8c8c8c8c → 515151515151"
+        );
+        let (three, five) =
+            ("Write three pairs about the text, please", "Write at least five pairs about the text, please");
+        assert_eq!(
+            said("with.messages[0].user", Some(three), Some(five)),
+            "with.messages[0].user Write three pairs about the text, … → Write at least five pairs about the text, …"
         );
         let long = format!("Write pairs about {} please", "x".repeat(80));
         assert_eq!(
