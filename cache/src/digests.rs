@@ -1,24 +1,27 @@
-//! Digests of files outside the store, remembered while size, time and inode stay.
+//! Digests of files outside the store, remembered while size, times and inode stay.
 //!
-//! A file that was changed so shortly before it was hashed that a further change could leave the same time stamp is not
+//! A file that was changed so shortly before it was hashed that a further change could leave the same time stamps is not
 //! remembered (git's racy entries). Whether that is so is told by the file system's own time, read off a file that the memo
-//! touches before it hashes: no clock is asked.
+//! touches before it hashes: no clock is asked. The time at which the inode changed counts too: unpacked archives may
+//! give other contents of the same length the time stamp of the old ones.
+//!
+//! The memo is one file (`memo`), read at once and written anew when something was learned.
 
-use std::collections::BTreeMap;
+mod memo;
+
+use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::StoreError;
 use crate::digest::Digest;
 use crate::files::{temporary_beside, write_atomically};
 
-const VERSION: u32 = 2;
 /// Time stamps nearer than this may belong to different contents.
 const GRANULE: Duration = Duration::from_millis(20);
 
@@ -31,31 +34,26 @@ pub struct FileDigests {
 
 #[derive(Default)]
 struct State {
-    entries: BTreeMap<String, Entry>,
+    entries: HashMap<String, Entry>,
     changed: bool,
     now: Option<SystemTime>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Saved {
-    version: u32,
-    /// Of the entries.
-    check: Digest,
-    entries: BTreeMap<String, Entry>,
-}
-
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq)]
 struct Entry {
     stamp: Stamp,
     blake3: Option<Digest>,
-    sha256: Option<String>,
+    sha256: Option<[u8; 32]>,
+    /// Whether this process asked for it.
+    asked: bool,
 }
 
 /// What tells that a file is still the same without reading it.
-#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stamp {
     size: u64,
-    modified_ns: u128,
+    modified_ns: u64,
+    changed_ns: u64,
     inode: u64,
 }
 
@@ -63,7 +61,7 @@ impl FileDigests {
     /// Digests that are remembered in the file `path`. A memo that can't be read is begun anew.
     pub fn open(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        let entries = fs::read(&path).ok().and_then(|bytes| read(&bytes));
+        let entries = fs::read(&path).ok().and_then(|bytes| memo::decode(&bytes));
         let damaged = entries.is_none() && path.exists();
         let state = Mutex::new(State { entries: entries.unwrap_or_default(), ..State::default() });
         FileDigests { path: Some(path), state, damaged }
@@ -81,6 +79,11 @@ impl FileDigests {
 
     /// The BLAKE3 digest of a file's content.
     pub fn blake3(&self, path: &Path) -> Result<Digest, StoreError> {
+        Ok(self.content(path)?.0)
+    }
+
+    /// The BLAKE3 digest of a file's content, and its length: a file that is remembered is looked at once.
+    pub fn content(&self, path: &Path) -> Result<(Digest, u64), StoreError> {
         let digest = |entry: &Entry| entry.blake3;
         self.digest(path, digest, |path| {
             let mut hasher = blake3::Hasher::new();
@@ -92,20 +95,21 @@ impl FileDigests {
 
     /// The SHA-256 of a file's content, in hexadecimal.
     pub fn sha256(&self, path: &Path) -> Result<String, StoreError> {
-        let digest = |entry: &Entry| entry.sha256.clone();
-        self.digest(path, digest, |path| {
+        let digest = |entry: &Entry| entry.sha256.map(|digest| Digest::from_bytes(digest).hex());
+        let (digest, _) = self.digest(path, digest, |path| {
             let digest = sha256_of(path)?;
-            Ok((digest, |entry: &mut Entry, digest| entry.sha256 = Some(digest)))
-        })
+            let bytes = Digest::from_hex(&digest).map(|digest| *digest.as_bytes());
+            Ok((digest, move |entry: &mut Entry, _| entry.sha256 = bytes))
+        })?;
+        Ok(digest)
     }
 
-    /// Writes what was learned.
+    /// Writes what was learned, and forgets files that are gone.
     pub fn save(&self) -> Result<(), StoreError> {
         let mut state = self.state();
         let Some(path) = self.path.as_ref().filter(|_| state.changed) else { return Ok(()) };
-        let entries = state.entries.clone();
-        let saved = Saved { version: VERSION, check: check_of(&entries), entries };
-        write_atomically(path, &serde_json::to_vec(&saved).expect("digests are plain data"))?;
+        state.entries.retain(|path, entry| entry.asked || Path::new(path).exists());
+        write_atomically(path, &memo::encode(&state.entries))?;
         state.changed = false;
         Ok(())
     }
@@ -115,30 +119,34 @@ impl FileDigests {
         path: &Path,
         known: impl Fn(&Entry) -> Option<T>,
         compute: impl Fn(&Path) -> Result<(T, Set), StoreError>,
-    ) -> Result<T, StoreError> {
-        let key = path.to_string_lossy().into_owned();
+    ) -> Result<(T, u64), StoreError> {
+        let key = path.to_string_lossy();
         let stamp = stamp(&inspect(path)?);
         let now = {
             let mut state = self.state();
-            let entry = state.entries.get(&key).filter(|entry| entry.stamp == stamp);
-            if let Some(digest) = entry.and_then(known) {
-                return Ok(digest);
+            let entry = state.entries.get_mut(key.as_ref()).filter(|entry| entry.stamp == stamp);
+            if let Some(entry) = entry
+                && let Some(digest) = known(entry)
+            {
+                entry.asked = true;
+                return Ok((digest, stamp.size));
             }
             self.now(&mut state)?
         };
         let (digest, set) = compute(path)?;
         let metadata = inspect(path)?;
-        let settled = metadata.modified().ok().zip(now).is_some_and(|(modified, now)| modified + GRANULE < now);
-        if self::stamp(&metadata) == stamp && settled {
+        if self::stamp(&metadata) == stamp && now.is_some_and(|now| stamp.is_settled(now)) {
             let mut state = self.state();
-            let entry = state.entries.entry(key).or_insert(Entry { stamp, blake3: None, sha256: None });
+            let fresh = Entry { stamp, blake3: None, sha256: None, asked: true };
+            let entry = state.entries.entry(key.into_owned()).or_insert_with(|| fresh.clone());
             if entry.stamp != stamp {
-                *entry = Entry { stamp, blake3: None, sha256: None };
+                *entry = fresh;
             }
+            entry.asked = true;
             set(entry, digest.clone());
             state.changed = true;
         }
-        Ok(digest)
+        Ok((digest, metadata.len()))
     }
 
     /// The file system's time when this memo was first asked for something new.
@@ -159,28 +167,17 @@ impl FileDigests {
     }
 }
 
+impl Stamp {
+    /// Whether a change after `now` can't leave the same stamp.
+    fn is_settled(&self, now: SystemTime) -> bool {
+        let last = self.modified_ns.max(self.changed_ns);
+        Duration::from_nanos(last) + GRANULE < now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    }
+}
+
 /// Whether a saved memo is not what was written.
 pub(crate) fn is_damaged(path: &Path) -> Result<bool, StoreError> {
-    Ok(read(&fs::read(path).map_err(StoreError::io("read", path))?).is_none())
-}
-
-/// The entries of a saved memo; none where it is damaged, all of them anew where it has another format.
-fn read(bytes: &[u8]) -> Option<BTreeMap<String, Entry>> {
-    #[derive(Deserialize)]
-    struct Head {
-        version: u32,
-    }
-    match serde_json::from_slice::<Saved>(bytes) {
-        Ok(saved) if saved.version == VERSION => Some(saved.entries).filter(|entries| check_of(entries) == saved.check),
-        _ => serde_json::from_slice::<Head>(bytes).ok().filter(|head| head.version < VERSION).map(|_| BTreeMap::new()),
-    }
-}
-
-fn check_of(entries: &BTreeMap<String, Entry>) -> Digest {
-    let bytes = serde_json::to_vec(entries).expect("digests are plain data");
-    Digest::of("retort file digests 2", |hasher| {
-        hasher.update(&bytes);
-    })
+    Ok(memo::decode(&fs::read(path).map_err(StoreError::io("read", path))?).is_none())
 }
 
 fn inspect(path: &Path) -> Result<Metadata, StoreError> {
@@ -189,17 +186,21 @@ fn inspect(path: &Path) -> Result<Metadata, StoreError> {
 
 fn stamp(metadata: &Metadata) -> Stamp {
     let since = metadata.modified().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-    Stamp { size: metadata.len(), modified_ns: since.map_or(0, |time| time.as_nanos()), inode: inode(metadata) }
+    let (changed_ns, inode) = of_inode(metadata);
+    Stamp { size: metadata.len(), modified_ns: since.map_or(0, |time| time.as_nanos() as u64), changed_ns, inode }
 }
 
+/// When the inode changed, and its number.
 #[cfg(unix)]
-fn inode(metadata: &Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(metadata)
+fn of_inode(metadata: &Metadata) -> (u64, u64) {
+    use std::os::unix::fs::MetadataExt;
+    let changed = metadata.ctime().cast_unsigned() * 1_000_000_000 + metadata.ctime_nsec().cast_unsigned();
+    (changed, metadata.ino())
 }
 
 #[cfg(not(unix))]
-fn inode(_metadata: &Metadata) -> u64 {
-    0
+fn of_inode(_metadata: &Metadata) -> (u64, u64) {
+    (0, 0)
 }
 
 /// The SHA-256 of a file's content, in hexadecimal, read from the disk.
@@ -214,17 +215,23 @@ pub(crate) fn sha256_of(path: &Path) -> Result<String, StoreError> {
         }
         hasher.update(&buffer[..n]);
     }
-    let digest = hasher.finalize();
-    Ok(digest.iter().fold(String::with_capacity(64), |text, byte| text + &format!("{byte:02x}")))
+    Ok(Digest::from_bytes(hasher.finalize().into()).hex())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn age(path: &Path, seconds: u64) {
-        let file = File::options().write(true).open(path).unwrap();
-        file.set_modified(inspect(path).unwrap().modified().unwrap() - Duration::from_secs(seconds)).unwrap();
+    /// Lets the file system's time pass what is written now.
+    fn wait() {
+        std::thread::sleep(GRANULE * 3);
+    }
+
+    fn known(memo: &FileDigests) -> Vec<String> {
+        let names = memo.state().entries.keys().map(|key| key.rsplit('/').next().unwrap().to_owned()).collect();
+        let mut names: Vec<String> = names;
+        names.sort();
+        names
     }
 
     #[test]
@@ -232,15 +239,15 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (old, new) = (folder.path().join("old"), folder.path().join("new"));
         fs::write(&old, "old").unwrap();
-        age(&old, 10);
-        let memo = FileDigests::open(folder.path().join("memo/digests.json"));
-        memo.blake3(&old).unwrap();
+        wait();
+        let memo = FileDigests::open(folder.path().join("memo/digests"));
+        assert_eq!(memo.content(&old).unwrap().1, 3);
         fs::write(&new, "new").unwrap();
         memo.blake3(&new).unwrap();
         memo.save().unwrap();
-        let memo = FileDigests::open(folder.path().join("memo/digests.json"));
-        let known: Vec<_> = memo.state().entries.keys().map(|key| key.ends_with("old")).collect();
-        assert_eq!(known, [true]);
+        let again = FileDigests::open(folder.path().join("memo/digests"));
+        assert_eq!(known(&again), ["old"]);
+        assert_eq!(again.content(&old).unwrap(), memo.content(&old).unwrap());
     }
 
     #[test]
@@ -248,12 +255,47 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         fs::write(&path, "one").unwrap();
-        age(&path, 10);
-        let memo = FileDigests::open(folder.path().join("digests.json"));
+        wait();
+        let memo = FileDigests::open(folder.path().join("digests"));
         let (blake3, sha256) = (memo.blake3(&path).unwrap(), memo.sha256(&path).unwrap());
         assert_eq!(sha256, "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed");
         fs::write(&path, "two").unwrap();
         assert_ne!(memo.blake3(&path).unwrap(), blake3);
         assert_ne!(memo.sha256(&path).unwrap(), sha256);
+    }
+
+    #[test]
+    fn a_time_stamp_that_was_set_back_hides_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let old = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let write = |text: &str| {
+            fs::write(&path, text).unwrap();
+            File::options().write(true).open(&path).unwrap().set_modified(old).unwrap();
+        };
+        write("one");
+        wait();
+        let memo = FileDigests::open(folder.path().join("digests"));
+        let before = memo.blake3(&path).unwrap();
+        write("two");
+        assert_ne!(memo.blake3(&path).unwrap(), before);
+        assert!(inspect(&path).unwrap().modified().unwrap() == old);
+    }
+
+    #[test]
+    fn files_that_are_gone_are_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        ["a", "b", "c"].iter().for_each(|name| fs::write(path(name), name).unwrap());
+        wait();
+        let memo = FileDigests::open(path("digests"));
+        memo.blake3(&path("a")).unwrap();
+        memo.blake3(&path("b")).unwrap();
+        memo.save().unwrap();
+        fs::remove_file(path("a")).unwrap();
+        let memo = FileDigests::open(path("digests"));
+        memo.blake3(&path("c")).unwrap();
+        memo.save().unwrap();
+        assert_eq!(known(&FileDigests::open(path("digests"))), ["b", "c"]);
     }
 }

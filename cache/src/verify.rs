@@ -4,11 +4,11 @@
 //! |---|---|
 //! | `tables/…` | the rows give the name |
 //! | `answers/…` | the check over the record holds, and the recipe gives the name |
-//! | `rows/…` | every frame is what was written; an end that a crash cut off is no damage |
+//! | `rows/…` | every frame is what was written, an end that a crash cut off is no damage; so is every block of an index |
 //! | `view/…` | a link that leads to a table or an answer |
 //! | `runs/…` | JSON; the last event of a killed run may be cut |
 //! | `assets/models/…` | the SHA-256 is the name |
-//! | `assets/digests.json` | the check over the memo holds |
+//! | `assets/digests` | the check over the memo holds |
 //!
 //! A file is read batch by batch, one a thread, so memory does not grow with the store. Checkpoints in `work/` have no check
 //! of their own: they are read by the training that wrote them, or not at all.
@@ -177,7 +177,7 @@ fn record(path: &Path) -> Result<Option<String>, StoreError> {
 }
 
 fn asset(below: &Path, path: &Path) -> Result<Option<String>, StoreError> {
-    if below == Path::new("assets/digests.json") {
+    if below == Path::new("assets/digests") {
         return Ok(digests::is_damaged(path)?.then(|| "it is not what was written".into()));
     }
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();

@@ -37,7 +37,7 @@ pub struct World<'a> {
     pub store: &'a dyn Store,
     /// Finds and fetches assets.
     pub assets: &'a dyn Assets,
-    /// Digests of files, remembered by size, time and inode.
+    /// Digests of files, remembered by size, times and inode.
     pub digests: &'a FileDigests,
     /// Is told everything that happens.
     pub events: &'a dyn Observer,
@@ -104,9 +104,14 @@ impl Cx<'_> {
         self.world.assets.digest(asset)
     }
 
-    /// The BLAKE3 digest of a file's content, remembered while its size, time and inode stay.
+    /// The BLAKE3 digest of a file's content, remembered while its size, times and inode stay.
     pub fn file_digest(&self, path: &Path) -> Result<Digest, Failure> {
-        Ok(self.world.digests.blake3(path)?)
+        Ok(self.file_content(path)?.0)
+    }
+
+    /// The same, and the content's length: a file that is remembered is looked at once.
+    pub fn file_content(&self, path: &Path) -> Result<(Digest, u64), Failure> {
+        Ok(self.world.digests.content(path)?)
     }
 
     /// A folder that survives a crash, for checkpoints of this very question. It goes when the answer is committed.

@@ -2,14 +2,14 @@
 //!
 //! | step | what holds after it |
 //! |---|---|
-//! | keys | every row of the input has a key; those that are remembered are counted |
-//! | window | some thousand rows are in memory, remembered answers beside them |
+//! | window | some thousand rows are in memory with their keys, remembered answers beside them |
+//! | count | before the first row is asked, it is known how many of the input are remembered |
 //! | apply | every row of the window has an answer; a remembered kind is durable |
 //! | write | the window's rows are in the output in input order, refused ones in `rejects` |
 //!
 //! Memory is bounded by the window. Rows with equal keys are asked once.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +28,8 @@ use crate::{Answers, Cx, Failure, Input, Memo, Node, RowBatch, RowOp, World};
 
 /// Rows that are in memory at a time.
 const WINDOW: usize = 4096;
+/// Windows whose keys are kept from when they were counted until they are asked: 32 MB.
+const WINDOWS_AHEAD: usize = 256;
 
 /// How many rows the operator would be asked: those that are not remembered, equal ones once.
 pub(crate) fn count_to_do(
@@ -38,10 +40,17 @@ pub(crate) fn count_to_do(
 ) -> Result<u64, Failure> {
     let job = Job::new(op, question, input)?;
     let memo = world.store.rows(job.op_id, job.adds.clone())?;
-    let keys = job.keys(input)?;
-    let known = memo.knows(&keys)?;
-    let asked: HashSet<RowKey> = keys.into_iter().zip(known).filter(|(_, known)| !known).map(|(key, _)| key).collect();
+    let mut asked = HashSet::new();
+    for window in windows(input) {
+        let keys = job.keys_of(&window?)?;
+        let known = memo.knows(&keys)?;
+        asked.extend(keys.into_iter().zip(known).filter(|(_, known)| !known).map(|(key, _)| key));
+    }
     Ok(asked.len() as u64)
+}
+
+fn count(known: &[bool]) -> u64 {
+    known.iter().filter(|known| **known).count() as u64
 }
 
 /// What a row operator was asked and refused.
@@ -67,20 +76,33 @@ pub(crate) fn run(
     };
     let recall = memo.as_deref().filter(|_| !forced);
     let of = input.rows();
-    let mut remembered = 0;
-    if let Some(memo) = recall {
-        remembered = memo.knows(&job.keys(input)?)?.into_iter().filter(|known| *known).count() as u64;
-        cx.emit(EventKind::Recalled { rows: remembered, of });
-    }
-    let pass = Pass { job: &job, memo: memo.as_deref(), done: AtomicU64::new(remembered), of, cx };
+    let pass = Pass { job: &job, memo: memo.as_deref(), done: AtomicU64::new(0), of, cx };
+    let mut keys_ahead = VecDeque::new();
+    // While all rows are remembered they are looked up once; how many are is said before the first is asked.
+    let mut is_told = recall.is_none();
     let mut counts = Counts { asked: 0, rejects: 0 };
-    for window in windows(input) {
+    for (n, window) in windows(input).enumerate() {
+        cx.check()?;
         let window = window?;
-        let keys = job.keys_of(&window)?;
+        let keys = keys_ahead.pop_front().map_or_else(|| job.keys_of(&window), Ok)?;
         let known = recall.map_or_else(|| Ok(vec![None; keys.len()]), |memo| memo.recall(&keys))?;
+        if let (Some(memo), false) = (recall, is_told) {
+            let here = known.iter().flatten().count() as u64;
+            let mut remembered = here + pass.done.fetch_add(here, Ordering::Relaxed);
+            if here < keys.len() as u64 {
+                let ahead = pass.look_ahead(memo, input, n + 1, &mut keys_ahead)?;
+                remembered = ahead + pass.done.fetch_add(ahead, Ordering::Relaxed);
+            }
+            is_told = here < keys.len() as u64 || remembered == of;
+            let kind = EventKind::Recalled { rows: remembered, of };
+            cx.emit(if is_told { kind } else { EventKind::Progress { done: remembered, of } });
+        }
         let (answers, asked) = pass.answer(&window, &keys, known)?;
         counts.asked += asked;
         counts.rejects += write(&job, node, &window, &answers, out)?;
+    }
+    if !is_told {
+        cx.emit(EventKind::Recalled { rows: 0, of });
     }
     Ok(counts)
 }
@@ -161,14 +183,6 @@ impl<'a> Job<'a> {
         })
     }
 
-    fn keys(&self, input: &Input) -> Result<Vec<RowKey>, Failure> {
-        let mut keys = Vec::with_capacity(input.rows() as usize);
-        for batch in input.batches()? {
-            keys.extend(self.keys_of(&batch?)?);
-        }
-        Ok(keys)
-    }
-
     fn keys_of(&self, batch: &RecordBatch) -> Result<Vec<RowKey>, Failure> {
         Ok(row_keys(self.op_id, &self.projected(batch)?)?)
     }
@@ -178,35 +192,32 @@ impl<'a> Job<'a> {
     }
 }
 
-/// The input in pieces of at most `WINDOW` rows.
+/// The input in pieces of `WINDOW` rows, whatever batches it comes in.
 fn windows(input: &Input) -> impl Iterator<Item = Result<RecordBatch, StoreError>> {
-    let mut batches = input.batches();
+    let mut batches = Some(input.batches());
+    let mut rest = RecordBatch::new_empty(input.schema.clone());
     let schema = input.schema.clone();
-    let mut failed = false;
     std::iter::from_fn(move || {
-        let stream = match &mut batches {
+        let mut stream = match batches.take()? {
             Ok(stream) => stream,
-            Err(_) if failed => return None,
-            Err(_) => {
-                failed = true;
-                return std::mem::replace(&mut batches, Ok(Box::new(std::iter::empty()))).err().map(Err);
-            }
+            Err(error) => return Some(Err(error)),
         };
         let (mut parts, mut rows) = (Vec::new(), 0);
         while rows < WINDOW {
-            match stream.next() {
-                Some(Ok(batch)) => {
-                    rows += batch.num_rows();
-                    parts.push(batch);
+            if rest.num_rows() == 0 {
+                match stream.next() {
+                    Some(Ok(batch)) => rest = batch,
+                    Some(Err(error)) => return Some(Err(error)),
+                    None => break,
                 }
-                Some(Err(error)) => return Some(Err(error)),
-                None => break,
             }
+            let n = rest.num_rows().min(WINDOW - rows);
+            parts.push(rest.slice(0, n));
+            rest = rest.slice(n, rest.num_rows() - n);
+            rows += n;
         }
-        if parts.is_empty() {
-            return None;
-        }
-        Some(concat_batches(&schema, &parts).map_err(StoreError::table("join batches of", "input")))
+        batches = Some(Ok(stream));
+        (rows > 0).then(|| concat_batches(&schema, &parts).map_err(StoreError::table("join batches of", "input")))
     })
 }
 
@@ -221,6 +232,26 @@ struct Pass<'a> {
 }
 
 impl Pass<'_> {
+    /// How many rows from the window number `from` on are remembered. Their keys are kept, as far as memory is bounded.
+    fn look_ahead(
+        &self,
+        memo: &dyn RowMemo,
+        input: &Input,
+        from: usize,
+        keys_ahead: &mut VecDeque<Vec<RowKey>>,
+    ) -> Result<u64, Failure> {
+        let mut known = 0;
+        for window in windows(input).skip(from) {
+            self.cx.check()?;
+            let keys = self.job.keys_of(&window?)?;
+            known += count(&memo.knows(&keys)?);
+            if keys_ahead.len() < WINDOWS_AHEAD {
+                keys_ahead.push_back(keys);
+            }
+        }
+        Ok(known)
+    }
+
     /// The answer to every row of a window, and how many the operator was asked.
     fn answer(
         &self,
@@ -228,6 +259,9 @@ impl Pass<'_> {
         keys: &[RowKey],
         mut answers: Vec<Option<RowAnswer>>,
     ) -> Result<(Vec<RowAnswer>, u64), Failure> {
+        if answers.iter().all(Option::is_some) {
+            return Ok((answers.into_iter().flatten().collect(), 0));
+        }
         // A row that asks the same as an earlier one takes its answer.
         let mut first: HashMap<RowKey, usize> = HashMap::new();
         let mut ask = Vec::new();

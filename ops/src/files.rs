@@ -146,9 +146,8 @@ impl TableOp for Files {
         for (name, path) in found {
             cx.check()?;
             let path = content_path(&path);
-            let size =
-                path.metadata().map_err(|error| Failure::op(format!("failed to look at `{name}`: {error}")))?.len();
-            digests.push(cx.file_digest(&path)?.hex());
+            let (digest, size) = cx.file_content(&path)?;
+            digests.push(digest.hex());
             sizes.push(size);
             paths.push(name);
         }

@@ -71,7 +71,7 @@ impl Space {
         Space {
             store: store(folder.path()),
             specs: Vec::new(),
-            digests: FileDigests::open(folder.path().join("digests.json")),
+            digests: FileDigests::open(folder.path().join("digests")),
             jobs: 2,
             keep_going: true,
             force: Vec::new(),

@@ -33,7 +33,7 @@ impl Workplace {
     pub(super) fn open(pipeline: Option<&Path>, folder: Option<&Path>) -> Result<Self> {
         let root = root(pipeline, folder)?;
         let store = Box::new(Disk::open(&root)?);
-        let memo = root.join("assets/digests.json");
+        let memo = root.join("assets/digests");
         let digests = FileDigests::open(&memo);
         if digests.was_damaged()
             && let Some(place) = Quarantine::of(&root).take(&memo)?

@@ -1,0 +1,242 @@
+//! Rows outlive their process, their segment and their index; what is broken costs its own rows.
+
+use std::fs;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+use arrow::array::{ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema};
+
+use super::*;
+use crate::digest::Digest;
+
+/// Everything has an index.
+const INDEXED: Limits = Limits { small: 0, ..LIMITS };
+
+fn schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("output", DataType::Utf8, false)]))
+}
+
+fn key(n: u32) -> RowKey {
+    RowKey(Digest::of("test", |hasher| {
+        hasher.update(&n.to_le_bytes());
+    }))
+}
+
+fn kept(texts: &[&str]) -> RowAnswer {
+    let texts: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
+    RowAnswer::Kept(RecordBatch::try_new(schema(), vec![texts]).unwrap())
+}
+
+fn row(n: u32) -> (RowKey, RowAnswer) {
+    (key(n), kept(&[&format!("row {n}")]))
+}
+
+fn open(folder: &Path, limits: Limits) -> RowLog {
+    RowLog::with_limits(folder, schema(), limits).unwrap()
+}
+
+fn holds(log: &RowLog, rows: std::ops::Range<u32>) -> bool {
+    let keys: Vec<_> = rows.clone().map(key).collect();
+    let known = log.knows(&keys).unwrap().into_iter().all(|known| known);
+    known && log.recall(&keys).unwrap() == rows.map(|n| Some(row(n).1)).collect::<Vec<_>>()
+}
+
+/// A sealed segment with these rows, each part a frame.
+fn sealed(folder: &Path, parts: &[std::ops::Range<u32>]) -> PathBuf {
+    let log = open(folder, INDEXED);
+    for part in parts {
+        log.commit(&part.clone().map(row).collect::<Vec<_>>()).unwrap();
+    }
+    segment::files(folder, "rows").unwrap().pop().unwrap()
+}
+
+#[test]
+fn rows_outlive_the_process_that_answered_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = [(key(1), kept(&["a", "b"])), (key(2), RowAnswer::Rejected("too long".into())), (key(3), kept(&[]))];
+    let log = open(folder.path(), LIMITS);
+    log.commit(&rows[..2]).unwrap();
+    log.commit(&rows[2..]).unwrap();
+    let expected = [Some(rows[2].1.clone()), None, Some(rows[0].1.clone()), Some(rows[1].1.clone())];
+    let asked = [key(3), key(9), key(1), key(2)];
+    assert_eq!(log.recall(&asked).unwrap(), expected);
+    // Another process finds them while this one may still write, and after it is gone.
+    assert_eq!(open(folder.path(), INDEXED).recall(&asked).unwrap(), expected);
+    drop(log);
+    for limits in [LIMITS, INDEXED, INDEXED] {
+        let log = open(folder.path(), limits);
+        assert_eq!(log.recall(&asked).unwrap(), expected);
+        assert_eq!(log.knows(&asked).unwrap(), [true, false, true, true]);
+    }
+    assert_eq!(segment::files(folder.path(), "index").unwrap().len(), 1);
+}
+
+#[test]
+fn a_torn_or_flipped_frame_costs_only_its_own_rows() {
+    for limits in [LIMITS, INDEXED] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = sealed(folder.path(), &[1..2, 2..3, 3..4]);
+        let whole = fs::read(&path).unwrap();
+        let ends = [0, 1, 2].map(|n| whole.len() - (2 - n) * (whole.len() - 14) / 3);
+        let check = |bytes: &[u8], may_be_lost: &dyn Fn(usize) -> bool, what: &str| {
+            fs::write(&path, bytes).unwrap();
+            let log = open(folder.path(), limits);
+            for (n, answer) in log.recall(&[key(1), key(2), key(3)]).unwrap().into_iter().enumerate() {
+                assert!(answer.is_none() || answer == Some(row(n as u32 + 1).1), "{what}: frame {n}");
+                assert!(answer.is_some() || may_be_lost(n), "{what}: frame {n} is lost");
+            }
+        };
+        for cut in (0..whole.len()).step_by(11) {
+            check(&whole[..cut], &|n| cut < ends[n], &format!("cut at {cut}"));
+        }
+        for at in (0..whole.len()).step_by(7) {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 16;
+            let its_own = |n: usize| at < ends[n] && (n == 0 || at >= ends[n - 1]);
+            check(&bytes, &its_own, &format!("byte {at} flipped"));
+        }
+    }
+}
+
+#[test]
+fn an_index_that_is_not_right_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = sealed(folder.path(), &[0..1500, 1500..2000]);
+    assert!(holds(&open(folder.path(), INDEXED), 0..2000));
+    let index = segment::index_path(&path);
+    let whole = fs::read(&index).unwrap();
+    for at in (0..70).step_by(5).chain((70..whole.len()).step_by(1999)) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        fs::write(&index, &bytes).unwrap();
+        assert!(holds(&open(folder.path(), INDEXED), 0..2000), "byte {at} flipped");
+        assert!(holds(&open(folder.path(), INDEXED), 0..2000), "byte {at} flipped, opened again");
+        assert_eq!(fs::read(&index).unwrap(), whole, "byte {at} flipped: it was not made anew");
+    }
+    for cut in [0, 10, 48, 60, whole.len() - 1] {
+        fs::write(&index, &whole[..cut]).unwrap();
+        assert!(holds(&open(folder.path(), INDEXED), 0..2000), "cut at {cut}");
+    }
+    // One that belongs to another segment of that name.
+    sealed(folder.path(), &[2000..2050, 2050..2100]);
+    let other = segment::files(folder.path(), "rows").unwrap().into_iter().find(|other| *other != path).unwrap();
+    fs::copy(&index, segment::index_path(&other)).unwrap();
+    assert!(holds(&open(folder.path(), INDEXED), 0..2100));
+}
+
+#[test]
+fn keys_that_begin_alike_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let alike = |last: u8| {
+        let mut bytes = [7; 32];
+        bytes[31] = last;
+        RowKey(Digest::from_bytes(bytes))
+    };
+    let rows: Vec<_> = (0..200).map(|n| (alike(n), kept(&[&format!("alike {n}")]))).collect();
+    {
+        let log = open(folder.path(), INDEXED);
+        log.commit(&(0..3000).map(row).collect::<Vec<_>>()).unwrap();
+        log.commit(&rows).unwrap();
+    }
+    let log = open(folder.path(), INDEXED);
+    for (key, answer) in rows {
+        assert_eq!(log.recall(&[key]).unwrap(), [Some(answer)]);
+    }
+    assert_eq!(log.recall(&[alike(250)]).unwrap(), [None]);
+    assert!(holds(&log, 0..3000));
+}
+
+#[test]
+fn many_segments_become_few_and_readers_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = Limits { segments: 4, rows: 40, ..INDEXED };
+    let mut readers = Vec::new();
+    for n in 0..30 {
+        let log = open(folder.path(), limits);
+        assert!(holds(&log, 0..n * 2), "segment {n}");
+        log.commit(&[row(n * 2)]).unwrap();
+        log.commit(&[row(n * 2 + 1)]).unwrap();
+        readers.push((log, n * 2 + 2));
+        if n % 7 == 0 {
+            // The writers end, so that what they wrote can be joined; some readers stay.
+            readers.iter_mut().for_each(|(log, _)| log.state().own = None);
+        }
+    }
+    readers.iter_mut().for_each(|(log, _)| log.state().own = None);
+    let log = open(folder.path(), limits);
+    assert!(holds(&log, 0..60));
+    assert!(segment::files(folder.path(), "rows").unwrap().len() <= 5);
+    for (reader, known) in &readers {
+        // Each knows what was there when it was opened, though the files are gone.
+        assert!(holds(reader, 0..known - 2));
+    }
+}
+
+#[test]
+fn a_writer_parts_its_segment_and_forgets_its_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(folder.path(), Limits { own: 100, ..INDEXED });
+    for n in 0..50 {
+        log.commit(&(n * 9..n * 9 + 9).map(row).collect::<Vec<_>>()).unwrap();
+        assert!(log.state().own.as_ref().is_none_or(|own| own.rows.len() < 100));
+    }
+    assert!(holds(&log, 0..450));
+    assert!(holds(&open(folder.path(), INDEXED), 0..450));
+}
+
+#[test]
+fn small_frames_are_joined_and_broken_ones_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = sealed(folder.path(), &(0..1200).map(|n| n..n + 1).collect::<Vec<_>>());
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.len() - 100;
+    bytes[at] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    let log = open(folder.path(), LIMITS);
+    assert!(holds(&log, 0..1199));
+    assert_eq!(log.recall(&[key(1199)]).unwrap(), [None]);
+    let joined = segment::files(folder.path(), "rows").unwrap();
+    assert!(joined.len() == 1 && joined[0] != path);
+    assert!(fs::metadata(&joined[0]).unwrap().len() * 3 < bytes.len() as u64);
+}
+
+#[test]
+fn a_segment_may_come_from_another_store_under_any_name() {
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let path = sealed(one.path(), &[0..5, 5..10]);
+    let folder = two.path().join("operator");
+    sealed(&folder, &[10..15, 15..20]);
+    fs::copy(&path, folder.join("pulled-7.rows")).unwrap();
+    assert!(holds(&open(&folder, INDEXED), 0..20));
+    let info = logs(two.path()).unwrap().remove(0);
+    assert!(info.folder == folder && info.segments.len() == 2 && info.bytes > 0 && info.modified.is_some());
+    // What is being written to stays.
+    let log = open(&folder, INDEXED);
+    log.commit(&[row(20)]).unwrap();
+    assert!(drop_log(&folder).unwrap() > 0);
+    assert!(holds(&log, 0..21), "a reader goes on");
+    assert!(holds(&open(&folder, INDEXED), 20..21));
+    assert_eq!(open(&folder, INDEXED).knows(&[key(3)]).unwrap(), [false]);
+    drop(log);
+    drop_log(&folder).unwrap();
+    assert!(!folder.exists() && logs(two.path()).unwrap().is_empty());
+}
+
+#[test]
+fn a_segment_that_was_cleared_away_before_it_was_locked_is_not_written_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                drop(open(folder.path(), Limits { segments: 1, ..INDEXED }));
+            }
+        });
+        for n in 0..100 {
+            open(folder.path(), LIMITS).commit(&[row(n)]).unwrap();
+        }
+        done.store(true, Relaxed);
+        assert!(holds(&open(folder.path(), LIMITS), 0..100));
+    });
+}
