@@ -85,10 +85,11 @@ impl Disk {
     }
 
     /// Takes a table, if its rows have the name `content`; `origin` is where it came from. What enters the store is written anew:
-    /// what the file says beside its rows (statistics, encodings, unused bytes) is not trusted.
-    pub fn adopt_table(&self, content: ContentId, table: &Incoming, origin: &str) -> Result<(), StoreError> {
+    /// what the file says beside its rows (statistics, encodings, unused bytes) is not trusted. Rows that would fill more than
+    /// `most` bytes are refused: a short file can hold very many.
+    pub fn adopt_table(&self, content: ContentId, table: &Incoming, origin: &str, most: u64) -> Result<(), StoreError> {
         let copy = self.incoming_table()?;
-        if rewrite(&table.path, &copy.path)? != Some(content) {
+        if rewrite(&table.path, &copy.path, origin, most)? != Some(content) {
             return Err(StoreError::Untrue { what: origin.into() });
         }
         copy.into_place(&self.table_path(content), true)
@@ -172,14 +173,20 @@ pub fn segment_digest(reader: &mut impl Read, length: u64) -> std::io::Result<(D
 }
 
 /// Writes the rows of one file to another, and names them; `None` where there is no table in the file.
-fn rewrite(from: &Path, to: &Path) -> Result<Option<ContentId>, StoreError> {
+fn rewrite(from: &Path, to: &Path, origin: &str, most: u64) -> Result<Option<ContentId>, StoreError> {
     let copy = || -> Result<ContentId, StoreError> {
         let (schema, _) = parquet::describe(from)?;
         let file = File::options().write(true).open(to).map_err(StoreError::io("open", to))?;
         let mut hasher = ContentHasher::new(&schema);
         let mut writer = parquet::FileWriter::new(file, to, schema)?;
+        let mut bytes = 0;
         for batch in parquet::read(from)? {
             let batch = batch?;
+            bytes += (batch.get_array_memory_size() + 16 * batch.num_rows()) as u64;
+            if bytes > most {
+                let error = std::io::Error::new(std::io::ErrorKind::FileTooLarge, "its rows fill too many bytes");
+                return Err(StoreError::io("take", Path::new(origin))(error));
+            }
             hasher.update(&batch)?;
             writer.write(&batch)?;
         }
@@ -237,7 +244,7 @@ mod tests {
     fn adopt(store: &Disk, content: ContentId, bytes: &[u8]) -> Result<(), StoreError> {
         let mut incoming = store.incoming_table().unwrap();
         incoming.write_all(bytes).unwrap();
-        store.adopt_table(content, &incoming, "there")
+        store.adopt_table(content, &incoming, "there", u64::MAX)
     }
 
     #[test]

@@ -58,7 +58,7 @@ pub struct Remote {
 
 /// What lies in a remote store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Object {
+pub enum Object {
     /// The layout's version.
     Version,
     /// A table.
@@ -71,7 +71,7 @@ pub(crate) enum Object {
 
 impl Object {
     /// Its path below the store's prefix.
-    pub(crate) fn path(self) -> String {
+    pub fn path(self) -> String {
         match self {
             Object::Version => "version".into(),
             Object::Table(content) => format!("tables/{}", sharded(&content.to_string(), "parquet")),
@@ -81,7 +81,7 @@ impl Object {
     }
 
     /// What a path below the prefix names; nothing, if it is nothing of ours.
-    pub(crate) fn of_path(path: &str) -> Option<Self> {
+    pub fn of_path(path: &str) -> Option<Self> {
         let digest = |folder: &str, name: &str, extension: &str| {
             Digest::from_hex(&format!("{folder}{}", name.strip_suffix(extension)?))
         };

@@ -24,6 +24,7 @@ mod lock;
 mod log;
 mod new;
 mod ops;
+mod pack;
 mod pipeline;
 mod plan;
 mod remote;
@@ -33,6 +34,7 @@ mod schema;
 mod show;
 mod stop;
 mod trace;
+mod unpack;
 mod workplace;
 
 use std::io::Write;
@@ -65,6 +67,10 @@ enum Command {
     Show(show::Args),
     /// Write down what an experiment used, and what came of it.
     Lock(lock::Args),
+    /// Pack an experiment into one file.
+    Pack(pack::Args),
+    /// Unpack an experiment.
+    Unpack(unpack::Args),
     /// Follow a row back to its page, or forward to what came of it.
     Trace(trace::Args),
     /// Say what differs between two runs, two pipelines, or a run and a pipeline.
@@ -104,6 +110,8 @@ pub fn main(ops: &[OpInfo]) -> ExitCode {
         Command::Graph(args) => graph::run(&args, ops),
         Command::Show(args) => show::run(&args, ops),
         Command::Lock(args) => lock::run(&args, ops),
+        Command::Pack(args) => pack::run(&args, ops),
+        Command::Unpack(args) => unpack::run(&args),
         Command::Trace(args) => trace::run(&args, ops),
         Command::Diff(args) => diff::run(&args, ops),
         Command::Runs(args) => runs::run(&args, ops),

@@ -14,6 +14,7 @@ mod lower;
 mod matrix;
 mod models;
 pub mod observe;
+pub mod pack;
 mod params;
 pub mod schema;
 pub mod source;

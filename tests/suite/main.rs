@@ -13,6 +13,7 @@ mod lock;
 mod many;
 mod model;
 mod nodes;
+mod pack;
 mod remote;
 mod schema;
 mod server;

@@ -28,7 +28,7 @@ nodes:
       sample: {temperature: 0.5, max_tokens: 24, seed: 1}
 ";
 
-fn model() -> String {
+pub(crate) fn model() -> String {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
     let fetched = std::process::Command::new(format!("{root}/.ci/fetch-model")).status().unwrap();
     assert!(fetched.success(), "`.ci/fetch-model` could not fetch the model that this test runs on");

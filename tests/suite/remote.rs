@@ -8,11 +8,17 @@ mod server;
 use std::fs;
 use std::path::Path;
 
+use arrow::array::{Int64Array, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema};
 use hyper::Method;
+use rand::{RngExt, SeedableRng};
+use retort_cache::remote::{self as far, Freight, Remote};
+use retort_cache::{ANSWER_VERSION, Answer, Disk, Fact, Output, Recipe, Store};
 use retort_tests::Space;
 
 use crate::lock::{ends, space};
-use server::{BUCKET, Fault, Server, objects};
+pub(crate) use server::objects;
+use server::{BUCKET, Fault, Server};
 
 /// A machine that reaches the server.
 fn machine(server: &Server) -> Space {
@@ -177,6 +183,41 @@ fn an_object_that_was_changed_is_named_and_not_taken() {
 }
 
 #[test]
+fn a_long_table_goes_up_in_parts_whatever_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(&folder.path().join("s3"), Fault::EveryThird);
+    let remote = Remote::open(&url(), &server.env()).unwrap();
+    let [here, there] = ["here", "there"].map(|name| Disk::open(folder.path().join(name)).unwrap());
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(1);
+    let schema = std::sync::Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
+    let mut writer = here.writer(schema.clone()).unwrap();
+    for _ in 0..24 {
+        let numbers = Int64Array::from_iter_values((0..1 << 16).map(|_| rng.random::<i64>()));
+        writer.write(&RecordBatch::try_new(schema.clone(), vec![std::sync::Arc::new(numbers)]).unwrap()).unwrap();
+    }
+    let table = writer.finish().unwrap();
+    let length = fs::metadata(table.path().unwrap()).unwrap().len();
+    assert!(length > 8 << 20, "{length} bytes go up in one part");
+    let recipe = Recipe { op: vec![Fact::new("op.name", "test")], inputs: Vec::new() };
+    let output = Output { port: "out".into(), content: table.id, rows: table.rows };
+    let answer = Answer { version: ANSWER_VERSION, op: "test".into(), recipe, outputs: vec![output] };
+    here.commit("p/long", &answer).unwrap();
+    let freight = Freight::of(vec![answer.clone()]);
+    let seen = std::sync::Mutex::new(Vec::new());
+    let moved = far::push(&here, &remote, &freight, &|progress| seen.lock().unwrap().push(progress)).unwrap();
+    assert_eq!((moved.tables, moved.answers), (1, 1));
+    assert!(moved.bytes > length, "{moved:?}");
+    let last = *seen.lock().unwrap().last().unwrap();
+    assert_eq!((last.done, last.of, last.bytes), (2, 2, moved.bytes));
+    let parts = server.requests(&Method::PUT).iter().filter(|path| path.contains("/tables/")).count();
+    assert!(parts >= 2, "{parts}");
+    far::pull(&there, &remote, &freight, &|_| ()).unwrap();
+    assert_eq!(there.recall(answer.recipe.id()).unwrap(), Some(answer));
+    let copy = there.open(table.id).unwrap().unwrap();
+    assert_eq!(fs::read(copy.path().unwrap()).unwrap(), fs::read(table.path().unwrap()).unwrap());
+}
+
+#[test]
 fn a_refusal_says_what_was_tried_and_where_credentials_come_from() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(folder.path(), Fault::Never);
@@ -186,7 +227,7 @@ fn a_refusal_says_what_was_tried_and_where_credentials_come_from() {
     let said = ends(&space, 1, &["cache", "push", "words.yaml", "--remote", &url()]);
     assert!(said.contains(&format!("failed to get `{}/version`", url())), "{said}");
     assert!(said.contains("hint: the credentials are taken from the environment (AWS_ACCESS_KEY_ID"), "{said}");
-    let said = ends(&space, 1, &["cache", "push", "words.yaml", "--remote", "ftp://somewhere"]);
+    let said = ends(&space, 2, &["cache", "push", "words.yaml", "--remote", "ftp://somewhere"]);
     assert!(said.contains("s3://BUCKET/PREFIX"), "{said}");
     let said = ends(&space, 2, &["cache", "push", "words.yaml"]);
     assert!(said.contains("`--remote URL` or RETORT_REMOTE names one"), "{said}");

@@ -221,7 +221,7 @@ pub(super) fn fetch(disk: &Disk, remote: &Remote, object: Object) -> Result<Opti
     };
     let Some(bytes) = remote.fetch(object, &mut incoming)? else { return Ok(None) };
     match object {
-        Object::Table(content) => disk.adopt_table(content, &incoming, &origin)?,
+        Object::Table(content) => disk.adopt_table(content, &incoming, &origin, u64::MAX)?,
         Object::Rows(op, digest) => {
             disk.adopt_rows(op, digest, incoming, &origin)?;
             Travelled::of(disk, op).add(disk, op, &[digest])?;

@@ -2,11 +2,11 @@
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use retort_cache::remote::{Freight, Moved, Progress, ReadThrough, Remote, push};
-use retort_cache::{Disk, Store};
+use retort_cache::{Disk, Store, StoreError};
 use retort_engine::{Graph, NodeId};
 
 use super::pipeline::PipelineArgs;
-use super::stop::{Result, Stop, error, say, warn};
+use super::stop::{Result, Stop, chain, error, say, warn};
 use super::workplace::Workplace;
 use crate::observe::words;
 
@@ -23,7 +23,9 @@ impl RemoteArgs {
     pub(super) fn open(&self) -> Result<Option<Remote>> {
         let named = || std::env::var("RETORT_REMOTE").ok();
         let Some(url) = self.url.clone().or_else(named).filter(|url| !url.is_empty()) else { return Ok(None) };
-        Ok(Some(Remote::open(&url, &settings())?))
+        let opened = Remote::open(&url, &settings());
+        let wrong = |error: &StoreError| Stop::wrong(chain(error)).hint(error.hint().unwrap_or("`--remote` names it"));
+        opened.map(Some).map_err(|error| wrong(&error))
     }
 
     /// The remote store, which must be named.

@@ -118,7 +118,7 @@ impl Drop for Server {
 }
 
 /// The files below a folder, by their paths from there.
-pub(super) fn objects(folder: &Path) -> Vec<(String, PathBuf)> {
+pub(crate) fn objects(folder: &Path) -> Vec<(String, PathBuf)> {
     let files = walkdir::WalkDir::new(folder).sort_by_file_name().into_iter().map(Result::unwrap);
     let files = files.filter(|entry| entry.file_type().is_file()).map(walkdir::DirEntry::into_path);
     files.map(|path| (path.strip_prefix(folder).unwrap().display().to_string(), path)).collect()
