@@ -96,8 +96,8 @@ mod tests {
         let system = |n: &str| format!("You write {n} for a dataset about NeXTSTEP. {}", "Use only facts. ".repeat(9));
         expect![[r#"
             with.messages[0].system changed
-            - You write pairs for a dataset about NeXTST…
-            + You write question and answer pairs for a dataset about NeXTST…"#]]
+            - You write pairs for a dataset abou…
+            + You write question and answer pairs for a dataset abou…"#]]
         .assert_eq(&said(
             "with.messages[0].system",
             Some(&system("pairs")),
