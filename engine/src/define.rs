@@ -27,6 +27,10 @@ pub trait Define: Serialize + DeserializeOwned + JsonSchema + 'static {
         let _ = env;
         Vec::new()
     }
+    /// What must fit into the context of its model, the first of its assets, by its config alone.
+    fn budget(&self) -> Option<TokenBudget> {
+        None
+    }
     /// What lists the node's input when it has no `from`: an operator without inputs, asked on every run.
     fn source(&self, env: &Env<'_>) -> Option<Box<dyn TableOp>> {
         let _ = env;
@@ -34,6 +38,17 @@ pub trait Define: Serialize + DeserializeOwned + JsonSchema + 'static {
     }
     /// The operator itself. Config that parses but makes no sense is a problem here.
     fn build(self, env: &Env<'_>) -> Result<Operator, Problem>;
+}
+
+/// The most tokens of the texts that an operator writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TokenBudget {
+    /// The field of the config that says so.
+    pub field: &'static str,
+    /// How many.
+    pub tokens: usize,
+    /// The column that holds the texts.
+    pub column: &'static str,
 }
 
 /// Where a node stands.
@@ -74,6 +89,8 @@ pub struct Made {
     pub facts: Vec<Fact>,
     /// Files whose contents are part of the question.
     pub assets: Vec<Asset>,
+    /// What must fit into the context of the first of them.
+    pub budget: Option<TokenBudget>,
 }
 
 fn schema<T: Define>() -> Schema {
@@ -97,6 +114,7 @@ fn make<T: Define>(with: Value, env: &Env<'_>) -> Result<Made, Problem> {
         lane: config.lane(),
         facts,
         assets: config.assets(env),
+        budget: config.budget(),
         operator: config.build(env)?,
     })
 }

@@ -22,7 +22,7 @@ mod schedule;
 pub use asset::{Asset, Assets};
 pub use check::check;
 pub use cx::{Cx, Failure, World};
-pub use define::{Define, Env, Made, OpInfo};
+pub use define::{Define, Env, Made, OpInfo, TokenBudget};
 pub use event::{Event, EventKind, Observer, OutputSummary};
 pub use graph::{Feed, Graph, Node, NodeId, NodeSpec};
 pub use lineage::Lineage;

@@ -11,7 +11,9 @@ use std::sync::{Arc, OnceLock};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, UInt32Array, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use retort_engine::{Answers, Asset, Batching, Carry, Cx, Define, Env, Failure, Operator, Problem, RowBatch, RowOp};
+use retort_engine::{
+    Answers, Asset, Batching, Carry, Cx, Define, Env, Failure, Operator, Problem, RowBatch, RowOp, TokenBudget,
+};
 use retort_lm::tokenizer::Tokenizer;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -72,6 +74,10 @@ impl Define for Chunk {
 
     fn assets(&self, env: &Env<'_>) -> Vec<Asset> {
         self.model.as_ref().map(|model| model.assets(env)).unwrap_or_default()
+    }
+
+    fn budget(&self) -> Option<TokenBudget> {
+        self.max_tokens.map(|max| TokenBudget { field: "max_tokens", tokens: max.get(), column: "text" })
     }
 
     fn build(self, env: &Env<'_>) -> Result<Operator, Problem> {

@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use arrow::datatypes::SchemaRef;
 use retort_cache::{Digest, TableWriter};
 use retort_engine::{
-    Asset, Cx, Define, Env, Failure, Input, Inputs, Lane, Lineage, Operator, Problem, SlotSpec, TableOp,
+    Asset, Cx, Define, Env, Failure, Input, Inputs, Lane, Lineage, Operator, Problem, SlotSpec, TableOp, TokenBudget,
 };
 use retort_lm::data::{self, Pair};
 use retort_lm::generate::{Event, Flow, Limits, Request, generate};
@@ -95,6 +95,10 @@ impl Define for Evaluate {
 
     fn assets(&self, env: &Env<'_>) -> Vec<Asset> {
         self.model.assets(env)
+    }
+
+    fn budget(&self) -> Option<TokenBudget> {
+        Some(TokenBudget { field: "max_tokens", tokens: self.max_tokens, column: "tuned_answer" })
     }
 
     fn build(self, env: &Env<'_>) -> Result<Operator, Problem> {

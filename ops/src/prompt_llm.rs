@@ -15,7 +15,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use retort_cache::RowKey;
 use retort_engine::{
-    Answers, Asset, Batching, Cx, Define, Env, Failure, Lane, Memo, Operator, Problem, RowBatch, RowOp,
+    Answers, Asset, Batching, Cx, Define, Env, Failure, Lane, Memo, Operator, Problem, RowBatch, RowOp, TokenBudget,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -133,6 +133,10 @@ impl Define for PromptLlm {
 
     fn assets(&self, env: &Env<'_>) -> Vec<Asset> {
         self.model.assets(env)
+    }
+
+    fn budget(&self) -> Option<TokenBudget> {
+        Some(TokenBudget { field: "sample.max_tokens", tokens: self.sample.max_tokens, column: "output" })
     }
 
     fn build(self, env: &Env<'_>) -> Result<Operator, Problem> {

@@ -2,6 +2,7 @@
 
 pub mod cli;
 mod config;
+mod context;
 pub mod diagnostics;
 mod document;
 pub mod export;

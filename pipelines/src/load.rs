@@ -7,6 +7,7 @@ use retort_engine::{Graph, NodeSpec, OpInfo, Problem, check};
 use serde_json::Value;
 
 use crate::config::{self, Examined};
+use crate::context;
 use crate::diagnostics::{Diagnostic, Diagnostics, Files, folder};
 use crate::document::{self, Document};
 use crate::lower::{Lowered, Lowering, lower};
@@ -18,6 +19,8 @@ pub struct LoadOptions {
     pub set: Vec<(String, String)>,
     /// `--profile NAME`.
     pub profile: Option<String>,
+    /// The folder of the models that were fetched: what is there is asked how much it takes in.
+    pub fetched: Option<PathBuf>,
 }
 
 /// A pipeline without mistakes.
@@ -52,7 +55,12 @@ pub fn load(path: &Path, options: &LoadOptions, ops: &[OpInfo]) -> Result<Loaded
     let name = name(&document, path);
     let lowered = lower(&document, &options.set, ops, &files, &mut problems);
     let checker = Checker { lowered: &lowered, ops, files: &files };
-    match checker.check(&name, &mut problems) {
+    let graph = checker.check(&name, &mut problems);
+    if let Some(graph) = &graph {
+        let found = context::problems(graph, options.fetched.as_deref());
+        problems.extend(found.iter().filter_map(|problem| checker.place(problem)));
+    }
+    match graph {
         Some(graph) if problems.is_empty() => Ok(loaded(graph, name, path, lowered)),
         _ => Err(Diagnostics::new(files, problems)),
     }

@@ -7,7 +7,7 @@ use retort::load::{LoadOptions, load};
 use retort_engine::OpInfo;
 use serde_json::{Value, json};
 
-use crate::nodes::ops;
+use crate::nodes::{node, ops, run};
 
 /// The text of an operator's manual page.
 fn page(info: &OpInfo) -> String {
@@ -74,6 +74,35 @@ fn every_example_checks() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The examples that need no model, run one after the other: what is fed by a model gets text that one could have written.
+#[test]
+fn examples_without_a_model_run() {
+    let config = |name: &str| {
+        let info = retort_ops::REGISTRY.iter().find(|info| info.name == name).unwrap();
+        config_of_example(info).unwrap()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder.path().join("docs/more")).unwrap();
+    fs::write(folder.path().join("docs/more/a.md"), "# Printing\n\nThe spooler keeps one queue per printer.\n")
+        .unwrap();
+    fs::write(folder.path().join("docs/b.txt"), "USERS\n\nA user has a home folder.\n").unwrap();
+    let said = |question: &str| format!("Question: What is {question}?\nAnswer: It is {question}.");
+    let documents: Vec<_> = ["a", "b", "c", "d"].iter().map(|name| json!([name, said(name)])).collect();
+    let mut specs = vec![
+        node("documents", "extract", "", config("extract")),
+        node("chunks", "chunk", "documents", config("chunk")),
+        node("exam_chunks", "sample", "chunks", config("sample")),
+        node("answers", "literal", "", json!({"columns": ["doc_id", "output"], "rows": documents})),
+        node("pairs", "parse", "answers", config("parse")),
+        node("sets", "split-eval", "pairs", config("split-eval")),
+    ];
+    specs[0].base = folder.path().to_path_buf();
+    let tables = run(&specs, &[("chunks", "out"), ("exam_chunks", "out"), ("sets", "train"), ("sets", "eval")]);
+    let rows: Vec<_> = tables.iter().map(arrow::array::RecordBatch::num_rows).collect();
+    assert_eq!((rows[0], rows[1], rows[2] + rows[3]), (2, 1, 4), "{rows:?}");
+    assert!(rows[2] > 0 && rows[3] > 0, "{rows:?}");
 }
 
 /// A whole pipeline around an example: the params and models that the manual pages name, and what feeds it, from the examples of the

@@ -6,7 +6,7 @@ use retort_cache::Answer;
 use retort_engine::{Graph, NodeId, OpInfo, Verdict, plan};
 
 use super::stop::{Result, Stop, warn};
-use super::workplace::Workplace;
+use super::workplace::{Workplace, root};
 use crate::load::{LoadOptions, Loaded, load};
 
 /// Which pipeline, with which params, in which store.
@@ -43,7 +43,8 @@ pub(super) fn setting(text: &str) -> std::result::Result<(String, String), Strin
 impl PipelineArgs {
     /// Reads and checks the pipeline.
     pub(super) fn load(&self, ops: &[OpInfo]) -> Result<Loaded> {
-        let options = LoadOptions { set: self.set.clone(), profile: self.profile.clone() };
+        let fetched = root(Some(&self.path), self.store.folder.as_deref()).ok().map(|root| root.join("assets/models"));
+        let options = LoadOptions { set: self.set.clone(), profile: self.profile.clone(), fetched };
         load(&self.path, &options, ops).map_err(|mistakes| Stop::Mistakes(Box::new(mistakes)))
     }
 

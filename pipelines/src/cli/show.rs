@@ -1,11 +1,13 @@
 //! `retort show`: the rows of a table.
 
+mod copies;
+
 use std::io::{self, Write};
 
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
-use arrow::datatypes::Schema;
-use retort_cache::Table;
+use arrow::datatypes::{Schema, SchemaRef};
+use retort_cache::{StoreError, Table};
 use retort_engine::graph::REJECTS_PORT;
 use retort_engine::{Event, Graph, NodeId, OpInfo};
 
@@ -23,7 +25,7 @@ const ROWS: usize = 10;
 pub(super) struct Args {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// The node, or one of its outputs
+    /// The node, or one of its outputs; of a node that a matrix multiplies, all copies in one table
     #[arg(value_name = "NODE[.OUTPUT]")]
     node: String,
     /// Rows at most [default: 10 as a table, else all]
@@ -49,30 +51,68 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
     let loaded = args.pipeline.load(ops)?;
     let place = args.pipeline.look()?;
-    let table = args.table(&loaded.graph, &place)?;
+    let (copies, output) = copies::of(&loaded.graph, &args.node);
+    if loaded.graph.find(&args.node).is_none() && !copies.is_empty() {
+        return args.compare(&loaded.graph, &place, &copies, output.as_deref());
+    }
+    let table = args.table(&loaded.graph, &place, &args.node)?;
     place.save();
     let mut out = io::BufWriter::new(io::stdout().lock());
     if args.schema {
         out.write_all(tables::columns(&table.schema).render(None).as_bytes())?;
         say(&format!("{} in {}", words::count(table.rows, "row"), table.id));
     } else {
-        args.rows(&table, &mut out)?;
+        args.rows(&table.schema, table.rows, &mut table.batches()?, &mut out)?;
     }
     out.flush()?;
     Ok(Ended::DONE)
 }
 
 impl Args {
-    fn table(&self, graph: &Graph, place: &Workplace) -> Result<Table> {
-        let (id, port) = port(graph, &self.node)?;
+    /// The copies of a node in one table, each row with the values of its matrix keys.
+    fn compare(
+        &self,
+        graph: &Graph,
+        place: &Workplace,
+        copies: &[copies::Copy],
+        output: Option<&str>,
+    ) -> Result<Ended> {
+        let name = |copy: &copies::Copy| output.map_or(copy.node.clone(), |output| format!("{}.{output}", copy.node));
+        let tables = copies.iter().map(|copy| self.table(graph, place, &name(copy))).collect::<Result<Vec<_>>>()?;
+        place.save();
+        let own = &tables[0].schema;
+        if let Some(other) = tables.iter().position(|table| table.schema.fields().len() != own.fields().len()) {
+            let message = format!("`{}` and `{}` have other columns", copies[0].node, copies[other].node);
+            return Err(Stop::wrong(message).hint("name one of them"));
+        }
+        let schema = copies::schema(copies, own);
+        let mut batches = Vec::new();
+        for (i, table) in tables.iter().enumerate() {
+            for batch in table.batches()? {
+                batches.push(Ok(copies::rows(copies, i, &batch?, &schema)));
+            }
+        }
+        let mut out = io::BufWriter::new(io::stdout().lock());
+        if self.schema {
+            out.write_all(tables::columns(&schema).render(None).as_bytes())?;
+        } else {
+            let n_rows = tables.iter().map(|table| table.rows).sum();
+            self.rows(&schema, n_rows, &mut batches.into_iter(), &mut out)?;
+        }
+        out.flush()?;
+        Ok(Ended::DONE)
+    }
+
+    fn table(&self, graph: &Graph, place: &Workplace, name: &str) -> Result<Table> {
+        let (id, port) = port(graph, name)?;
         let answer = answer(&self.pipeline, graph, id, place)?;
         let wanted = self.port(graph, id, port)?;
         let output = answer.outputs.iter().find(|output| wanted.as_ref().is_none_or(|port| *port == output.port));
-        let output = output.ok_or_else(|| Stop::wrong(format!("`{}` has no such output", self.node)))?;
+        let output = output.ok_or_else(|| Stop::wrong(format!("`{name}` has no such output")))?;
         let events = |_: &Event| ();
         place.world(&events).store.open(output.content)?.ok_or_else(|| {
             let again = format!("`retort run {}` makes it again", self.pipeline.path.display());
-            Stop::wrong(format!("the table of `{}` is gone from the store", self.node)).hint(again)
+            Stop::wrong(format!("the table of `{name}` is gone from the store")).hint(again)
         })
     }
 
@@ -87,15 +127,21 @@ impl Args {
         }
     }
 
-    fn rows(&self, table: &Table, out: &mut dyn Write) -> Result<()> {
-        let filters = self.filters(&table.schema)?;
-        let columns = self.projection(&table.schema)?;
-        let schema = table.schema.project(&columns).expect("the columns are the table's");
+    fn rows(
+        &self,
+        schema: &SchemaRef,
+        n_rows: u64,
+        batches: &mut dyn Iterator<Item = std::result::Result<RecordBatch, StoreError>>,
+        out: &mut dyn Write,
+    ) -> Result<()> {
+        let filters = self.filters(schema)?;
+        let columns = self.projection(schema)?;
+        let schema = schema.project(&columns).expect("the columns are the table's");
         let grid = self.format == Format::Table;
         let mut left = self.rows.unwrap_or(if grid { ROWS } else { usize::MAX });
         let mut gathered: Vec<RecordBatch> = Vec::new();
         tables::header(out, self.format, &schema)?;
-        for batch in table.batches()? {
+        for batch in batches {
             let batch = filters.iter().fold(batch?, |batch, filter| filter.apply(&batch));
             let batch = batch.slice(0, batch.num_rows().min(left));
             let batch = batch.project(&columns).expect("the columns are the table's");
@@ -114,7 +160,7 @@ impl Args {
             let rows = concat_batches(&std::sync::Arc::new(schema), &gathered).expect("one schema");
             out.write_all(tables::grid(&rows).render(Some(width_of_stdout().unwrap_or(160))).as_bytes())?;
             out.flush()?;
-            say(&format!("{} of {}", words::number(rows.num_rows() as u64), words::count(table.rows, "row")));
+            say(&format!("{} of {}", words::number(rows.num_rows() as u64), words::count(n_rows, "row")));
         }
         Ok(())
     }

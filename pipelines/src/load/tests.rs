@@ -30,7 +30,7 @@ fn read(text: &str) -> Loaded {
 
 fn options(set: &[(&str, &str)], profile: Option<&str>) -> LoadOptions {
     let set = set.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
-    LoadOptions { set, profile: profile.map(String::from) }
+    LoadOptions { set, profile: profile.map(String::from), fetched: None }
 }
 
 fn broken(text: &str, expected: &Expect) {

@@ -5,7 +5,7 @@ use arrow::compute::filter_record_batch;
 use arrow::datatypes::Schema;
 use retort_engine::nearest;
 
-use super::cells::full;
+use super::{full, is_number};
 
 /// A condition on one column.
 #[derive(Clone, Debug, PartialEq)]
@@ -92,17 +92,20 @@ impl Filter {
     /// Which rows meet the condition.
     pub fn mask(&self, batch: &RecordBatch) -> BooleanArray {
         let array = batch.column_by_name(&self.column).expect("the column was checked");
-        (0..batch.num_rows()).map(|row| Some(self.meets(&full(array, row)))).collect()
+        let is_number = is_number(array.data_type());
+        (0..batch.num_rows()).map(|row| Some(self.meets(&full(array, row), is_number))).collect()
     }
 
-    fn meets(&self, cell: &str) -> bool {
+    fn meets(&self, cell: &str, is_number: bool) -> bool {
         let compare = |test: fn(&f64, &f64) -> bool| match (cell.parse(), self.value.parse()) {
             (Ok(cell), Ok(value)) => test(&cell, &value),
             _ => false,
         };
+        // Of a number `1` is `1.0`; of a text it is not.
+        let is = cell == self.value || (is_number && compare(f64::eq));
         match self.test {
-            Test::Is => cell == self.value,
-            Test::IsNot => cell != self.value,
+            Test::Is => is,
+            Test::IsNot => !is,
             Test::Contains => cell.to_lowercase().contains(&self.value.to_lowercase()),
             Test::Below => compare(f64::lt),
             Test::Above => compare(f64::gt),

@@ -32,6 +32,36 @@ fn a_new_pipeline_checks_and_reads_its_documents() {
 }
 
 #[test]
+fn copies_of_a_matrix_are_one_table() {
+    let project = Project::new();
+    project.write(
+        "sweep.yaml",
+        "\
+retort: 1
+matrix: {rows: [1, 2], title: [x, y]}
+nodes:
+  documents: {op: extract, with: {paths: ['docs/*']}}
+  some: {op: sample, from: documents, with: {rows: '${matrix.rows}', seed: 1}}
+  more: {op: sample, matrix: {share: [0.5, 1]}, from: some, with: {share: '${share}'}}
+",
+    );
+    // The key `title` is used by nobody, and said to be.
+    assert!(project.ends(2, &["check", "sweep.yaml"]).1.contains("no node uses the matrix key `title`"));
+    let text = fs::read_to_string(project.path().join("sweep.yaml")).unwrap().replace(", title: [x, y]", "");
+    project.write("sweep.yaml", &text);
+    project.ends(0, &["run", "sweep.yaml"]);
+    let (out, _) = project.ends(0, &["show", "sweep.yaml", "more", "--format", "json", "--where", "share=1"]);
+    let keys: Vec<_> = super::lines(&out).iter().map(|row| (row["rows"].as_u64(), row["share"].as_f64())).collect();
+    assert_eq!(keys, [(Some(1), Some(1.0)), (Some(2), Some(1.0)), (Some(2), Some(1.0))]);
+    let (out, _) = project.ends(0, &["show", "sweep.yaml", "some", "--columns", "rows,path", "--format", "csv"]);
+    assert!(out.starts_with("rows,path\n1,") && out.lines().count() == 4, "{out}");
+    let (out, _) = project.ends(0, &["show", "sweep.yaml", "documents", "--columns", "path", "--format", "csv"]);
+    assert_eq!(out.lines().count(), 3);
+    let (_, err) = project.ends(2, &["show", "sweep.yaml", "moer"]);
+    assert!(err.contains("unknown node `moer`"), "{err}");
+}
+
+#[test]
 fn shells_complete_and_man_has_pages() {
     let project = Project::new();
     for (shell, part) in [("bash", "complete -F _retort"), ("zsh", "#compdef retort"), ("fish", "complete -c retort")] {
