@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use retort_cache::digests::FileDigests;
 use retort_cache::files::{rename_into_place, temporary_beside};
+use retort_cache::quarantine::Quarantine;
 use retort_engine::{Asset, Assets, Failure};
 use sha2::{Digest as _, Sha256};
 
@@ -175,10 +176,13 @@ impl Assets for Fetch {
             }
             return Ok(file.clone());
         }
+        // The digest is remembered while size, time and inode stay: a model is read for it once, not at every use.
         match self.fetched(&sha256) {
-            Some(path) => Ok(path),
-            None => self.fetch(asset, &sha256, progress),
-        }
+            Some(path) if self.digests.sha256(&path)? == sha256 => return Ok(path),
+            Some(path) => Quarantine::of(self.folder.parent().unwrap_or(&self.folder)).take(&path)?,
+            None => None,
+        };
+        self.fetch(asset, &sha256, progress)
     }
 }
 

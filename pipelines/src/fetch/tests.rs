@@ -166,6 +166,23 @@ fn another_content_is_refused() {
     assert_eq!(fs::read_dir(folder.path().join("models")).unwrap().count(), 0);
 }
 
+#[test]
+fn a_model_that_was_changed_is_put_aside_and_fetched_again() {
+    let store = tempfile::tempdir().unwrap();
+    let server = Server::new(vec![("/a.gguf".into(), "application/octet-stream", b"GGUF good".to_vec())], usize::MAX);
+    let fetch = fetch(&store.path().join("assets"), "");
+    let asset = asset(&[&format!("{}/a.gguf", server.url)], b"GGUF good");
+    let path = fetch.path(&asset, &mut silent).unwrap();
+    assert_eq!(fetch.path(&asset, &mut silent).unwrap(), path);
+    assert_eq!(server.asked().len(), 1);
+    fs::write(&path, "GGUF evil").unwrap();
+    assert_eq!(fetch.path(&asset, &mut silent).unwrap(), path);
+    assert_eq!(fs::read(&path).unwrap(), b"GGUF good");
+    let kept = store.path().join("quarantine/assets/models").join(path.file_name().unwrap());
+    assert_eq!(fs::read(kept).unwrap(), b"GGUF evil");
+    assert_eq!(server.asked().len(), 2);
+}
+
 /// A wheel with one file.
 fn wheel(member: &str, content: &[u8]) -> Vec<u8> {
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));

@@ -1,7 +1,9 @@
 //! Events as JSON Lines: `{"event": "recalled", "node": "documents", "rows": 199, "of": 200, "at": 0.412}`, and last a `summary`.
 
-use std::io::Write;
+use std::io::{self, Write};
+use std::path::Path;
 
+use retort_cache::StoreError;
 use retort_engine::Event;
 use serde_json::{Map, Value, json};
 
@@ -16,17 +18,23 @@ const INTERVAL: f64 = 0.5;
 pub struct Json<W> {
     out: W,
     thin: Thin,
+    trouble: Option<io::Error>,
 }
 
 impl<W: Write + Send> Json<W> {
     /// Writes to `out`.
     pub fn new(out: W) -> Self {
-        Json { out, thin: Thin::every(INTERVAL) }
+        Json { out, thin: Thin::every(INTERVAL), trouble: None }
     }
 
     fn line(&mut self, value: &Value) {
-        // Nobody reads: the run goes on.
-        let _ = writeln!(self.out, "{value}").and_then(|()| self.out.flush());
+        // One write a line. Whoever stops reading is nobody's trouble; the run goes on in any case.
+        let line = format!("{value}\n");
+        if let Err(error) = self.out.write_all(line.as_bytes()).and_then(|()| self.out.flush())
+            && error.kind() != io::ErrorKind::BrokenPipe
+        {
+            self.trouble.get_or_insert(error);
+        }
     }
 }
 
@@ -39,6 +47,10 @@ impl<W: Write + Send> View for Json<W> {
 
     fn end(&mut self, ending: &Ending<'_>) {
         self.line(&summary(ending));
+    }
+
+    fn trouble(&mut self) -> Option<StoreError> {
+        self.trouble.take().map(StoreError::io("write", Path::new("standard output")))
     }
 }
 

@@ -14,6 +14,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use retort_cache::StoreError;
 use retort_engine::EventKind;
 
 use super::{Clock, Moment, View};
@@ -23,12 +24,13 @@ pub struct TensorBoard {
     folder: PathBuf,
     epoch: f64,
     files: BTreeMap<String, File>,
+    trouble: Option<io::Error>,
 }
 
 impl TensorBoard {
     /// Writes below `folder`, which is made with the first value.
     pub fn new(folder: PathBuf, clock: &Clock) -> Self {
-        TensorBoard { folder, epoch: clock.epoch(), files: BTreeMap::new() }
+        TensorBoard { folder, epoch: clock.epoch(), files: BTreeMap::new(), trouble: None }
     }
 
     fn write(&mut self, node: &str, at: f64, step: u64, values: &[(String, f64)]) -> io::Result<()> {
@@ -56,9 +58,15 @@ impl TensorBoard {
 impl View for TensorBoard {
     fn see(&mut self, moment: &Moment<'_>) {
         if let EventKind::Metrics { step, values } = &moment.event.kind {
-            // A picture that can't be drawn does not stop the run.
-            let _ = self.write(&moment.event.node, moment.at, *step, values);
+            // A picture that can't be drawn does not stop the run; the run's end says so.
+            if let Err(error) = self.write(&moment.event.node, moment.at, *step, values) {
+                self.trouble.get_or_insert(error);
+            }
         }
+    }
+
+    fn trouble(&mut self) -> Option<StoreError> {
+        self.trouble.take().map(StoreError::io("write to", &self.folder))
     }
 }
 

@@ -4,10 +4,16 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
+use retort_cache::digests::FileDigests;
 use retort_cache::{Disk, Store as _, content_id};
+use retort_engine::{Event, EventKind, Limits, Summary, World};
 use retort_tests::{Space, Story};
+
+use crate::nodes::{NoAssets, node, ops};
 
 use super::crash::place;
 use super::{Ledger, NAME, files, hex, ids, recovers, sampled, space, store, undisturbed};
@@ -227,4 +233,38 @@ fn verify_finds_it_ahead_of_time() {
         ledger.count(&format!("damaged in {kind}"), if found { "found" } else { "without a consequence" });
     });
     ledger.print("damaged, then `cache verify`:");
+}
+
+/// Two nodes in this process, on a disk; `spoils` says after which making of the first its table is cut.
+fn made_and_cut(spoils: impl Fn(usize) -> bool + Sync) -> (Summary, usize, Vec<String>) {
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Disk::open(folder.path()).unwrap();
+    let rows = serde_json::json!({"columns": ["word"], "rows": [["swap"], ["file"]]});
+    let words = node("words", "literal", "", rows);
+    let again = node("again", "arrange", "words", serde_json::json!({"order": "reversed"}));
+    let graph = retort_engine::check("test", &[words, again], &ops()).ok().unwrap();
+    let (digests, cancelled) = (FileDigests::in_memory(), AtomicBool::new(false));
+    let (made, failures) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let observer = |event: &Event| match &event.kind {
+        EventKind::Finished { outputs, .. } if event.node == "words" => {
+            if spoils(made.fetch_add(1, Ordering::SeqCst)) {
+                let id = outputs[0].content.to_string();
+                spoil(&folder.path().join(format!("tables/{}/{}.parquet", &id[..2], &id[2..])), Damage::Cut(0.5));
+            }
+        }
+        EventKind::Failed { error } => failures.lock().unwrap().push(error.clone()),
+        _ => {}
+    };
+    let world = World { store: &disk, assets: &NoAssets, digests: &digests, events: &observer, cancelled: &cancelled };
+    let summary = retort_engine::run(&graph, &[], world, &Limits { jobs: 2, keep_going: false, force: Vec::new() });
+    (summary, made.into_inner(), failures.into_inner().unwrap())
+}
+
+#[test]
+fn what_comes_out_damaged_twice_is_a_failure() {
+    let (summary, made, failures) = made_and_cut(|n| n == 0);
+    assert_eq!((summary.failed, made), (0, 2), "{failures:?}");
+    let (summary, made, failures) = made_and_cut(|_| true);
+    assert_eq!((summary.failed, made), (1, 2));
+    assert!(failures[0].contains("is damaged: its file was moved to"), "{failures:?}");
 }
