@@ -61,8 +61,10 @@ impl FileDigests {
     /// Digests that are remembered in the file `path`. A memo that can't be read is begun anew.
     pub fn open(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        let entries = fs::read(&path).ok().and_then(|bytes| memo::decode(&bytes));
-        let damaged = entries.is_none() && path.exists();
+        // A file that the system can't read is not damaged, but of no use either.
+        let bytes = fs::read(&path);
+        let entries = bytes.as_ref().ok().and_then(|bytes| memo::decode(bytes));
+        let damaged = entries.is_none() && bytes.is_ok();
         let state = Mutex::new(State { entries: entries.unwrap_or_default(), ..State::default() });
         FileDigests { path: Some(path), state, damaged }
     }

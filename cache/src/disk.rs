@@ -190,7 +190,9 @@ impl Store for Disk {
     }
 
     fn rows(&self, op: RecipeId, schema: SchemaRef) -> Result<Arc<dyn RowMemo>, StoreError> {
-        Ok(Arc::new(RowLog::open(&self.root.join("rows").join(op.to_string()), schema)?))
+        Ok(Arc::new(
+            RowLog::open(&self.root.join("rows").join(op.to_string()), schema)?.telling(self.quarantine.clone()),
+        ))
     }
 
     fn told(&self) -> Vec<String> {

@@ -16,6 +16,7 @@ mod frame;
 mod index;
 mod inventory;
 mod merge;
+mod salvage;
 mod segment;
 
 use std::collections::HashMap;
@@ -29,11 +30,13 @@ use rayon::prelude::*;
 
 use crate::StoreError;
 use crate::digest::RowKey;
+use crate::quarantine::Quarantine;
 use crate::store::{RowAnswer, RowMemo};
 use frame::Answers;
 use index::{Place, first_of};
 pub(crate) use inventory::damage;
 pub use inventory::{LogInfo, drop_log, logs};
+pub(crate) use salvage::put_aside;
 use segment::{Segment, Writer};
 
 /// When segments are parted, joined and indexed.
@@ -57,6 +60,7 @@ pub struct RowLog {
     schema: SchemaRef,
     limits: Limits,
     state: Mutex<State>,
+    quarantine: Option<Arc<Quarantine>>,
 }
 
 struct State {
@@ -79,7 +83,20 @@ impl RowLog {
 
     fn with_limits(folder: &Path, schema: SchemaRef, limits: Limits) -> Result<Self, StoreError> {
         let state = Mutex::new(State { segments: segments(folder, &limits)?, own: None });
-        Ok(RowLog { folder: folder.into(), schema, limits, state })
+        Ok(RowLog { folder: folder.into(), schema, limits, state, quarantine: None })
+    }
+
+    /// Damage that is met is told there.
+    pub(crate) fn telling(self, quarantine: Arc<Quarantine>) -> Self {
+        RowLog { quarantine: Some(quarantine), ..self }
+    }
+
+    fn tell(&self, lost: usize) {
+        if let Some(quarantine) = self.quarantine.as_ref().filter(|_| lost > 0) {
+            let folder = self.folder.display();
+            let way_out = "`retort cache verify` puts the damaged piece aside";
+            quarantine.tell(format!("{lost} remembered rows in `{folder}` are damaged and are asked again; {way_out}"));
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -127,7 +144,7 @@ impl RowMemo for RowLog {
         })?;
         let found: Vec<usize> = wanted.iter().map(|wanted| wanted.at).collect();
         self.read(wanted, keys, &mut answers)?;
-        for at in found {
+        for at in found.iter().copied() {
             if answers[at].is_none() {
                 // That was another key that begins alike, or a broken frame; the row may be elsewhere too.
                 let places = self.state().places(&keys[at])?;
@@ -138,6 +155,7 @@ impl RowMemo for RowLog {
                 }
             }
         }
+        self.tell(found.iter().filter(|at| answers[**at].is_none()).count());
         Ok(answers)
     }
 

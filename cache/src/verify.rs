@@ -122,7 +122,7 @@ fn look(root: &Path, job: &Job, quarantine: &Quarantine) -> Option<Wrong> {
     };
     match found {
         Ok(None) => None,
-        Ok(Some(what)) => match quarantine.take(&job.path) {
+        Ok(Some(what)) => match put_aside(job, quarantine) {
             Ok(Some(place)) => Some(Wrong { path: below, what, place: Some(place) }),
             // It went in between.
             Ok(None) => None,
@@ -133,6 +133,11 @@ fn look(root: &Path, job: &Job, quarantine: &Quarantine) -> Option<Wrong> {
             Some(Wrong { path: below, what: format!("{error}{cause}"), place: None })
         }
     }
+}
+
+fn put_aside(job: &Job, quarantine: &Quarantine) -> Result<Option<PathBuf>, StoreError> {
+    // What is whole of a segment was paid for.
+    if job.kind == "rows" { rowlog::put_aside(&job.path, quarantine) } else { quarantine.take(&job.path) }
 }
 
 fn table(path: &Path) -> Result<Option<String>, StoreError> {
@@ -201,8 +206,13 @@ mod tests {
 
     use arrow::array::{ArrayRef, Int64Array, RecordBatch};
 
+    use arrow::array::StringArray;
+    use arrow::datatypes::{DataType, Field, Schema};
+
     use super::*;
+    use crate::rowlog::RowLog;
     use crate::{ANSWER_VERSION, Answer, Disk, Fact, Output, Recipe, Store};
+    use crate::{RowAnswer, RowKey, RowMemo};
 
     fn filled(root: &Path) -> ContentId {
         let disk = Disk::open(root).unwrap();
@@ -231,7 +241,8 @@ mod tests {
         let disk = Disk::open(root.path()).unwrap();
         let path = disk.open(id).unwrap().unwrap().path().unwrap().to_owned();
         let mut bytes = fs::read(&path).unwrap();
-        bytes[100] ^= 1;
+        let middle = bytes.len() / 3;
+        bytes[middle] ^= 1;
         fs::remove_file(&path).unwrap();
         fs::write(&path, &bytes).unwrap();
         let verified = verify(root.path(), 2, &|_, _| ()).unwrap();
@@ -239,5 +250,42 @@ mod tests {
         assert_eq!((verified.wrong.len(), fs::read(place).unwrap()), (1, bytes));
         assert!(!path.exists());
         assert_eq!(verify(root.path(), 2, &|_, _| ()).unwrap().wrong, [], "what was found is found once");
+    }
+
+    #[test]
+    fn of_a_damaged_segment_the_whole_pieces_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("rows").join("ab".repeat(32));
+        let schema = Arc::new(Schema::new(vec![Field::new("output", DataType::Utf8, false)]));
+        let open = || RowLog::open(&folder, schema.clone()).unwrap();
+        let key = |n: u8| {
+            RowKey(Digest::of("test", |hasher| {
+                hasher.update(&[n]);
+            }))
+        };
+        let kept = |text: &str| {
+            let texts: ArrayRef = Arc::new(StringArray::from_iter_values([text.repeat(400)]));
+            RowAnswer::Kept(RecordBatch::try_new(schema.clone(), vec![texts]).unwrap())
+        };
+        let log = open();
+        for (n, text) in [(1, "one"), (2, "two"), (3, "three")] {
+            log.commit(&[(key(n), kept(text))]).unwrap();
+        }
+        drop(log);
+        let path = fs::read_dir(&folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .find(|path| path.extension().unwrap() == "rows");
+        let path = path.unwrap();
+        let mut bytes = fs::read(&path).unwrap();
+        let at = bytes.windows(9).position(|bytes| bytes == b"twotwotwo").unwrap();
+        bytes[at] ^= 4;
+        fs::write(&path, &bytes).unwrap();
+        let verified = verify(root.path(), 1, &|_, _| ()).unwrap();
+        let wrong: Vec<_> = verified.wrong.iter().filter(|wrong| wrong.path.extension().unwrap() == "rows").collect();
+        assert_eq!((wrong.len(), wrong[0].what.as_str()), (1, "1 of its pieces are not what was written"));
+        assert_eq!(fs::read(wrong[0].place.as_ref().unwrap()).unwrap(), bytes);
+        assert_eq!(open().recall(&[key(1), key(2), key(3)]).unwrap(), [Some(kept("one")), None, Some(kept("three"))]);
+        assert_eq!(verify(root.path(), 1, &|_, _| ()).unwrap().wrong, []);
     }
 }

@@ -87,7 +87,7 @@ fn pick(segments: Vec<Segment>, limits: &Limits) -> Result<(Vec<Segment>, Vec<Se
 }
 
 /// A segment that is made of others.
-struct Joined {
+pub(super) struct Joined {
     path: PathBuf,
     out: BufWriter<File>,
     hasher: blake3::Hasher,
@@ -98,7 +98,7 @@ struct Joined {
 }
 
 impl Joined {
-    fn begin(folder: &Path) -> Result<Self, StoreError> {
+    pub(super) fn begin(folder: &Path) -> Result<Self, StoreError> {
         let path = temporary_beside(&folder.join("merged"))?;
         let file = File::create(&path).map_err(StoreError::io("create", &path))?;
         let mut out = BufWriter::with_capacity(1 << 20, file);
@@ -108,7 +108,7 @@ impl Joined {
     }
 
     /// Takes over a frame, if its body is what was written.
-    fn take(&mut self, segment: &Segment, head: &Head, keys: &[u8]) -> Result<(), StoreError> {
+    pub(super) fn take(&mut self, segment: &Segment, head: &Head, keys: &[u8]) -> Result<(), StoreError> {
         let Some(body) = frame::body(segment, head)? else { return Ok(()) };
         let is_small = head.n_keys < SMALL_FRAME.0 && head.length() < SMALL_FRAME.1;
         let Some(batch) = is_small.then(|| frame::batch(&body)).flatten() else { return self.write(keys, &body) };
@@ -140,7 +140,7 @@ impl Joined {
     }
 
     /// Gives the segment a name.
-    fn finish(mut self, folder: &Path) -> Result<PathBuf, StoreError> {
+    pub(super) fn finish(mut self, folder: &Path) -> Result<PathBuf, StoreError> {
         self.join()?;
         self.out.flush().map_err(StoreError::io("write", &self.path))?;
         self.out.get_ref().sync_all().map_err(StoreError::io("sync", &self.path))?;
