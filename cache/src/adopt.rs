@@ -272,6 +272,11 @@ mod tests {
         assert!(found > bytes.len() / 4, "{found} of {}", bytes.len());
         assert!(!here.has_table(content));
         assert_eq!(entries(&here.root().join("tables")).unwrap(), Vec::<PathBuf>::new(), "nothing is left behind");
+        let mut incoming = here.incoming_table().unwrap();
+        incoming.write_all(&bytes).unwrap();
+        let error = here.adopt_table(content, &incoming, "there", 10).unwrap_err();
+        assert!(matches!(error, StoreError::Io { .. }), "rows that fill too much are refused: {error}");
+        assert!(!here.has_table(content));
         adopt(&here, content, &bytes).unwrap();
         assert_eq!(here.open(content).unwrap().unwrap().rows, 3);
     }

@@ -27,6 +27,11 @@ pub fn temporary_beside(path: &Path) -> Result<PathBuf, StoreError> {
     in_free_name(path, |temporary| File::options().write(true).create_new(true).open(temporary).map(drop), "create")
 }
 
+/// An empty folder that no other process or thread uses, in the folder of `path`, which is made if it is missing.
+pub fn temporary_folder_beside(path: &Path) -> Result<PathBuf, StoreError> {
+    in_free_name(path, |temporary| fs::create_dir(temporary), "create")
+}
+
 /// Makes something under a temporary name that is free. The process number alone does not make it so: another container may
 /// have the same, and so may a process that was killed before.
 fn in_free_name(

@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use retort_cache::adopt::{Incoming, true_answer};
-use retort_cache::files::temporary_beside;
+use retort_cache::files::temporary_folder_beside;
 use retort_cache::remote::Object;
 use retort_cache::{Disk, StoreError};
 use sha2::{Digest as _, Sha256};
@@ -49,8 +49,7 @@ impl Drop for Unpacked {
 /// Unpacks into a folder beside `target`, of at most `max_size` bytes.
 pub fn unpack(pack: &Path, target: &Path, max_size: u64) -> Result<Unpacked, PackError> {
     let file = File::open(pack).map_err(StoreError::io("open", pack))?;
-    let folder = temporary_beside(target)?;
-    fs::create_dir(&folder).map_err(StoreError::io("create", &folder))?;
+    let folder = temporary_folder_beside(target)?;
     let manifest = Manifest { version: VERSION, retort: String::new(), pipeline: String::new(), members: Vec::new() };
     let mut unpacked = Unpacked { folder, manifest };
     let broken = |error: io::Error| refused(format!("it is cut short, or no pack ({error})"));
