@@ -9,6 +9,7 @@
 //! | `view/<pipeline>/<node>.parquet`, `.json` | links to the newest table and answer of a node, for people and other tools |
 //! | `work/<recipe>/` | checkpoints of what is not finished |
 //! | `claims/<recipe>` | a lock while the question is answered (`claim`) |
+//! | `pins/` | who uses the store, so that a sweep leaves what they use (`pins`) |
 //! | `quarantine/` | damaged files, under the paths that they had |
 //!
 //! Everything is written to a temporary file in the same folder, synced and renamed. There are no locks to be left behind:
@@ -25,6 +26,7 @@ use crate::claim::{Claimed, Claims};
 use crate::content::ContentHasher;
 use crate::files::{equal, is_temporary, link_atomically, rename_into_place, temporary_beside};
 use crate::parquet::FileWriter;
+use crate::pins::{self, Pins};
 use crate::quarantine::Quarantine;
 use crate::rowlog::RowLog;
 use crate::store::{Answer, Output, RowMemo, Store, Table, TableWriter};
@@ -36,6 +38,7 @@ use answers::Found;
 pub struct Disk {
     root: PathBuf,
     claims: Claims,
+    pins: Arc<Pins>,
     quarantine: Arc<Quarantine>,
     whole: Arc<Whole>,
 }
@@ -46,7 +49,8 @@ impl Disk {
         let root = root.into();
         let quarantine = Arc::new(Quarantine::of(&root));
         version::check(&root.join("version"), &quarantine)?;
-        Ok(Disk { claims: Claims::in_folder(root.join("claims")), root, quarantine, whole: Arc::default() })
+        let (claims, pins) = (Claims::in_folder(root.join("claims")), Arc::new(Pins::of_store(&root)));
+        Ok(Disk { root, claims, pins, quarantine, whole: Arc::default() })
     }
 
     /// The store's folder.
@@ -58,7 +62,7 @@ impl Disk {
     pub fn sizes(&self) -> Result<Vec<(String, u64, u64)>, StoreError> {
         let mut sizes = Vec::new();
         for kind in sorted_entries(&self.root)? {
-            if kind.is_dir() {
+            if kind.is_dir() && !kind.ends_with("claims") && !kind.ends_with("pins") {
                 let (bytes, files) = weigh(&kind)?;
                 sizes.push((file_name(&kind), bytes, files));
             }
@@ -69,6 +73,11 @@ impl Disk {
     /// The record of an answer, whether or not its tables are still there: what was asked, and what came of it.
     pub fn record(&self, recipe: RecipeId) -> Result<Option<Answer>, StoreError> {
         self.answer(&self.answer_path(recipe))
+    }
+
+    /// Keeps a table from being swept as long as this process lives. `false` if it is gone.
+    pub fn keep_table(&self, content: ContentId) -> Result<bool, StoreError> {
+        self.pins.pin(&self.table_path(content), || pins::table(content))
     }
 
     pub(crate) fn table_path(&self, content: ContentId) -> PathBuf {
@@ -113,17 +122,21 @@ impl Disk {
 
 impl Store for Disk {
     fn recall(&self, recipe: RecipeId) -> Result<Option<Answer>, StoreError> {
-        let Some(answer) = self.answer(&self.answer_path(recipe))? else { return Ok(None) };
+        let path = self.answer_path(recipe);
+        if !self.pins.keep(&path, || pins::answer(recipe))? {
+            return Ok(None);
+        }
+        let Some(answer) = self.answer(&path)? else { return Ok(None) };
         let whole = answer.recipe.id() == recipe
             && answer.outputs.iter().all(|output| self.table_path(output.content).exists());
         Ok(whole.then_some(answer))
     }
 
     fn open(&self, content: ContentId) -> Result<Option<Table>, StoreError> {
-        let file = self.table_file(content);
-        if !file.path.exists() {
+        if !self.keep_table(content)? {
             return Ok(None);
         }
+        let file = self.table_file(content);
         let (schema, rows) = file.describe()?;
         Ok(Some(Table { id: content, schema, rows, source: Arc::new(file) }))
     }
@@ -146,6 +159,7 @@ impl Store for Disk {
     }
 
     fn writer(&self, schema: SchemaRef) -> Result<Box<dyn TableWriter>, StoreError> {
+        self.pins.sign_in()?;
         let temporary = temporary_beside(&self.root.join("tables").join("new"))?;
         let file = File::create(&temporary).map_err(StoreError::io("create", &temporary))?;
         Ok(Box::new(DiskWriter {
@@ -153,6 +167,7 @@ impl Store for Disk {
             file: FileWriter::new(file, &temporary, schema.clone())?,
             guard: Temporary(temporary),
             store: (self.root.join("tables"), self.whole.clone(), self.quarantine.clone()),
+            pins: self.pins.clone(),
             schema,
             rows: 0,
         }))
@@ -161,9 +176,9 @@ impl Store for Disk {
     fn commit(&self, node: &str, answer: &Answer) -> Result<(), StoreError> {
         let recipe = answer.recipe.id();
         let path = self.answer_path(recipe);
-        if self.answer(&path)?.as_ref() != Some(answer) {
-            answers::write(&path, answer)?;
-        }
+        // Written anew even where it is the same: by its time stamp a sweep knows that it is new.
+        self.pins.sign_in()?;
+        answers::write(&path, answer)?;
         self.point(node, answer)?;
         let workspace = self.root.join("work").join(recipe.to_string());
         if workspace.exists() {
@@ -190,9 +205,9 @@ impl Store for Disk {
     }
 
     fn rows(&self, op: RecipeId, schema: SchemaRef) -> Result<Arc<dyn RowMemo>, StoreError> {
-        Ok(Arc::new(
-            RowLog::open(&self.root.join("rows").join(op.to_string()), schema)?.telling(self.quarantine.clone()),
-        ))
+        let folder = self.root.join("rows").join(op.to_string());
+        self.pins.pin_folder(&folder, pins::rows(op))?;
+        Ok(Arc::new(RowLog::open(&folder, schema)?.telling(self.quarantine.clone())))
     }
 
     fn told(&self) -> Vec<String> {
@@ -211,6 +226,7 @@ struct DiskWriter {
     hasher: ContentHasher,
     guard: Temporary,
     store: (PathBuf, Arc<Whole>, Arc<Quarantine>),
+    pins: Arc<Pins>,
     schema: SchemaRef,
     rows: u64,
 }
@@ -223,11 +239,12 @@ impl TableWriter for DiskWriter {
     }
 
     fn finish(self: Box<Self>) -> Result<Table, StoreError> {
-        let DiskWriter { file, hasher, guard, store: (tables, whole, quarantine), schema, rows } = *self;
+        let DiskWriter { file, hasher, guard, store: (tables, whole, quarantine), pins, schema, rows } = *self;
         let file = file.finish()?;
         let id = hasher.finish();
         let path = tables.join(sharded(&id.to_string(), "parquet"));
         let table = TableFile { id, path, whole, quarantine };
+        pins.renew(&table.path, &guard.0, || pins::table(id))?;
         // Under the name lies the same table, if it is whole. Equal tables are equal files, so that is soon seen.
         if !table.path.exists() || (!equal(&guard.0, &table.path)? && table.heal()?) {
             file.sync_all().map_err(StoreError::io("sync", &guard.0))?;

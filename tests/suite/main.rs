@@ -5,6 +5,7 @@ mod diff;
 mod edits;
 #[cfg(target_os = "linux")]
 mod faults;
+mod gc;
 mod help;
 mod history;
 mod key;
