@@ -90,6 +90,26 @@ pub enum RowAnswer {
     Kept(RecordBatch),
     /// The operator refused the row, and why.
     Rejected(String),
+    /// The operator kept these rows and refused the rest of what it found, and why.
+    Partly(RecordBatch, String),
+}
+
+impl RowAnswer {
+    /// The rows that were kept.
+    pub fn kept(&self) -> Option<&RecordBatch> {
+        match self {
+            RowAnswer::Kept(batch) | RowAnswer::Partly(batch, _) => Some(batch),
+            RowAnswer::Rejected(_) => None,
+        }
+    }
+
+    /// Why the row, or some of it, was refused.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            RowAnswer::Rejected(reason) | RowAnswer::Partly(_, reason) => Some(reason),
+            RowAnswer::Kept(_) => None,
+        }
+    }
 }
 
 /// The remembered rows of one operator with one config. Row logs are shared by all tables that it ever saw.

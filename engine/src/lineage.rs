@@ -232,13 +232,12 @@ impl<'a> Trail<'a> {
         let (mut before, mut found) = (0, Origin::Lost(Lost::Unmatched(self.graph.node(spot.node).name.clone())));
         self.outcomes(spot.node, question, &mut |row, outcome| {
             before += match outcome {
-                Outcome::Kept(n) if !rejected => n,
-                Outcome::Rejected if rejected => 1,
+                Outcome::Answered { kept, .. } if !rejected => kept,
+                Outcome::Answered { rejected: refused, .. } => u64::from(refused),
                 Outcome::Forgotten => {
                     found = Origin::Lost(Lost::Forgotten(self.graph.node(spot.node).name.clone()));
                     return ControlFlow::Break(());
                 }
-                _ => 0,
             };
             if spot.row >= before {
                 return ControlFlow::Continue(());
@@ -339,23 +338,17 @@ impl<'a> Trail<'a> {
         let Some(last) = rows.keys().next_back().copied() else { return Ok(Offspring::Rows(Vec::new())) };
         let (mut kept, mut rejected, mut found, mut forgotten) = (0, 0, Vec::new(), false);
         self.outcomes(node, question, &mut |row, outcome| {
-            let (port, begin, n) = match outcome {
-                Outcome::Kept(n) => {
-                    kept += n;
-                    (0, kept - n, n)
-                }
-                Outcome::Rejected => {
-                    rejected += 1;
-                    (1, rejected - 1, 1)
-                }
-                Outcome::Forgotten => {
-                    forgotten = true;
-                    return ControlFlow::Break(());
-                }
+            let Outcome::Answered { kept: n_kept, rejected: refused } = outcome else {
+                forgotten = true;
+                return ControlFlow::Break(());
             };
+            let n_rejected = u64::from(refused);
             if let Some(parent) = rows.get(&row) {
-                found.extend((begin..begin + n).map(|row| (*parent, Spot { node, port, row })));
+                for (port, begin, n) in [(0, kept, n_kept), (1, rejected, n_rejected)] {
+                    found.extend((begin..begin + n).map(|row| (*parent, Spot { node, port, row })));
+                }
             }
+            (kept, rejected) = (kept + n_kept, rejected + n_rejected);
             if row == last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         if forgotten {

@@ -91,15 +91,25 @@ pub struct Answers<'a> {
 impl Answers<'_> {
     /// Answers row `row` of the batch by any number of rows with the added columns.
     pub fn keep(&self, row: usize, answer: &RecordBatch) -> Result<(), Failure> {
-        let answer = RecordBatch::try_new(self.schema.clone(), answer.columns().to_vec()).map_err(|error| {
-            Failure::op(format!("the answer does not have the columns that were promised: {error}"))
-        })?;
-        self.put(row, RowAnswer::Kept(answer))
+        self.put(row, RowAnswer::Kept(self.promised(answer)?))
+    }
+
+    /// Answers row `row` of the batch by these rows, and refuses the rest of what was in it: nothing is dropped unsaid.
+    pub fn keep_some(&self, row: usize, answer: &RecordBatch, reason: impl Into<String>) -> Result<(), Failure> {
+        if answer.num_rows() == 0 {
+            return self.reject(row, reason);
+        }
+        self.put(row, RowAnswer::Partly(self.promised(answer)?, reason.into()))
     }
 
     /// Refuses row `row` of the batch: an answer too.
     pub fn reject(&self, row: usize, reason: impl Into<String>) -> Result<(), Failure> {
         self.put(row, RowAnswer::Rejected(reason.into()))
+    }
+
+    fn promised(&self, answer: &RecordBatch) -> Result<RecordBatch, Failure> {
+        RecordBatch::try_new(self.schema.clone(), answer.columns().to_vec())
+            .map_err(|error| Failure::op(format!("the answer does not have the columns that were promised: {error}")))
     }
 
     fn put(&self, row: usize, answer: RowAnswer) -> Result<(), Failure> {

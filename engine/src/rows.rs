@@ -109,10 +109,8 @@ pub(crate) fn run(
 
 /// What a row of the input came to.
 pub(crate) enum Outcome {
-    /// So many rows of the output.
-    Kept(u64),
-    /// A row of `rejects`.
-    Rejected,
+    /// So many rows of the output, and perhaps one of `rejects`.
+    Answered { kept: u64, rejected: bool },
     /// It was remembered once, and is not any more.
     Forgotten,
 }
@@ -144,11 +142,10 @@ pub(crate) fn outcomes(
                 None => pass.answer(&window, &keys, vec![None; keys.len()])?.0.into_iter().map(Some).collect(),
             };
             for answer in answers {
-                let outcome = match answer {
-                    Some(RowAnswer::Kept(batch)) => Outcome::Kept(batch.num_rows() as u64),
-                    Some(RowAnswer::Rejected(_)) => Outcome::Rejected,
-                    None => Outcome::Forgotten,
-                };
+                let outcome = answer.map_or(Outcome::Forgotten, |answer| Outcome::Answered {
+                    kept: answer.kept().map_or(0, |batch| batch.num_rows() as u64),
+                    rejected: answer.reason().is_some(),
+                });
                 if each(row, outcome).is_break() {
                     return Ok(());
                 }
@@ -370,15 +367,13 @@ fn write(
     let broken = |error: arrow::error::ArrowError| Failure::op(error.to_string());
     let (mut parents, mut added, mut refused, mut reasons) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (row, answer) in answers.iter().enumerate() {
-        match answer {
-            RowAnswer::Kept(batch) => {
-                parents.extend(std::iter::repeat_n(row as u64, batch.num_rows()));
-                added.push(batch);
-            }
-            RowAnswer::Rejected(reason) => {
-                refused.push(row as u64);
-                reasons.push(reason.as_str());
-            }
+        if let Some(batch) = answer.kept() {
+            parents.extend(std::iter::repeat_n(row as u64, batch.num_rows()));
+            added.push(batch);
+        }
+        if let Some(reason) = answer.reason() {
+            refused.push(row as u64);
+            reasons.push(reason);
         }
     }
     let added = concat_batches(&job.adds, added).map_err(broken)?;

@@ -25,12 +25,14 @@ use serde::{Deserialize, Serialize, Serializer};
 /// `format: question-answer` adds the columns `question` and `answer`. It finds pairs however they are dressed: `Q:` and `A:`, `Question 1:`,
 /// `**Question:**`, numbered and bulleted lists, headings, several pairs glued together on one line, answers of several
 /// lines with lists or code. A pair that is not whole is left out: a question without an answer, and, where the input
-/// has a column `finish_reason` that says `length`, the last pair, whose answer was cut off by the token limit. Equal pairs of one output become one.
+/// has a column `finish_reason` that says `length`, the last pair, whose answer was cut off by the token limit. The row then stands in `rejects`
+/// too, with what was left out of it. Equal pairs of one output become one.
 ///
 /// `format: regex` adds a column for every named group of `pattern`, null where a group took no part in the match.
 ///
 /// The input's other columns are carried along, unless `columns` says what the output has. A row in which nothing is found goes to the output
-/// `rejects` with the reason: `empty output`, `no question found`, `3 questions but no answer`, `the pattern matches nothing`.
+/// `rejects` with the reason: `empty output`, `no question found`, `3 questions but no answer`, `the pattern matches nothing`; one of
+/// which some was found with `left out: …`.
 ///
 /// ```yaml
 /// pairs:
@@ -118,7 +120,7 @@ impl JsonSchema for Columns {
 
 impl Define for Parse {
     const NAME: &'static str = "parse";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     fn build(self, _env: &Env<'_>) -> Result<Operator, Problem> {
         let reader = match (self.format, &self.pattern) {
@@ -153,8 +155,11 @@ enum Reader {
     Pattern { regex: Box<Regex>, groups: Vec<String> },
 }
 
-/// What was found in one text: rows of columns.
+/// Rows of columns.
 type Rows = Vec<Vec<Option<String>>>;
+
+/// What was found in one text, and what of it was left out, if anything.
+type Read = (Rows, Option<String>);
 
 impl Reader {
     fn pattern(pattern: &str) -> Result<Self, Problem> {
@@ -182,7 +187,7 @@ impl Reader {
     }
 
     /// The rows of a text, or why there are none.
-    fn read(&self, text: &str, cut: bool) -> Result<Rows, String> {
+    fn read(&self, text: &str, cut: bool) -> Result<Read, String> {
         match self {
             Reader::Pairs => read_pairs(text, cut),
             Reader::Pattern { regex, groups } => {
@@ -191,16 +196,18 @@ impl Reader {
                 });
                 let filled = |row: &Vec<Option<String>>| row.iter().flatten().any(|text| !text.is_empty());
                 let rows: Rows = rows.filter(filled).collect();
-                if rows.is_empty() { Err("the pattern matches nothing".into()) } else { Ok(rows) }
+                if rows.is_empty() { Err("the pattern matches nothing".into()) } else { Ok((rows, None)) }
             }
         }
     }
 }
 
-fn read_pairs(text: &str, cut: bool) -> Result<Rows, String> {
+fn read_pairs(text: &str, cut: bool) -> Result<Read, String> {
     let found = pairs::find(text, cut);
     if !found.pairs.is_empty() {
-        return Ok(found.pairs.into_iter().map(|(question, answer)| vec![Some(question), Some(answer)]).collect());
+        let left_out = (!found.left_out.is_empty()).then(|| format!("left out: {}", found.left_out.join("; ")));
+        let rows = found.pairs.into_iter().map(|(question, answer)| vec![Some(question), Some(answer)]);
+        return Ok((rows.collect(), left_out));
     }
     Err(match found.n_questions {
         0 => "no question found".into(),
@@ -307,7 +314,10 @@ impl RowOp for Parser {
             }
             let cut = reasons.is_some_and(|reasons| reasons.is_valid(row) && reasons.value(row) == "length");
             match self.reader.read(text, cut) {
-                Ok(found) => out.keep(row, &self.answer(found, batch, row, &schema)?)?,
+                Ok((found, None)) => out.keep(row, &self.answer(found, batch, row, &schema)?)?,
+                Ok((found, Some(left_out))) => {
+                    out.keep_some(row, &self.answer(found, batch, row, &schema)?, left_out)?;
+                }
                 Err(reason) => out.reject(row, reason)?,
             }
         }

@@ -147,10 +147,14 @@ impl<'s> Answers<'s> {
         if self.keys.get(from..from + KEY as usize)? != key.0.as_bytes() {
             return None;
         }
-        if self.reasons.is_valid(row) {
-            return Some(RowAnswer::Rejected(self.reasons.value(row).to_string()));
-        }
+        let reason = self.reasons.is_valid(row).then(|| self.reasons.value(row).to_string());
         let (from, to) = (self.rows[row] as usize, self.rows[row + 1] as usize);
+        if let Some(reason) = reason {
+            return Some(match to - from {
+                0 => RowAnswer::Rejected(reason),
+                n => RowAnswer::Partly(self.kept.as_ref()?.slice(from, n), reason),
+            });
+        }
         Some(RowAnswer::Kept(self.kept.as_ref()?.slice(from, to - from)))
     }
 }
@@ -205,26 +209,14 @@ pub(super) fn encode_batch(batch: &RecordBatch) -> Result<Vec<u8>, StoreError> {
 
 fn encode(rows: &[(RowKey, RowAnswer)], schema: &SchemaRef) -> Result<Vec<u8>, StoreError> {
     let fail = || StoreError::table("encode", "row log");
-    let kept = rows.iter().filter_map(|(_, row)| match row {
-        RowAnswer::Kept(batch) => Some(batch),
-        RowAnswer::Rejected(_) => None,
-    });
+    let kept = rows.iter().filter_map(|(_, row)| row.kept());
     let values = concat_batches(schema, kept).map_err(fail())?;
-    let lengths = rows.iter().map(|(_, row)| match row {
-        RowAnswer::Kept(batch) => batch.num_rows(),
-        RowAnswer::Rejected(_) => 0,
-    });
+    let lengths = rows.iter().map(|(_, row)| row.kept().map_or(0, RecordBatch::num_rows));
     let item = Arc::new(Field::new("item", DataType::Struct(schema.fields().clone()), false));
     let answers =
         ListArray::try_new(item, OffsetBuffer::from_lengths(lengths), Arc::new(StructArray::from(values)), None)
             .map_err(fail())?;
-    let reasons: StringArray = rows
-        .iter()
-        .map(|(_, row)| match row {
-            RowAnswer::Kept(_) => None,
-            RowAnswer::Rejected(reason) => Some(reason.as_str()),
-        })
-        .collect();
+    let reasons: StringArray = rows.iter().map(|(_, row)| row.reason()).collect();
     let fields =
         vec![Field::new("reason", DataType::Utf8, true), Field::new("answer", answers.data_type().clone(), false)];
     let columns: Vec<ArrayRef> = vec![Arc::new(reasons), Arc::new(answers)];

@@ -73,6 +73,16 @@ fn rows_outlive_the_process_that_answered_them() {
 }
 
 #[test]
+fn what_was_kept_of_a_row_and_why_the_rest_was_not_are_both_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let RowAnswer::Kept(some) = kept(&["a", "b"]) else { unreachable!() };
+    let rows = [(key(1), RowAnswer::Partly(some, "left out: c".into())), (key(2), kept(&["d"]))];
+    open(folder.path(), LIMITS).commit(&rows).unwrap();
+    let expected = [Some(rows[1].1.clone()), Some(rows[0].1.clone())];
+    assert_eq!(open(folder.path(), LIMITS).recall(&[key(2), key(1)]).unwrap(), expected);
+}
+
+#[test]
 fn a_torn_or_flipped_frame_costs_only_its_own_rows() {
     for limits in [LIMITS, INDEXED] {
         let folder = tempfile::tempdir().unwrap();

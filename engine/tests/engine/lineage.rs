@@ -26,11 +26,11 @@ impl Chance {
     }
 }
 
-/// Documents of few words, so that many are equal; some are refused.
+/// Documents of few words, so that many are equal; some are refused, of some a word.
 fn pipeline(space: &mut Space, chance: &mut Chance) -> (Vec<(String, String)>, u64) {
     let mut documents = Vec::new();
     for n in 0..chance.below(7) {
-        let words = (0..chance.below(6)).map(|_| ["a", "b", "c"][chance.below(3) as usize]).collect::<Vec<_>>();
+        let words = (0..chance.below(6)).map(|_| ["a", "b", "c", "#"][chance.below(4) as usize]).collect::<Vec<_>>();
         let text = if chance.below(4) == 0 { "bad".to_string() } else { words.join(" ") };
         let name = format!("{n}.md");
         space.edit(&name, &text);
@@ -75,12 +75,17 @@ fn naive(graph: &Graph, documents: &[(String, String)], most: u64) -> Tables {
     upper(&mut tables, "loud", &["docs"], "");
     upper(&mut tables, "all", &["loud", "docs", "loud"], " c");
     let words = |tables: &mut Tables, name: &str, feed: (NodeId, usize)| {
-        let mut found = Naive::new();
+        let (mut found, mut refused) = (Naive::new(), Naive::new());
         for (row, (values, _)) in tables[&feed].iter().enumerate() {
             let parent = Spot { node: feed.0, port: feed.1, row: row as u64 };
-            found.extend(values[1].split_whitespace().map(|word| (vec![values[0].clone(), word.into()], vec![parent])));
+            let words = values[1].split_whitespace().filter(|word| !word.contains('#'));
+            found.extend(words.map(|word| (vec![values[0].clone(), word.into()], vec![parent])));
+            if values[1].contains('#') {
+                refused.push((values.clone(), vec![parent]));
+            }
         }
         tables.insert((id(name), 0), found);
+        tables.insert((id(name), 1), refused);
     };
     words(&mut tables, "words", (id("all"), 0));
     words(&mut tables, "refused", (id("loud"), 1));

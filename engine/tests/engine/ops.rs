@@ -216,7 +216,7 @@ impl RowOp for Upperer {
     }
 }
 
-/// A row a word, and nothing else.
+/// A row a word, and nothing else; a word with a `#` is refused.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Words {}
@@ -245,8 +245,13 @@ impl RowOp for Words {
 
     fn apply(&self, rows: &RowBatch, out: &Answers<'_>, _cx: &Cx<'_>) -> Result<(), Failure> {
         for (row, text) in rows.batch.column(0).as_string::<i32>().iter().enumerate() {
-            let words = text.unwrap().split_whitespace().map(str::to_owned).collect();
-            out.keep(row, &texts(&["word"], &[words]))?;
+            let words = text.unwrap().split_whitespace().map(str::to_owned);
+            let (bad, words): (Vec<_>, Vec<_>) = words.partition(|word| word.contains('#'));
+            let words = texts(&["word"], &[words]);
+            match bad.as_slice() {
+                [] => out.keep(row, &words)?,
+                bad => out.keep_some(row, &words, format!("left out: {}", bad.join(" ")))?,
+            }
         }
         Ok(())
     }

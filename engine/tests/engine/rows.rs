@@ -109,6 +109,34 @@ fn a_row_may_become_none_or_many() {
 }
 
 #[test]
+fn what_is_left_out_of_a_row_is_refused_with_a_reason() {
+    on_every_store(|mut space| {
+        shelf(&mut space, &["one #two three", "#", "four"]);
+        space.node("words", "words", "docs", json!({}));
+        space.run();
+        space.holds(
+            "words",
+            "out",
+            &expect![[r#"
+            path | word
+            0000.md | one
+            0000.md | three
+            0002.md | four
+        "#]],
+        );
+        space.holds(
+            "words",
+            "rejects",
+            &expect![[r#"
+            path | text | reason
+            0000.md | one #two three | left out: #two
+            0001.md | # | left out: #
+        "#]],
+        );
+    });
+}
+
+#[test]
 fn no_rows_are_an_answer() {
     on_every_store(|mut space| {
         shelf(&mut space, &[]);

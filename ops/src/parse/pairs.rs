@@ -10,7 +10,7 @@
 //! | `Q: What is it?` and its answer below without a label | parted after the question mark |
 //! | no labels at all, but questions as headings, list items or in bold | a question each, what follows its answer |
 //! | the same pair twice | once |
-//! | a question without an answer, an answer without a question | left out |
+//! | a question without an answer, an answer without a question | left out, and said |
 
 use super::labels::{self, Kind, Label};
 
@@ -21,13 +21,15 @@ pub(super) struct Found {
     pub(super) pairs: Vec<(String, String)>,
     /// Questions that were seen, with and without an answer.
     pub(super) n_questions: usize,
+    /// What was seen of pairs that are not whole, and why it makes none.
+    pub(super) left_out: Vec<String>,
 }
 
 /// The pairs of an output. One that was `cut` off by a token limit loses its last answer, which may be half of one.
 pub(super) fn find(output: &str, cut: bool) -> Found {
     let lines: Vec<&str> = output.lines().collect();
     let code = code_lines(&lines);
-    let mut scan = Scan { entries: Vec::new(), at: At::Outside, section: None, asked: None };
+    let mut scan = Scan { entries: Vec::new(), at: At::Outside, section: None, asked: None, n_stray: 0 };
     for (row, line) in lines.iter().enumerate() {
         if code[row] { scan.text(line) } else { scan.line(line, &lines[row + 1..]) }
     }
@@ -38,7 +40,9 @@ pub(super) fn find(output: &str, cut: bool) -> Found {
     if cut && let Some(last) = entries.last_mut() {
         last.answer = None;
     }
-    finish(entries)
+    let mut found = finish(entries, cut);
+    found.left_out.extend(std::iter::repeat_n("an answer without a question".to_string(), scan.n_stray));
+    found
 }
 
 /// A question and what was found for it.
@@ -67,6 +71,8 @@ struct Scan {
     section: Option<Kind>,
     /// The line that was last read outside of pairs, if it asks.
     asked: Option<String>,
+    /// Answers that belong to no question.
+    n_stray: usize,
 }
 
 impl Scan {
@@ -140,7 +146,11 @@ impl Scan {
             return At::Answer(self.entries.len() - 1);
         }
         // A second answer to the same question goes on with the first.
-        if let At::Answer(index) = self.at { At::Answer(index) } else { At::Outside }
+        if let At::Answer(index) = self.at {
+            return At::Answer(index);
+        }
+        self.n_stray += 1;
+        At::Outside
     }
 
     fn text(&mut self, text: &str) {
@@ -195,21 +205,43 @@ fn asks(text: &str) -> bool {
 }
 
 /// Tidies the texts and leaves out what is not whole.
-fn finish(entries: Vec<Entry>) -> Found {
+fn finish(entries: Vec<Entry>, cut: bool) -> Found {
     let mut found = Found::default();
-    for mut entry in entries {
+    let last = entries.len().saturating_sub(1);
+    for (at, mut entry) in entries.into_iter().enumerate() {
         if entry.answer.is_none() {
             entry.answer = part_at_question_mark(&mut entry.question);
         }
         let question = tidy(&entry.question);
         let answer = entry.answer.as_deref().map(tidy).unwrap_or_default();
         found.n_questions += usize::from(!question.is_empty());
-        let pair = (question, answer);
-        if !pair.0.is_empty() && !pair.1.is_empty() && !found.pairs.contains(&pair) {
-            found.pairs.push(pair);
+        match (question.is_empty(), answer.is_empty()) {
+            (true, true) => {}
+            (true, false) => found.left_out.push("an answer without a question".into()),
+            (false, true) if cut && at == last => {
+                found.left_out.push(format!("the cut-off answer to `{}`", short(&question)))
+            }
+            (false, true) => found.left_out.push(format!("`{}`, which has no answer", short(&question))),
+            (false, false) => {
+                let pair = (question, answer);
+                if !found.pairs.contains(&pair) {
+                    found.pairs.push(pair);
+                }
+            }
         }
     }
     found
+}
+
+/// The beginning of a question's first line.
+fn short(question: &str) -> String {
+    const LONG: usize = 60;
+    let line = question.lines().next().unwrap_or_default();
+    if line.chars().count() <= LONG && line.len() == question.len() {
+        return line.to_owned();
+    }
+    let begin: String = line.chars().take(LONG).collect();
+    format!("{}…", begin.trim_end())
 }
 
 /// A question whose answer has no label: its first line asks, the others answer.

@@ -215,6 +215,24 @@ fn nothing_found_says_why() {
     assert_eq!(read_pairs("Q: Why?\nA: Beca", true).unwrap_err(), "the output was cut off in its first answer");
 }
 
+#[test]
+fn what_is_left_out_is_told() {
+    let left_out = |text, cut| read_pairs(text, cut).unwrap().1;
+    assert_eq!(left_out("Q: One?\nA: 1\nQ: Two?\nA: 2", false), None);
+    assert_eq!(left_out("Q: One?\nA: 1\nQ: One?\nA: 1", false), None, "equal pairs are one");
+    expect!["left out: `Two?`, which has no answer; `Three?`, which has no answer"]
+        .assert_eq(&left_out("Q: One?\nA: 1\nQ: Two?\nQ: Three?", false).unwrap());
+    expect!["left out: the cut-off answer to `Two?`"]
+        .assert_eq(&left_out("Q: One?\nA: 1\nQ: Two?\nA: Half of", true).unwrap());
+    expect!["left out: an answer without a question"]
+        .assert_eq(&left_out("Answer: to nothing\n\nQ: One?\nA: 1", false).unwrap());
+    expect!["left out: `What happens when a very long question is asked that goes on…`, which has no answer"]
+        .assert_eq(
+            &left_out("Q: One?\nA: 1\nQ: What happens when a very long question is asked that goes on and on?", false)
+                .unwrap(),
+        );
+}
+
 fn problem(with: serde_json::Value) -> String {
     let env = Env { base: std::path::Path::new(".") };
     let made = (retort_engine::OpInfo::of::<Parse>().make)(with, &env);
@@ -253,7 +271,7 @@ fn the_order_of_columns_is_a_fact() {
     );
     expect![[r#"
         op.name = parse
-        op.version = 1
+        op.version = 2
         with.column = output
         with.columns[0] = output: answer
         with.columns[1] = input: question
@@ -271,7 +289,7 @@ fn the_answers_columns_are_those_of_the_mapping() {
     let paths: ArrayRef = Arc::new(StringArray::from(vec!["a.md", "b.md"]));
     let batch = RecordBatch::try_from_iter([("output", texts), ("path", paths)]).unwrap();
     let schema = parser.adds(&batch.schema()).unwrap();
-    let rows = read_pairs("Q: One?\nA: 1\nQ: Two?\nA: 2", false).unwrap();
+    let (rows, _) = read_pairs("Q: One?\nA: 1\nQ: Two?\nA: 2", false).unwrap();
     let answer = parser.answer(rows, &batch, 1, &schema).unwrap();
     let shown = arrow::util::pretty::pretty_format_batches(&[answer]).unwrap();
     expect![[r#"
@@ -290,6 +308,6 @@ fn every_match_of_a_pattern_is_a_row() {
     let reader = Reader::pattern(r"(?m)^FACT(?: (?<n>\d+))?: (?<fact>.*)$").ok().unwrap();
     let rows = reader.read("FACT 1: it boots\nnoise\nFACT: it halts\n", false).unwrap();
     let text = |text: &str| Some(text.to_owned());
-    assert_eq!(rows, [vec![text("1"), text("it boots")], vec![None, text("it halts")]]);
+    assert_eq!(rows, (vec![vec![text("1"), text("it boots")], vec![None, text("it halts")]], None));
     assert_eq!(reader.read("noise", false).unwrap_err(), "the pattern matches nothing");
 }
