@@ -219,7 +219,7 @@ fn finish(entries: Vec<Entry>, cut: bool) -> Found {
             (true, true) => {}
             (true, false) => found.left_out.push("an answer without a question".into()),
             (false, true) if cut && at == last => {
-                found.left_out.push(format!("the cut-off answer to `{}`", short(&question)))
+                found.left_out.push(format!("the cut-off answer to `{}`", short(&question)));
             }
             (false, true) => found.left_out.push(format!("`{}`, which has no answer", short(&question))),
             (false, false) => {
