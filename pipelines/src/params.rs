@@ -3,7 +3,7 @@
 //! A scalar that is one reference takes the value with its type; within other text the value is written into it. `$${` is the
 //! text `${`. What is filled in is not looked at again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::diagnostics::{Diagnostic, Files, Span};
 use crate::document::check_name;
@@ -193,10 +193,9 @@ pub(crate) fn resolve(
             None => problems.push(unknown_setting(key, raw)),
         }
     }
-    loop {
-        let ready = waiting.iter().find(|(_, value)| references(value).iter().all(|name| !waiting.contains_key(name)));
-        let Some((name, value)) = ready.map(|(name, value)| (name.clone(), value.clone())) else { break };
-        waiting.remove(&name);
+    let mut order = Order::of(&waiting);
+    while let Some(name) = order.ready.pop_first() {
+        let Some(value) = waiting.remove(&name) else { continue };
         let scope = Scope { files, params: &params, axes: &[], matrix, env: None };
         let mut value = Yaml { origin: None, ..scope.fill(&value, problems) };
         if value.count() > yaml::MAX_VALUES {
@@ -204,6 +203,7 @@ pub(crate) fn resolve(
             problems.push(Diagnostic::at(value.span, "too-large", message));
             value.data = Data::Broken;
         }
+        order.done(&name);
         params.insert(name, value);
     }
     if let Some(value) = waiting.values().next() {
@@ -213,6 +213,42 @@ pub(crate) fn resolve(
     }
     params.extend(waiting.into_iter().map(|(name, value)| (name, Yaml::new(value.span, Data::Broken))));
     params
+}
+
+/// Which params can be filled in: those whose own references are.
+struct Order {
+    ready: BTreeSet<String>,
+    needs: HashMap<String, BTreeSet<String>>,
+    needed_by: HashMap<String, Vec<String>>,
+}
+
+impl Order {
+    fn of(waiting: &BTreeMap<String, Yaml>) -> Self {
+        let mut order = Order { ready: BTreeSet::new(), needs: HashMap::new(), needed_by: HashMap::new() };
+        for (name, value) in waiting {
+            // Of `sample.top_p` the param is `sample`.
+            let params = references(value).into_iter().filter_map(|path| path.split('.').next().map(String::from));
+            let needs: BTreeSet<String> = params.filter(|param| waiting.contains_key(param)).collect();
+            for need in &needs {
+                order.needed_by.entry(need.clone()).or_default().push(name.clone());
+            }
+            if needs.is_empty() {
+                order.ready.insert(name.clone());
+            }
+            order.needs.insert(name.clone(), needs);
+        }
+        order
+    }
+
+    fn done(&mut self, name: &str) {
+        for other in self.needed_by.remove(name).unwrap_or_default() {
+            let needs = self.needs.get_mut(&other).expect("what needs something was counted");
+            needs.remove(name);
+            if needs.is_empty() {
+                self.ready.insert(other);
+            }
+        }
+    }
 }
 
 /// The names that a value refers to, without `params.` and `matrix.`.

@@ -73,7 +73,8 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>)> {
         format!("{begin}{}", many(&node, 20_000)).into_bytes()
     };
     let bomb = many(&|i| format!("  a{}: &a{} [{}]\n", i + 1, i + 1, vec![format!("*a{i}"); 20].join(", ")), 20);
-    let keys = many(&|i| format!("  k{i}: 1\n"), 150_000);
+    let keys = many(&|i| format!("  k{i}: 1\n"), 90_000);
+    let chain = many(&|i| format!("  p{}: \"${{p{i}}}\"\n", i + 1), 20_000);
     let references = many(&|i| format!("  p{}: \"${{p{i}}}${{p{i}}}\"\n", i + 1), 40);
     vec![
         ("a scalar of 4 MB", format!("{begin}name: {}\n", "x".repeat(4_000_000)).into_bytes()),
@@ -86,8 +87,9 @@ fn bad_files() -> Vec<(&'static str, Vec<u8>)> {
         ("lines ever further in", many(&|i| format!("{}a:\n", " ".repeat(i)), 1000).into_bytes()),
         ("anchors that explode", format!("retort: 1\nparams:\n  a0: &a0 [x]\n{bomb}").into_bytes()),
         ("params that explode", format!("{begin}params:\n  p0: xx\n{references}").into_bytes()),
-        ("many keys", format!("{begin}params:\n{keys}").into_bytes()),
-        ("many keys twice", format!("{begin}params:\n{}", "  k: 1\n".repeat(150_000)).into_bytes()),
+        ("a chain of params", format!("{begin}params:\n  p0: 1\n{chain}nope: 1\n").into_bytes()),
+        ("many keys", format!("{begin}params:\n{keys}nope: 1\n").into_bytes()),
+        ("many keys twice", format!("{begin}params:\n{}", "  k: 1\n".repeat(90_000)).into_bytes()),
         ("many unknown sections", format!("{begin}{}", keys.replace("  k", "k")).into_bytes()),
         ("many tags", format!("{begin}params:\n{}", many(&|i| format!("  k{i}: !t x\n"), 50_000)).into_bytes()),
         ("many nodes", nodes("sampel")),
