@@ -263,6 +263,12 @@ fn segments(folder: &Path, limits: &Limits) -> Result<Vec<Arc<Segment>>, StoreEr
     let mut tries = 0;
     loop {
         let paths = segment::files(folder, "rows")?;
+        for index in segment::files(folder, "index")? {
+            // An index is written after its segment has its name, so this one's is gone.
+            if !index.with_extension("rows").exists() {
+                let _ = std::fs::remove_file(index);
+            }
+        }
         let opened: Result<Vec<_>, _> = paths.iter().map(|path| Segment::open(path, limits.small)).collect();
         match opened.and_then(|segments| merge::merge(folder, segments, limits)) {
             // Another process joined what was listed: what came of it is listed by the next look.

@@ -177,6 +177,10 @@ fn many_segments_become_few_and_readers_go_on() {
     let log = open(folder.path(), limits);
     assert!(holds(&log, 0..60));
     assert!(segment::files(folder.path(), "rows").unwrap().len() <= 5);
+    let gone = folder.path().join("gone.index");
+    fs::write(&gone, "of a segment that is gone").unwrap();
+    drop(open(folder.path(), limits));
+    assert!(!gone.exists());
     for (reader, known) in &readers {
         // Each knows what was there when it was opened, though the files are gone.
         assert!(holds(reader, 0..known - 2));
