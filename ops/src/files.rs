@@ -10,6 +10,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use globset::{GlobBuilder, GlobMatcher};
+use rayon::prelude::*;
 use retort_cache::TableWriter;
 use retort_engine::{Cx, Failure, Input, Inputs, Problem, SlotSpec, TableOp};
 use walkdir::{DirEntry, WalkDir};
@@ -142,14 +143,17 @@ impl TableOp for Files {
 
     fn run(&self, _inputs: &Inputs<Input>, out: &mut [Box<dyn TableWriter>], cx: &Cx<'_>) -> Result<(), Failure> {
         let found = self.list(&mut |note| cx.note(note))?;
-        let (mut paths, mut digests, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
-        for (name, path) in found {
+        let content = |(name, path): (String, PathBuf)| -> Result<(String, String, u64), Failure> {
             cx.check()?;
-            let path = content_path(&path);
-            let (digest, size) = cx.file_content(&path)?;
-            digests.push(digest.hex());
-            sizes.push(size);
+            let (digest, size) = cx.file_content(&content_path(&path))?;
+            Ok((name, digest.hex(), size))
+        };
+        let found = found.into_par_iter().map(content).collect::<Result<Vec<_>, _>>()?;
+        let (mut paths, mut digests, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
+        for (name, digest, size) in found {
             paths.push(name);
+            digests.push(digest);
+            sizes.push(size);
         }
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from(paths)),

@@ -2,12 +2,7 @@
 //!
 //! The program itself runs three times: on nothing, on what it made, and with one file changed. Beside each run's time stand the
 //! seconds that its threads were at work and the most memory it had. The memo of digests is warm in the last two.
-#![expect(
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    clippy::unwrap_used,
-    reason = "a bench reads its settings and reports"
-)]
+#![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench reads its settings and reports")]
 
 use std::fs;
 use std::process::{Command, Stdio};

@@ -163,24 +163,15 @@ impl Mapped {
         let from = self.fence(block);
         let to = if block + 1 < self.n_blocks { self.fence(block + 1) } else { u64::MAX };
         let less = |at: usize| first_at(entries, at) < first;
-        // Two hundred entries around the guess hold the place nearly always.
-        let guess = share(first.saturating_sub(from), to.saturating_sub(from), n);
-        let (mut low, mut high) = (guess.saturating_sub(100), (guess + 100).min(n));
-        if low > 0 && !less(low - 1) {
-            low = 0;
+        // The place is some twenty entries from the guess, so the lines of memory beside it are all that is looked at.
+        let mut at = share(first.saturating_sub(from), to.saturating_sub(from), n);
+        while at < n && less(at) {
+            at += 1;
         }
-        if high < n && less(high) {
-            high = n;
+        while at > 0 && !less(at - 1) {
+            at -= 1;
         }
-        while low < high {
-            let middle = low.midpoint(high);
-            if less(middle) {
-                low = middle + 1;
-            } else {
-                high = middle;
-            }
-        }
-        Ok(block * BLOCK + low)
+        Ok(block * BLOCK + at)
     }
 
     fn get(&self, at: usize) -> Result<Option<Entry>, Torn> {
