@@ -122,8 +122,6 @@ pub(crate) fn outcomes(
     cx: &Cx<'_>,
     each: &mut dyn FnMut(u64, Outcome) -> ControlFlow<()>,
 ) -> Result<(), Failure> {
-    /// Rows that are asked again at a time: the one that is looked for may be among the first.
-    const ASKED_AGAIN: usize = 256;
     let input = &question.inputs.0[0].1;
     let job = Job::new(op, question, input)?;
     let memo = match op.memo() {
@@ -131,11 +129,13 @@ pub(crate) fn outcomes(
         Memo::Recompute => None,
     };
     let pass = Pass { job: &job, memo: None, done: AtomicU64::new(0), of: input.rows(), cx };
+    // The row that is looked for may be among the first: few are asked again at a time, many remembered ones looked up.
+    let step = if memo.is_some() { WINDOW } else { op.batching().rows.saturating_mul(4).clamp(1, WINDOW) };
     let mut row = 0;
     for window in windows(input) {
         let window = window?;
-        for begin in (0..window.num_rows()).step_by(ASKED_AGAIN) {
-            let window = window.slice(begin, ASKED_AGAIN.min(window.num_rows() - begin));
+        for begin in (0..window.num_rows()).step_by(step) {
+            let window = window.slice(begin, step.min(window.num_rows() - begin));
             let keys = job.keys_of(&window)?;
             let answers = match &memo {
                 Some(memo) => memo.recall(&keys)?,

@@ -75,7 +75,7 @@ impl Ancestry {
                         Tree { head: by(tree.head.clone()), ..tree }
                     }));
                     if *more > 0 {
-                        twigs.push(Tree::leaf(by(format!("… and {} more", words::count(*more as u64, "row")))));
+                        twigs.push(Tree::leaf(by(format!("… and {}", words::count(*more as u64, "more row")))));
                     }
                 }
                 From::Whole(outputs) => {

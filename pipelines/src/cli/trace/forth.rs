@@ -64,8 +64,8 @@ impl Descent {
                 tree.twigs.push(self.twig(teller, *child, values.as_ref())?);
             }
             if children.len() > teller.most {
-                let more = words::count((children.len() - teller.most) as u64, "row");
-                tree.twigs.push(Tree::leaf(format!("… and {more} more of {}", teller.name(node, port))));
+                let more = words::count((children.len() - teller.most) as u64, "more row");
+                tree.twigs.push(Tree::leaf(format!("… and {more} of {}", teller.name(node, port))));
             }
         }
         for (node, why) in self.taken.get(&(spot.node, spot.port)).into_iter().flatten() {
