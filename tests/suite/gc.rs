@@ -28,6 +28,9 @@ nodes:
     with: {rows: 3, seed: SEED}
 ";
 
+/// A pipeline that reaches nothing of the others.
+const NONE: &str = "retort: 1\nname: none\nnodes:\n  documents: {op: extract, with: {paths: ['none.yaml']}}\n";
+
 fn space() -> Space {
     let space = Space::new(env!("CARGO_BIN_EXE_victim"));
     for n in 0..4 {
@@ -233,6 +236,38 @@ fn a_table_of_several_is_counted_once() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("did you mean `one`?"));
 }
 
+#[test]
+fn what_a_run_will_yet_read_stays_though_it_is_old_and_nobody_else_reaches_it() {
+    let server = Server::start(0);
+    let space = space();
+    space.write("none.yaml", NONE);
+    space.run("one.yaml");
+    age(&space, 400 * DAY);
+    // `documents` is known and old; `answers` keeps the run busy; `some`, which has another seed, reads `documents` after that.
+    let answers = format!(
+        "models:\n  m: {}\nnodes:\n  answers:\n    op: prompt-llm\n    from: documents\n    with: {{model: m, messages: [{{user: '{{{{ text }}}}'}}]}}\n",
+        server.model(4)
+    );
+    let text = PIPELINE.replace("nodes:\n", &answers).replace("NAME", "one").replace("SEED", "7");
+    space.write(
+        "one.yaml",
+        &text.replace("from: documents\n    with: {rows", "from: [documents, documents]\n    with: {rows"),
+    );
+    let run = space.start(&["run", "one.yaml", "--json", "-j", "1"]);
+    while server.asked() < 4 {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let report = gc(&space, &["none.yaml", "--older-than", "0s", "--yes"]);
+    assert_eq!((&report["users"], kinds(&report)["answers"]), (&1.into(), 1), "the old sample goes: {report}");
+    server.allow(100);
+    let output = run.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(Story::of(&output.stdout).ran(), ["answers: 4", "some"], "`documents` was not made again");
+    // Nobody uses the store any more.
+    let report = gc(&space, &["none.yaml", "--older-than", "0s", "--yes"]);
+    assert_eq!((kinds(&report)["answers"], n_in(&space, "tables")), (3, 0), "{report}");
+}
+
 /// Ends the sweeps, also where a run fails.
 struct Over<'a>(&'a AtomicBool);
 
@@ -246,10 +281,7 @@ impl Drop for Over<'_> {
 fn a_sweep_takes_nothing_from_the_runs_beside_it() {
     let rounds = std::env::var("RETORT_GC_ROUNDS").map_or(6, |rounds| rounds.parse().unwrap());
     let space = space();
-    space.write(
-        "none.yaml",
-        "retort: 1\nname: none\nnodes:\n  documents: {op: extract, with: {paths: ['none.yaml']}}\n",
-    );
+    space.write("none.yaml", NONE);
     let pipelines = ["one.yaml", "two.yaml"];
     let content = |story: &Story| story.events.last().unwrap()["nodes"].clone();
     let outputs = |nodes: &Value| -> Vec<Value> {
