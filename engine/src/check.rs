@@ -1,10 +1,12 @@
 //! Turns nodes as they are written into a graph that can run, or says everything that is wrong with them.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use petgraph::graph::DiGraph;
+use rayon::prelude::*;
 use retort_cache::store::rejects_schema;
 
 use crate::graph::{FILES_PORT, Graph, Node, NodeId, NodeSpec, REJECTS_PORT};
@@ -12,18 +14,22 @@ use crate::question::appendable;
 use crate::{Carry, Env, Inputs, Made, OpInfo, Operator, Problem, RowOp};
 
 /// Checks a pipeline: names, operators, configs, edges, cycles, and the columns that travel the edges. Every problem at once.
-pub fn check(pipeline: &str, specs: &[NodeSpec], ops: &[OpInfo]) -> Result<Graph, Vec<Problem>> {
+pub fn check<S: Borrow<NodeSpec> + Sync>(pipeline: &str, specs: &[S], ops: &[OpInfo]) -> Result<Graph, Vec<Problem>> {
+    let specs: Vec<&NodeSpec> = specs.iter().map(Borrow::borrow).collect();
     let mut problems = Vec::new();
-    let made: Vec<Option<Made>> = specs.iter().map(|spec| make(spec, ops, &mut problems)).collect();
-    let edges = wire(specs, &made, &mut problems);
-    let order = sort(specs, &edges, &mut problems);
-    let graph = assemble(pipeline, specs, made, &edges, &order, &mut problems);
+    let made: Vec<_> = specs.par_iter().with_min_len(MANY).map(|spec| make(spec, ops)).collect();
+    let made = made.into_iter().map(|made| made.map_err(|problem| problems.push(problem)).ok()).collect::<Vec<_>>();
+    let edges = wire(&specs, &made, &mut problems);
+    let order = sort(&specs, &edges, &mut problems);
+    let graph = assemble(pipeline, &specs, made, &edges, &order, &mut problems);
     match graph {
         Some(graph) if problems.is_empty() => Ok(graph),
         _ => Err(problems),
     }
 }
 
+/// Operators that are made side by side are more than this: for fewer it does not pay.
+const MANY: usize = 64;
 /// Nodes of a circle that are named, at most.
 const NAMED: usize = 12;
 
@@ -32,23 +38,17 @@ type Edge = (usize, Option<String>);
 /// The slots of every node with what feeds them. `None` where a feed is not known.
 type Wiring = Vec<Vec<(String, Vec<Option<Edge>>)>>;
 
-fn make(spec: &NodeSpec, ops: &[OpInfo], problems: &mut Vec<Problem>) -> Option<Made> {
+fn make(spec: &NodeSpec, ops: &[OpInfo]) -> Result<Made, Problem> {
     let Some(info) = ops.iter().find(|info| info.name == spec.op) else {
         let problem = Problem::new("unknown-operator", "op", format!("unknown operator `{}`", spec.op));
         let problem = match crate::nearest(&spec.op, ops.iter().map(|info| info.name)) {
             Some(name) => problem.hint(format!("did you mean `{name}`?")),
             None => problem.hint("`retort ops` lists them"),
         };
-        problems.push(problem.in_node(&spec.name));
-        return None;
+        return Err(problem.in_node(&spec.name));
     };
-    match (info.make)(spec.with.clone(), &Env { base: &spec.base }) {
-        Ok(made) => Some(made),
-        Err(problem) => {
-            problems.push(name_unknown_key(problem, info).in_node(&spec.name));
-            None
-        }
-    }
+    let made = (info.make)(spec.with.clone(), &Env { base: &spec.base });
+    made.map_err(|problem| name_unknown_key(problem, info).in_node(&spec.name))
 }
 
 /// serde lists all keys where one is unknown; one name is more helpful.
@@ -71,7 +71,7 @@ fn name_unknown_key(mut problem: Problem, info: &OpInfo) -> Problem {
     problem
 }
 
-fn wire(specs: &[NodeSpec], made: &[Option<Made>], problems: &mut Vec<Problem>) -> Wiring {
+fn wire(specs: &[&NodeSpec], made: &[Option<Made>], problems: &mut Vec<Problem>) -> Wiring {
     let index: BTreeMap<&str, usize> = specs.iter().enumerate().map(|(i, spec)| (spec.name.as_str(), i)).collect();
     let mut wiring = Vec::new();
     for (spec, made) in specs.iter().zip(made) {
@@ -165,7 +165,7 @@ fn resolve(
 }
 
 /// The nodes, each after those that feed it, in the order of the file where the edges allow.
-fn sort(specs: &[NodeSpec], wiring: &Wiring, problems: &mut Vec<Problem>) -> Vec<usize> {
+fn sort(specs: &[&NodeSpec], wiring: &Wiring, problems: &mut Vec<Problem>) -> Vec<usize> {
     let feeds: Vec<BTreeSet<usize>> = wiring
         .iter()
         .map(|fed| fed.iter().flat_map(|(_, sources)| sources).flatten().map(|(feed, _)| *feed).collect())
@@ -209,7 +209,7 @@ fn cycles(feeds: &[BTreeSet<usize>]) -> Vec<BTreeSet<usize>> {
     sets.filter(|set: &BTreeSet<usize>| set.len() > 1 || set.iter().any(|node| feeds[*node].contains(node))).collect()
 }
 
-fn cycle_problem(specs: &[NodeSpec], feeds: &[BTreeSet<usize>], cycle: &BTreeSet<usize>) -> Problem {
+fn cycle_problem(specs: &[&NodeSpec], feeds: &[BTreeSet<usize>], cycle: &BTreeSet<usize>) -> Problem {
     let first = *cycle.first().expect("a cycle has nodes");
     let (mut path, mut places) = (vec![first], HashMap::from([(first, 0)]));
     loop {
@@ -233,7 +233,7 @@ fn cycle_problem(specs: &[NodeSpec], feeds: &[BTreeSet<usize>], cycle: &BTreeSet
 
 fn assemble(
     pipeline: &str,
-    specs: &[NodeSpec],
+    specs: &[&NodeSpec],
     mut made: Vec<Option<Made>>,
     wiring: &Wiring,
     order: &[usize],
@@ -242,7 +242,7 @@ fn assemble(
     let mut nodes = DiGraph::new();
     let mut ids: Vec<Option<NodeId>> = vec![None; specs.len()];
     for i in order {
-        let spec = &specs[*i];
+        let spec = specs[*i];
         let Some(made) = made[*i].take() else { continue };
         let node = match connect(spec, made, &wiring[*i], &nodes, &ids) {
             Ok(Some(node)) => node,

@@ -2,7 +2,7 @@
 //!
 //! What stands in the sections is left to `params`, `models`, `matrix` and `lower`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use crate::diagnostics::{Diagnostic, Files, SourceFile, Span, folder};
@@ -13,7 +13,7 @@ const VERSION: &str = "1";
 /// What a file that is no pipeline is told.
 const BEGINS: &str = "a pipeline begins with `retort: 1` and has `nodes:`";
 /// A pipeline file is at most so many bytes.
-const MAX_BYTES: usize = 4 << 20;
+const MAX_BYTES: usize = 64 << 20;
 /// The keys of a pipeline.
 pub(crate) const KEYS: [&str; 9] =
     ["retort", "name", "include", "env", "params", "models", "matrix", "nodes", "profiles"];
@@ -161,7 +161,7 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn read(&mut self, path: &Path, included: Option<Span>) -> Option<Document> {
-        let root = self.parse(path, included)?;
+        let mut root = self.parse(path, included)?;
         let file = root.span.file;
         if !matches!(root.data, Data::Map(_)) {
             self.problems.push(not_a_pipeline(&root, &self.files.0[file].text));
@@ -181,8 +181,12 @@ impl Reader<'_> {
             ("nodes", &mut document.nodes),
             ("profiles", &mut document.profiles),
         ] {
-            if let Some(value) = root.get(key) {
-                section.extend_from_slice(map(value, &format!("`{key}`"), self.problems));
+            if let Some(value) = root.get_mut(key) {
+                map(value, &format!("`{key}`"), self.problems);
+                // Moved, not copied: this is nearly the whole file.
+                if let Data::Map(entries) = &mut value.data {
+                    *section = std::mem::take(entries);
+                }
             }
         }
         self.include(path, &root, &mut document);
@@ -293,17 +297,21 @@ impl Reader<'_> {
     }
 
     fn add(&mut self, kind: &str, own: &mut Vec<Entry>, included: Vec<Entry>) {
+        let mut places: HashMap<String, Span> = own.iter().map(|own| (own.key.clone(), own.key_span)).collect();
         for entry in included {
-            match own.iter().find(|own| own.key == entry.key) {
+            match places.get(&entry.key) {
                 Some(first) => {
                     let message = format!("the {kind} `{}` is defined in two files", entry.key);
-                    let mut problem = Diagnostic::at(first.key_span, "duplicate-key", message);
+                    let mut problem = Diagnostic::at(*first, "duplicate-key", message);
                     if kind == "param" {
                         problem = problem.hint("the file that includes both can say which it is: its own params win");
                     }
                     self.problems.push(problem.also(entry.key_span, "and here"));
                 }
-                None => own.push(entry),
+                None => {
+                    places.insert(entry.key.clone(), entry.key_span);
+                    own.push(entry);
+                }
             }
         }
     }

@@ -104,11 +104,12 @@ struct Checker<'a> {
 impl Checker<'_> {
     /// Checks the nodes. Where a config is wrong, it is examined for all its mistakes and mended, and the rest is checked again.
     fn check(&self, name: &str, problems: &mut Vec<Diagnostic>) -> Option<Graph> {
-        let mut specs: Vec<NodeSpec> = self.lowered.nodes.iter().map(|node| node.spec.clone()).collect();
+        let specs: Vec<&NodeSpec> = self.lowered.nodes.iter().map(|node| &node.spec).collect();
         let mut found = match check(name, &specs, self.ops) {
             Ok(graph) => return Some(graph),
             Err(found) => found,
         };
+        let mut specs: Vec<NodeSpec> = specs.into_iter().cloned().collect();
         let mut mended = BTreeSet::new();
         let mut guessed = BTreeSet::new();
         for (node, spec) in self.lowered.nodes.iter().zip(&mut specs) {

@@ -1,7 +1,9 @@
 //! From the sections of a document to nodes as the engine takes them, with the way back from a node's field to its place.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use retort_engine::{Feed, NodeSpec, OpInfo};
 use serde_json::Value;
@@ -57,7 +59,8 @@ pub(crate) fn lower(
         feeds.into_iter().flat_map(|feed| feed.sources).collect()
     };
     let matrix = Matrix::new(axes, &document.nodes, sources, problems);
-    let mut nodes = Vec::new();
+    let known = Known { ops, models: &models, files, schemas: RefCell::default() };
+    let mut nodes = Vec::with_capacity(document.nodes.len());
     for (i, node) in document.nodes.iter().enumerate() {
         if let Err(message) = check_name(&node.key) {
             problems.push(Diagnostic::at(node.key_span, "name", message));
@@ -65,9 +68,9 @@ pub(crate) fn lower(
         for choice in matrix.choices(i) {
             let axes = matrix.values(&choice);
             let filled = Scope { axes: &axes, ..scope }.fill(&node.value, problems);
-            let written = Entry { value: filled, ..node.clone() };
+            let written = Entry { key: node.key.clone(), key_span: node.key_span, value: filled };
             let name = matrix.copy(i, &choice);
-            let mut lowering = lowering(name, written, ops, &models, files, problems);
+            let mut lowering = lowering(name, written, &known, problems);
             for source in lowering.spec.from.iter_mut().flat_map(|feed| &mut feed.sources) {
                 *source = matrix.source(source, &choice);
             }
@@ -86,27 +89,42 @@ fn matrix_keys(document: &Document) -> Vec<String> {
     document.matrix.iter().chain(own).map(|entry| entry.key.clone()).collect()
 }
 
-fn lowering(
-    name: String,
-    mut node: Entry,
-    ops: &[OpInfo],
-    models: &BTreeMap<String, Yaml>,
-    files: &Files,
-    problems: &mut Vec<Diagnostic>,
-) -> Lowering {
-    shape(&mut node, ops, problems);
+/// What nodes refer to.
+struct Known<'a> {
+    ops: &'a [OpInfo],
+    models: &'a BTreeMap<String, Yaml>,
+    files: &'a Files,
+    /// The schemas of the operators' configs, made once an operator.
+    schemas: RefCell<HashMap<String, Option<Rc<Value>>>>,
+}
+
+impl Known<'_> {
+    fn schema(&self, op: &str) -> Option<Rc<Value>> {
+        let mut schemas = self.schemas.borrow_mut();
+        if let Some(schema) = schemas.get(op) {
+            return schema.clone();
+        }
+        let info = self.ops.iter().find(|info| info.name == op);
+        let schema = info.map(|info| Rc::new((info.schema)().to_value()));
+        schemas.insert(op.to_string(), schema.clone());
+        schema
+    }
+}
+
+fn lowering(name: String, mut node: Entry, known: &Known<'_>, problems: &mut Vec<Diagnostic>) -> Lowering {
+    shape(&mut node, known.ops, problems);
     let op = node.value.get("op").and_then(Yaml::scalar).unwrap_or_default().into_owned();
     let before = problems.len();
     let from = node.value.get("from").map(|from| feeds(from, problems)).unwrap_or_default();
     let from_is_broken = problems.len() > before || node.value.get("from").is_some_and(has_broken);
-    let base = files.base(node.key_span);
-    let schema = ops.iter().find(|info| info.name == op).map(|info| (info.schema)().to_value());
+    let base = known.files.base(node.key_span);
+    let schema = known.schema(&op);
     if let Data::Map(fields) = &mut node.value.data
         && let Some(with) = fields.iter_mut().find(|field| field.key == "with")
     {
-        fill_models(&mut with.value, schema.as_ref(), models, problems);
+        fill_models(&mut with.value, schema.as_deref(), known.models, problems);
     }
-    let with = node.value.get("with").map(|with| rebased(with, files, &base)).unwrap_or_default();
+    let with = node.value.get("with").map(|with| rebased(with, known.files, &base)).unwrap_or_default();
     let op_is_broken = op.is_empty();
     let spec = NodeSpec { name, op, from, with, base };
     Lowering { spec, written: node, op_is_broken, from_is_broken }

@@ -3,6 +3,8 @@
 //! A key stands at the top, or in a node, which then depends on it. A node depends on the keys that it refers to and on those
 //! that the nodes feeding it depend on; for every combination of their values there is a copy: `adapter@rank=8,seed=1`.
 
+use std::collections::{HashMap, VecDeque};
+
 use crate::diagnostics::{Diagnostic, Span};
 use crate::document::{Document, check_name, map};
 use crate::params::{Scope, references};
@@ -30,6 +32,7 @@ pub(crate) struct Matrix {
     /// The axes that each node depends on, in order.
     on: Vec<Vec<usize>>,
     names: Vec<String>,
+    places: HashMap<String, usize>,
 }
 
 /// One combination of values: of each axis that a node depends on, the index of the value.
@@ -109,16 +112,17 @@ impl Matrix {
         problems: &mut Vec<Diagnostic>,
     ) -> Self {
         let names: Vec<String> = nodes.iter().map(|node| node.key.clone()).collect();
+        let places = names.iter().enumerate().map(|(place, name)| (name.clone(), place)).collect();
+        if axes.is_empty() {
+            return Matrix { axes, on: vec![Vec::new(); names.len()], names, places };
+        }
         let direct = |node: &Entry| -> Vec<usize> {
             let refers = references(&node.value);
             let on = |axis: &Axis| refers.contains(&axis.name) || axis.node.as_ref() == Some(&node.key);
             (0..axes.len()).filter(|i| on(&axes[*i])).collect()
         };
         let on: Vec<Vec<usize>> = nodes.iter().map(direct).collect();
-        let mut matrix = Matrix { axes, on, names };
-        if matrix.axes.is_empty() {
-            return matrix;
-        }
+        let mut matrix = Matrix { axes, on, names, places };
         let feeds: Vec<Vec<usize>> = nodes
             .iter()
             .enumerate()
@@ -152,25 +156,28 @@ impl Matrix {
 
     /// Hands the axes on along the edges.
     fn spread(&mut self, feeds: &[Vec<usize>]) {
-        loop {
-            let mut changed = false;
-            for (node, feeds) in feeds.iter().enumerate() {
-                let mut on = self.on[node].clone();
-                on.extend(feeds.iter().flat_map(|feed| self.on[*feed].iter().copied()));
+        let mut fed_by = vec![Vec::new(); feeds.len()];
+        for (node, feeds) in feeds.iter().enumerate() {
+            feeds.iter().for_each(|feed| fed_by[*feed].push(node));
+        }
+        let mut news: VecDeque<usize> = (0..feeds.len()).filter(|node| !self.on[*node].is_empty()).collect();
+        while let Some(feed) = news.pop_front() {
+            for node in &fed_by[feed] {
+                let mut on = self.on[*node].clone();
+                on.extend_from_slice(&self.on[feed]);
                 on.sort_unstable();
                 on.dedup();
-                changed |= on.len() > self.on[node].len();
-                self.on[node] = on;
-            }
-            if !changed {
-                return;
+                if on.len() > self.on[*node].len() {
+                    self.on[*node] = on;
+                    news.push_back(*node);
+                }
             }
         }
     }
 
     /// The node that a source names, and the rest of it: `.port` or nothing.
     fn node<'a>(&self, source: &'a str) -> Option<(usize, &'a str)> {
-        let position = |name: &str| self.names.iter().position(|other| other == name);
+        let position = |name: &str| self.places.get(name).copied();
         let whole = position(source).map(|node| (node, ""));
         whole.or_else(|| source.rfind('.').and_then(|at| position(&source[..at]).map(|node| (node, &source[at..]))))
     }

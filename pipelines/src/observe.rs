@@ -13,12 +13,14 @@
 mod json;
 mod live;
 mod plain;
+mod quiet;
 mod record;
 mod tally;
 mod tensorboard;
 mod thin;
 pub mod words;
 
+use std::collections::HashMap;
 use std::sync::Mutex;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -32,6 +34,9 @@ pub use record::{About, Record};
 pub(crate) use record::{EVENTS_FILE, RUN_FILE, RUN_VERSION, RUNS_FOLDER};
 pub use tally::{State, Tally};
 pub use tensorboard::TensorBoard;
+
+/// Nodes that a person is told one by one though nothing happened to them, at most; the others are counted.
+pub const TOLD: usize = 50;
 
 /// What a view is shown.
 pub struct Moment<'a> {
@@ -79,14 +84,17 @@ pub struct Stage {
 
 struct Inner {
     nodes: Vec<(String, Tally)>,
+    /// The nodes' places in `nodes`.
+    places: HashMap<String, usize>,
     views: Vec<Box<dyn View>>,
 }
 
 impl Stage {
     /// A stage for the nodes of a run, in order, with its views.
     pub fn new(clock: Clock, nodes: impl IntoIterator<Item = String>, views: Vec<Box<dyn View>>) -> Self {
-        let nodes = nodes.into_iter().map(|name| (name, Tally::default())).collect();
-        Stage { clock, inner: Mutex::new(Inner { nodes, views }) }
+        let nodes: Vec<_> = nodes.into_iter().map(|name| (name, Tally::default())).collect();
+        let places = nodes.iter().enumerate().map(|(place, (name, _))| (name.clone(), place)).collect();
+        Stage { clock, inner: Mutex::new(Inner { nodes, places, views }) }
     }
 
     /// Shows a line about the run as a whole.
@@ -100,7 +108,7 @@ impl Stage {
     pub fn end(&self, summary: &Summary) -> (Vec<(String, Tally)>, f64) {
         let at = self.clock.seconds();
         let mut inner = self.inner();
-        let Inner { nodes, views } = &mut *inner;
+        let Inner { nodes, views, .. } = &mut *inner;
         for view in views {
             view.end(&Ending { at, summary, nodes });
         }
@@ -123,8 +131,8 @@ impl Observer for Stage {
         let mut inner = self.inner();
         // Read under the lock, so that times never go back.
         let at = self.clock.seconds();
-        let Inner { nodes, views } = &mut *inner;
-        let Some((_, tally)) = nodes.iter_mut().find(|(name, _)| *name == event.node) else { return };
+        let Inner { nodes, places, views } = &mut *inner;
+        let Some((_, tally)) = places.get(&event.node).and_then(|place| nodes.get_mut(*place)) else { return };
         tally.take(&event.kind, at);
         for view in views {
             view.see(&Moment { at, event, tally });

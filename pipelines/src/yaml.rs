@@ -84,6 +84,12 @@ impl Yaml {
         self.entry(key).map(|entry| &entry.value)
     }
 
+    /// The value of a key, to be changed.
+    pub(crate) fn get_mut(&mut self, key: &str) -> Option<&mut Yaml> {
+        let Data::Map(entries) = &mut self.data else { return None };
+        entries.iter_mut().find(|entry| entry.key == key).map(|entry| &mut entry.value)
+    }
+
     /// Text, and numbers and truth values as they are written.
     pub(crate) fn scalar(&self) -> Option<Cow<'_, str>> {
         match &self.data {

@@ -9,17 +9,21 @@ use retort_engine::{Event, Graph, Summary};
 
 use super::workplace::Workplace;
 use crate::history::losses;
-use crate::observe::{State, Tally, words};
+use crate::observe::{State, TOLD, Tally, words};
 use crate::tables::{self, Column, Grid};
 
+/// Rows of the table of nodes, at most.
+const ROWS: usize = 200;
 /// A table of the port `summary` is shown if it has no more rows than this.
 const FEW: u64 = 4;
 
-/// A line a node, and one for the run.
+/// A line a node, and one for the run. Where there are many nodes, only those to which something happened have one.
 pub(super) fn nodes(nodes: &[(String, Tally)], summary: &Summary, seconds: f64) -> String {
     let columns = [("node", false), ("", false), ("rows", true), ("rejects", true), ("asked", true), ("time", true)];
     let mut grid = Grid::new(columns.map(|(name, right)| Column::new(name, right)));
-    for (name, tally) in nodes {
+    let idle = |tally: &Tally| matches!(tally.state, State::Fresh | State::Skipped(_) | State::Waiting);
+    let told = |tally: &Tally| nodes.len() <= TOLD || !idle(tally);
+    for (name, tally) in nodes.iter().filter(|(_, tally)| told(tally)).take(ROWS) {
         let ran = tally.state == State::Ran;
         grid.push([
             name.clone(),
@@ -30,7 +34,13 @@ pub(super) fn nodes(nodes: &[(String, Tally)], summary: &Summary, seconds: f64) 
             if ran { words::duration(tally.seconds()) } else { String::new() },
         ]);
     }
-    format!("{}\n{}\n", grid.render(None), conclusion(summary, seconds))
+    let n_told = nodes.iter().filter(|(_, tally)| told(tally)).count();
+    let table = match n_told {
+        0 => String::new(),
+        n if n > ROWS => format!("{}… and {} more\n\n", grid.render(None), words::number((n - ROWS) as u64)),
+        _ => format!("{}\n", grid.render(None)),
+    };
+    format!("{table}{}\n", conclusion(summary, seconds))
 }
 
 /// `24`, or `112 train, 13 eval` where there are several outputs. Only outputs of data are named.
@@ -48,7 +58,8 @@ fn rows(tally: &Tally) -> String {
 fn conclusion(summary: &Summary, seconds: f64) -> String {
     let all =
         [(summary.ran, "ran"), (summary.fresh, "fresh"), (summary.failed, "failed"), (summary.skipped, "not run")];
-    let counts: Vec<_> = all.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    let counts = all.iter().filter(|(n, _)| *n > 0);
+    let counts: Vec<_> = counts.map(|(n, what)| format!("{} {what}", words::number(*n as u64))).collect();
     format!("{} in {}", counts.join(", "), words::duration(seconds))
 }
 

@@ -11,7 +11,7 @@ use super::pipeline::{PipelineArgs, nodes};
 use super::stop::{Ended, Result};
 use super::workplace::width_of_stdout;
 use crate::history;
-use crate::observe::words;
+use crate::observe::{TOLD, words};
 use crate::tables::{Column, Grid};
 
 /// Reasons of a node that are shown.
@@ -93,7 +93,8 @@ fn changes(reason: &Reason) -> Vec<Change> {
 fn table(causes: &Causes<'_>, plans: &[NodePlan]) -> Result<Grid> {
     let columns = [("node", false), ("verdict", false), ("rows", true), ("why", false)];
     let mut grid = Grid::new(columns.map(|(name, right)| Column::new(name, right)));
-    for plan in plans {
+    let told = |plan: &&NodePlan| plans.len() <= TOLD || plan.verdict != Verdict::Fresh;
+    for plan in plans.iter().filter(told) {
         let verdict = match &plan.verdict {
             Verdict::Fresh => "fresh",
             Verdict::Stale(_) => "stale",
@@ -137,6 +138,12 @@ fn why(causes: &Causes<'_>, plan: &NodePlan) -> Result<Vec<String>> {
 }
 
 fn conclusion(plans: &[NodePlan]) -> String {
+    let fresh = plans.iter().filter(|plan| plan.verdict == Verdict::Fresh).count() as u64;
+    let also = if plans.len() > TOLD { format!(", {} fresh", words::number(fresh)) } else { String::new() };
+    format!("{}{also}", to_run(plans))
+}
+
+fn to_run(plans: &[NodePlan]) -> String {
     let n = |wanted: fn(&Verdict) -> bool| plans.iter().filter(|plan| wanted(&plan.verdict)).count() as u64;
     let stale = n(|verdict| matches!(verdict, Verdict::Stale(_)));
     let waiting = n(|verdict| matches!(verdict, Verdict::Waiting(_)));

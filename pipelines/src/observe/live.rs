@@ -7,6 +7,7 @@ use anstyle::{AnsiColor, Style};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use retort_engine::EventKind;
 
+use super::quiet::Quiet;
 use super::{Ending, Moment, View, words};
 
 /// Seconds between two updates of a line.
@@ -17,13 +18,15 @@ pub struct Live {
     lines: MultiProgress,
     running: BTreeMap<String, (ProgressBar, f64)>,
     width: usize,
+    quiet: Quiet,
 }
 
 impl Live {
     /// Draws lines for nodes of these names.
     pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         let width = names.into_iter().map(console::measure_text_width).max().unwrap_or(0);
-        Live { lines: MultiProgress::with_draw_target(ProgressDrawTarget::stderr()), running: BTreeMap::new(), width }
+        let lines = MultiProgress::with_draw_target(ProgressDrawTarget::stderr());
+        Live { lines, running: BTreeMap::new(), width, quiet: Quiet::default() }
     }
 
     fn begin(&mut self, moment: &Moment<'_>, text: String) {
@@ -75,6 +78,9 @@ impl Live {
 impl View for Live {
     fn see(&mut self, moment: &Moment<'_>) {
         let tally = moment.tally;
+        if !self.quiet.tells(&moment.event.kind) {
+            return;
+        }
         match &moment.event.kind {
             EventKind::Waiting { holder, process } => {
                 let text = words::waiting(&moment.event.node, holder.as_deref(), *process);
@@ -104,6 +110,9 @@ impl View for Live {
     }
 
     fn end(&mut self, _: &Ending<'_>) {
+        if let Some(text) = self.quiet.rest() {
+            self.say(&text);
+        }
         for (bar, _) in std::mem::take(&mut self.running).into_values() {
             bar.finish_and_clear();
         }

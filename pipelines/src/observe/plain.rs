@@ -5,7 +5,8 @@ use std::io::Write;
 
 use retort_engine::EventKind;
 
-use super::{Moment, View, words};
+use super::quiet::Quiet;
+use super::{Ending, Moment, View, words};
 
 /// Seconds between two lines of progress of a node.
 const INTERVAL: f64 = 5.0;
@@ -14,12 +15,13 @@ const INTERVAL: f64 = 5.0;
 pub struct Plain<W> {
     out: W,
     shown: BTreeMap<String, f64>,
+    quiet: Quiet,
 }
 
 impl<W: Write + Send> Plain<W> {
     /// Writes to `out`.
     pub fn new(out: W) -> Self {
-        Plain { out, shown: BTreeMap::new() }
+        Plain { out, shown: BTreeMap::new(), quiet: Quiet::default() }
     }
 
     fn line(&mut self, text: &str) {
@@ -40,6 +42,9 @@ impl<W: Write + Send> Plain<W> {
 impl<W: Write + Send> View for Plain<W> {
     fn see(&mut self, moment: &Moment<'_>) {
         let (node, tally) = (&moment.event.node, moment.tally);
+        if !self.quiet.tells(&moment.event.kind) {
+            return;
+        }
         match &moment.event.kind {
             EventKind::Fresh { .. } => self.line(&format!("{node}: fresh, {}", words::outcome(tally))),
             EventKind::Waiting { holder, process } => {
@@ -63,6 +68,12 @@ impl<W: Write + Send> View for Plain<W> {
 
     fn say(&mut self, text: &str) {
         self.line(text);
+    }
+
+    fn end(&mut self, _: &Ending<'_>) {
+        if let Some(text) = self.quiet.rest() {
+            self.line(&text);
+        }
     }
 }
 

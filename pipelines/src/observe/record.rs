@@ -9,7 +9,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use retort_cache::StoreError;
-use retort_cache::files::write_atomically;
+use retort_cache::files::{temporary_beside, write_atomically};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -90,7 +90,12 @@ impl Record {
             run["summary"] = json::summary(ending);
         }
         let text = serde_json::to_string_pretty(&run).expect("a run is plain data");
-        write_atomically(&self.folder.join(RUN_FILE), text.as_bytes())
+        let path = self.folder.join(RUN_FILE);
+        match ending {
+            Some(ending) if ending.summary.ran + ending.summary.failed > 0 => write_atomically(&path, text.as_bytes()),
+            // Nothing came of it yet, or at all: that is not worth the wait for the disk.
+            _ => write_unsynced(&path, text.as_bytes()),
+        }
     }
 }
 
@@ -123,6 +128,13 @@ impl View for Record {
     fn trouble(&mut self) -> Option<StoreError> {
         self.trouble.take()
     }
+}
+
+/// Replaces a file in one step, and leaves it to the system when it reaches the disk.
+fn write_unsynced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let temporary = temporary_beside(path)?;
+    fs::write(&temporary, bytes).map_err(StoreError::io("write", &temporary))?;
+    fs::rename(&temporary, path).map_err(StoreError::io("rename to", path))
 }
 
 /// A time in UTC as in RFC 3339: `2026-11-23T20:43:55.123Z`.

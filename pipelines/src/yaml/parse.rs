@@ -2,7 +2,7 @@
 //!
 //! Anchors, aliases and merge keys (`<<`) are resolved here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 
@@ -12,16 +12,21 @@ use crate::diagnostics::{Diagnostic, Span};
 
 /// Lists and maps within each other, at most.
 pub(super) const MAX_DEPTH: usize = 64;
-/// Values of a file, aliases counted as often as they are used, at most.
+/// Values of a small file, aliases counted as often as they are used, at most.
 pub(crate) const MAX_VALUES: usize = 200_000;
+/// Bytes that a large file must have for each of its values.
+const BYTES_A_VALUE: usize = 4;
+/// Keys that are compared one by one; more are looked up.
+const FEW_KEYS: usize = 12;
 
 /// Reads one YAML document. A mistake of syntax ends it; the rest (keys given twice, tags) are collected in `problems`.
 pub(crate) fn parse(text: &str, file: usize, problems: &mut Vec<Diagnostic>) -> Option<Yaml> {
     let mut builder = Builder {
-        places: Places { text, file, bytes: text.char_indices().map(|(at, _)| at).collect() },
+        places: Places::new(text, file),
         open: Vec::new(),
         anchors: BTreeMap::new(),
         values: 0,
+        most: MAX_VALUES.max(text.len() / BYTES_A_VALUE),
         root: None,
         problems,
     };
@@ -42,12 +47,21 @@ pub(crate) fn parse(text: &str, file: usize, problems: &mut Vec<Diagnostic>) -> 
 pub(super) struct Places<'a> {
     pub(super) text: &'a str,
     pub(super) file: usize,
-    bytes: Vec<usize>,
+    /// The byte of each character; `None` where all are single bytes.
+    bytes: Option<Vec<usize>>,
 }
 
-impl Places<'_> {
+impl<'a> Places<'a> {
+    fn new(text: &'a str, file: usize) -> Self {
+        let bytes = (!text.is_ascii()).then(|| text.char_indices().map(|(at, _)| at).collect());
+        Places { text, file, bytes }
+    }
+
     pub(super) fn byte(&self, mark: Marker) -> usize {
-        self.bytes.get(mark.index()).copied().unwrap_or(self.text.len())
+        match &self.bytes {
+            Some(bytes) => bytes.get(mark.index()).copied().unwrap_or(self.text.len()),
+            None => mark.index().min(self.text.len()),
+        }
     }
 
     /// A span without the white space and line ends that the parser counts in.
@@ -77,6 +91,8 @@ struct Builder<'a> {
     open: Vec<Open>,
     anchors: BTreeMap<usize, (Yaml, usize)>,
     values: usize,
+    /// So many values may there be.
+    most: usize,
     root: Option<Yaml>,
     problems: &'a mut Vec<Diagnostic>,
 }
@@ -164,8 +180,8 @@ impl Builder<'_> {
             let message = format!("lists and maps more than {MAX_DEPTH} deep");
             return Err(Box::new(Diagnostic::at(here, "yaml", message)));
         }
-        if self.values > MAX_VALUES {
-            let message = format!("more than {MAX_VALUES} values, aliases included");
+        if self.values > self.most {
+            let message = format!("more than {} values, aliases included", self.most);
             return Err(Box::new(Diagnostic::at(here, "yaml", message)));
         }
         Ok(())
@@ -173,6 +189,9 @@ impl Builder<'_> {
 
     /// Resolves `<<`, and names keys that are given twice.
     fn merged(&mut self, entries: Vec<Entry>) -> Vec<Entry> {
+        if is_plain(&entries) {
+            return entries;
+        }
         let mut kept: Vec<Entry> = Vec::with_capacity(entries.len());
         let mut places: HashMap<String, Span> = HashMap::new();
         let mut bases = Vec::new();

@@ -7,6 +7,22 @@ use super::Data;
 
 /// What a plain scalar means. Its text is kept: a param inside a longer text is written as it was.
 pub(super) fn plain(text: &str) -> Data {
+    if is_word(text) {
+        return Data::Text(text.to_string());
+    }
+    by_serde_yaml(text)
+}
+
+/// Whether a text is so plainly text that nobody need be asked: most keys and names are.
+fn is_word(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let word = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
+    // Words that mean something else begin with one of these letters and are short: `true`, `Null`, `FALSE`.
+    let special = |first: u8| matches!(first, b't' | b'T' | b'f' | b'F' | b'n' | b'N') && bytes.len() <= 5;
+    bytes.first().is_some_and(|first| first.is_ascii_alphabetic() && !special(*first)) && bytes.iter().all(word)
+}
+
+fn by_serde_yaml(text: &str) -> Data {
     match serde_yaml::from_str(text) {
         Ok(serde_yaml::Value::Null) => Data::Null,
         Ok(serde_yaml::Value::Bool(value)) => Data::Bool(value),
@@ -23,4 +39,25 @@ fn number(value: &serde_yaml::Number) -> Option<Number> {
     let whole = value.as_i64().map(Number::from).or_else(|| value.as_u64().map(Number::from));
     // JSON has no infinities; as text they are refused where a number is wanted.
     whole.or_else(|| Number::from_f64(value.as_f64()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_is_what_serde_yaml_takes_for_text() {
+        let letters = ["t", "T", "f", "F", "n", "N", "y", "Y", "o", "e", "x", "i", "I"];
+        let tails = [
+            "", "rue", "RUE", "alse", "ALSE", "ull", "ULL", "es", "o", "n", "ff", "an", "nf", "e5", "0x1", "_1", "-2",
+            "1234567",
+        ];
+        for text in letters.iter().flat_map(|head| tails.iter().map(move |tail| format!("{head}{tail}"))) {
+            assert_eq!(plain(&text), by_serde_yaml(&text), "{text}");
+        }
+        for text in ["a b", "1a", "-1", "a: b", "~", "a.b", "é", "0x1f", ".inf", "infinity", "nan"] {
+            assert_eq!(plain(text), by_serde_yaml(text), "{text}");
+        }
+        assert!(is_word("extract") && !is_word("null") && !is_word("12"));
+    }
 }
