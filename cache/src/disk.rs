@@ -21,7 +21,9 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use rayon::prelude::*;
 
+use crate::ahead::Ahead;
 use crate::claim::{Claimed, Claims};
 use crate::content::ContentHasher;
 use crate::files::{equal, is_temporary, link_atomically, rename_into_place, temporary_beside};
@@ -41,6 +43,7 @@ pub struct Disk {
     pins: Arc<Pins>,
     quarantine: Arc<Quarantine>,
     whole: Arc<Whole>,
+    ahead: Ahead,
 }
 
 impl Disk {
@@ -50,7 +53,7 @@ impl Disk {
         let quarantine = Arc::new(Quarantine::of(&root));
         version::check(&root.join("version"), &quarantine)?;
         let (claims, pins) = (Claims::in_folder(root.join("claims")), Arc::new(Pins::of_store(&root)));
-        Ok(Disk { root, claims, pins, quarantine, whole: Arc::default() })
+        Ok(Disk { root, claims, pins, quarantine, whole: Arc::default(), ahead: Ahead::default() })
     }
 
     /// The store's folder.
@@ -115,6 +118,10 @@ impl Disk {
         self.root.join("answers").join(sharded(&recipe.to_string(), "json"))
     }
 
+    fn has_tables(&self, answer: &Answer) -> bool {
+        answer.outputs.iter().all(|output| self.table_path(output.content).exists())
+    }
+
     fn view_path(&self, node: &str, suffix: &str) -> PathBuf {
         self.root.join("view").join(format!("{node}.{suffix}"))
     }
@@ -123,13 +130,15 @@ impl Disk {
 impl Store for Disk {
     fn recall(&self, recipe: RecipeId) -> Result<Option<Answer>, StoreError> {
         let path = self.answer_path(recipe);
+        // Kept before it is read, and before what was read ahead is believed: a sweep takes answers before their tables.
         if !self.pins.keep(&path, || pins::answer(recipe))? {
             return Ok(None);
         }
-        let Some(answer) = self.answer(&path)? else { return Ok(None) };
-        let whole = answer.recipe.id() == recipe
-            && answer.outputs.iter().all(|output| self.table_path(output.content).exists());
-        Ok(whole.then_some(answer))
+        if let Some(answer) = self.ahead.answer(recipe) {
+            return Ok(Some(answer));
+        }
+        let answer = self.answer(&path)?;
+        Ok(answer.filter(|answer| answer.recipe.id() == recipe && self.has_tables(answer)))
     }
 
     fn open(&self, content: ContentId) -> Result<Option<Table>, StoreError> {
@@ -150,7 +159,19 @@ impl Store for Disk {
         self.answer(&self.view_path(node, "json"))
     }
 
+    fn read_ahead(&self, nodes: &[String]) {
+        let read = |node: &String| -> Option<(String, Answer)> {
+            // What can't be read is read again when it is asked for, and then it is told.
+            let Ok(Found::Answer(answer)) = answers::read(&self.view_path(node, "json")) else { return None };
+            self.has_tables(&answer).then(|| (node.clone(), answer))
+        };
+        self.ahead.put(nodes.par_iter().with_min_len(16).filter_map(read).collect());
+    }
+
     fn newest(&self, node: &str) -> Result<Option<RecipeId>, StoreError> {
+        if let Some(recipe) = self.ahead.newest(node) {
+            return Ok(Some(recipe));
+        }
         match fs::read_link(self.view_path(node, "json")) {
             Ok(target) => Ok(recipe_of(&target)),
             // Where links can't be made there are copies.

@@ -3,6 +3,7 @@
 //! Leaves to others: which questions are asked (`retort-engine`), how they are answered (`retort-ops`).
 
 pub mod adopt;
+mod ahead;
 mod answers;
 pub mod claim;
 pub mod content;

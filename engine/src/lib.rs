@@ -2,6 +2,7 @@
 //!
 //! Knows no YAML, no model and no terminal. It looks at no clock and no environment.
 
+mod ahead;
 pub mod asset;
 pub mod check;
 mod claim;

@@ -8,6 +8,7 @@ use arrow::datatypes::SchemaRef;
 use retort_cache::{Answer, Change, Output, Recipe, StoreError};
 use serde::{Deserialize, Serialize};
 
+use crate::ahead::Ahead;
 use crate::graph::{FILES_PORT, Graph, Node, NodeId};
 use crate::question::{Question, Tables, op_facts};
 use crate::{Failure, Memo, Operator, World, rows};
@@ -59,7 +60,10 @@ pub struct NodePlan {
 pub fn plan(graph: &Graph, targets: &[NodeId], world: World<'_>) -> Result<Vec<NodePlan>, Failure> {
     let known: RefCell<HashMap<NodeId, Arc<Tables>>> = RefCell::default();
     let mut plans = Vec::new();
-    for id in graph.needed(targets) {
+    let needed = graph.needed(targets);
+    let mut ahead = Ahead::new(graph, &needed, world);
+    for id in needed.iter().copied() {
+        ahead.of(id);
         let inputs_known = graph.feeds(id).iter().all(|feed| known.borrow().contains_key(feed));
         plans.push(if inputs_known {
             let question = Question::of(graph, id, &|feed| known.borrow()[&feed].clone(), world)?;

@@ -19,6 +19,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::Scope;
 
+use crate::ahead::Ahead;
 use crate::event::{Event, EventKind};
 use crate::graph::{Graph, NodeId};
 use crate::question::{Question, Tables};
@@ -103,6 +104,7 @@ struct Schedule<'a> {
     forced: BTreeSet<NodeId>,
     answered: &'a Answered,
     states: Vec<State>,
+    ahead: Ahead<'a>,
     /// Nodes to look at, in the order of the graph: of the lane `Cpu`, and of `Model`.
     ready: BinaryHeap<Reverse<NodeId>>,
     ready_models: BinaryHeap<Reverse<NodeId>>,
@@ -114,7 +116,7 @@ struct Schedule<'a> {
 }
 
 impl<'a> Schedule<'a> {
-    fn new(graph: &'a Graph, needed: &[NodeId], world: World<'a>, limits: &Limits, answered: &'a Answered) -> Self {
+    fn new(graph: &'a Graph, needed: &'a [NodeId], world: World<'a>, limits: &Limits, answered: &'a Answered) -> Self {
         let mut schedule = Schedule {
             graph,
             world,
@@ -123,6 +125,7 @@ impl<'a> Schedule<'a> {
             forced: limits.force.iter().copied().collect(),
             answered,
             states: vec![State::Unneeded; graph.nodes.node_count()],
+            ahead: Ahead::new(graph, needed, world),
             ready: BinaryHeap::new(),
             ready_models: BinaryHeap::new(),
             parked: VecDeque::new(),
@@ -152,6 +155,7 @@ impl<'a> Schedule<'a> {
             return self.begin(task);
         }
         let Some(id) = self.next() else { return Step::Nothing };
+        self.ahead.of(id);
         let task = Task { id, forced: self.forced.contains(&id), question: None };
         if is_slow_to_ask(self.graph, id) {
             return self.begin(task);

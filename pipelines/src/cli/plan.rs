@@ -1,6 +1,7 @@
 //! `retort plan`: the verdict of every node with its reasons, nothing run.
 
 use std::io::Write;
+use std::mem::ManuallyDrop;
 
 use retort_cache::Change;
 use retort_engine::{NodePlan, OpInfo, Reason, Verdict};
@@ -31,13 +32,14 @@ pub(super) struct Args {
 }
 
 pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
-    let loaded = args.pipeline.load(ops)?;
+    // The process ends with the command: taking a large graph apart would only delay it.
+    let loaded = ManuallyDrop::new(args.pipeline.load(ops)?);
     let targets = nodes(&loaded.graph, &args.nodes)?;
     let place = args.pipeline.look()?;
     let events = |_: &retort_engine::Event| ();
     let plans = retort_engine::plan(&loaded.graph, &targets, place.world(&events));
     place.save();
-    let plans = plans?;
+    let plans = ManuallyDrop::new(plans?);
     let causes = Causes::of(&loaded.graph, &plans, place.world(&events));
     let mut out = std::io::stdout().lock();
     if args.json {

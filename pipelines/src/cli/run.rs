@@ -1,5 +1,6 @@
 //! `retort run`: what is stale, and what it needs.
 
+use std::mem::ManuallyDrop;
 use std::num::NonZero;
 use std::sync::Arc;
 
@@ -50,7 +51,8 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
     let mut args = args.clone();
     let held = if args.locked { Some(Held::take(&mut args.pipeline)?) } else { None };
     let args = &args;
-    let loaded = args.pipeline.load(ops)?;
+    // The process ends with the command: taking a large graph apart would only delay it.
+    let loaded = ManuallyDrop::new(args.pipeline.load(ops)?);
     let graph = &loaded.graph;
     let targets = nodes(graph, &args.nodes)?;
     let limits = args.limits(graph)?;
@@ -75,6 +77,7 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
     let summary = retort_engine::run(graph, &targets, place.world(events), &limits);
     place.save();
     let (nodes, seconds) = stage.end(&summary);
+    let nodes = ManuallyDrop::new(nodes);
     if !args.json {
         say("");
         say(closing::nodes(&nodes, &summary, seconds).trim_end());

@@ -4,10 +4,10 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use retort_cache::StoreError;
-use retort_engine::Event;
-use serde_json::{Map, Value, json};
+use retort_engine::{Event, Summary};
+use serde::Serialize;
 
-use super::tally::milliseconds;
+use super::tally::{NodeLine, milliseconds};
 use super::thin::Thin;
 use super::{Ending, Moment, View};
 
@@ -27,9 +27,9 @@ impl<W: Write + Send> Json<W> {
         Json { out, thin: Thin::every(INTERVAL), trouble: None }
     }
 
-    fn line(&mut self, value: &Value) {
+    fn line(&mut self, text: &str) {
         // One write a line. Whoever stops reading is nobody's trouble; the run goes on in any case.
-        let line = format!("{value}\n");
+        let line = format!("{text}\n");
         if let Err(error) = self.out.write_all(line.as_bytes()).and_then(|()| self.out.flush())
             && error.kind() != io::ErrorKind::BrokenPipe
         {
@@ -46,7 +46,7 @@ impl<W: Write + Send> View for Json<W> {
     }
 
     fn end(&mut self, ending: &Ending<'_>) {
-        self.line(&summary(ending));
+        self.line(&text(&summary(ending)));
     }
 
     fn trouble(&mut self) -> Option<StoreError> {
@@ -55,35 +55,38 @@ impl<W: Write + Send> View for Json<W> {
 }
 
 /// An event as an object: `event` and `node` first, `at` (seconds since the run began) last.
-pub(super) fn object(event: &Event, at: f64) -> Value {
-    let Ok(Value::Object(mut fields)) = serde_json::to_value(&event.kind) else {
-        unreachable!("events are plain data with a tag");
-    };
-    let mut object = Map::new();
-    object.insert("event".into(), fields.shift_remove("event").unwrap_or_default());
-    object.insert("node".into(), json!(event.node));
-    object.extend(fields);
-    object.insert("at".into(), json!(milliseconds(at)));
-    Value::Object(object)
+pub(super) fn object(event: &Event, at: f64) -> String {
+    let kind = text(&event.kind);
+    // The tag comes first, and no tag has a comma: the node's name goes behind it.
+    let (tag, rest) = kind.split_at(kind.find([',', '}']).unwrap_or(kind.len()));
+    let rest = rest.strip_suffix('}').unwrap_or_default();
+    format!("{tag},\"node\":{}{rest},\"at\":{}}}", text(&event.node), text(&milliseconds(at)))
+}
+
+fn text<T: Serialize>(value: &T) -> String {
+    serde_json::to_string(value).expect("events are plain data")
 }
 
 /// The last line: what the run came to, and every node with its tables.
-pub(super) fn summary(ending: &Ending<'_>) -> Value {
-    let mut object = Map::new();
-    object.insert("event".into(), json!("summary"));
-    if let Ok(Value::Object(counts)) = serde_json::to_value(ending.summary) {
-        object.extend(counts);
-    }
-    let nodes: Vec<_> = ending.nodes.iter().map(|(name, tally)| tally.to_json(name)).collect();
-    object.insert("nodes".into(), Value::Array(nodes));
-    object.insert("at".into(), json!(milliseconds(ending.at)));
-    Value::Object(object)
+#[derive(Serialize)]
+pub(super) struct SummaryLine<'a> {
+    event: &'static str,
+    #[serde(flatten)]
+    counts: &'a Summary,
+    nodes: Vec<NodeLine<'a>>,
+    at: f64,
+}
+
+/// What a run came to, to be written down.
+pub(super) fn summary<'a>(ending: &Ending<'a>) -> SummaryLine<'a> {
+    let nodes = ending.nodes.iter().map(|(name, tally)| tally.line(name)).collect();
+    SummaryLine { event: "summary", counts: ending.summary, nodes, at: milliseconds(ending.at) }
 }
 
 #[cfg(test)]
 mod tests {
     use expect_test::expect;
-    use retort_engine::{EventKind, Reason, Summary};
+    use retort_engine::{EventKind, Reason};
 
     use super::super::Tally;
     use super::*;
@@ -92,10 +95,10 @@ mod tests {
     fn an_event_is_an_object_with_its_name_first() {
         let event = Event { node: "documents".into(), kind: EventKind::Recalled { rows: 199, of: 200 } };
         expect![[r#"{"event":"recalled","node":"documents","rows":199,"of":200,"at":0.412}"#]]
-            .assert_eq(&object(&event, 0.41234).to_string());
+            .assert_eq(&object(&event, 0.41234));
         let event = Event { node: "documents".into(), kind: EventKind::Started { why: Reason::FirstRun } };
         expect![[r#"{"event":"started","node":"documents","why":{"reason":"first-run"},"at":0.0}"#]]
-            .assert_eq(&object(&event, 0.0).to_string());
+            .assert_eq(&object(&event, 0.0));
     }
 
     #[test]

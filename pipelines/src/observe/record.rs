@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 
 use retort_cache::StoreError;
 use retort_cache::files::{temporary_beside, write_atomically};
+use retort_engine::EventKind;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::thin::Thin;
 use super::{Clock, Ending, Moment, View, json};
@@ -26,6 +26,8 @@ pub(crate) const EVENTS_FILE: &str = "events.jsonl";
 pub(crate) const RUNS_FOLDER: &str = "runs";
 /// Seconds between two counts of progress of a node.
 const INTERVAL: f64 = 1.0;
+/// Bytes of lines that may wait to be written.
+const PENDING: usize = 1 << 16;
 
 /// What was asked of the run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -45,11 +47,33 @@ pub struct About {
     pub force: Vec<String>,
 }
 
+/// What is known of a run when it begins.
+#[derive(Serialize)]
+struct Head {
+    version: u32,
+    id: String,
+    retort: &'static str,
+    began: String,
+    asked: About,
+}
+
+/// `run.json`.
+#[derive(Serialize)]
+struct Run<'a> {
+    #[serde(flatten)]
+    head: &'a Head,
+    status: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    summary: Option<json::SummaryLine<'a>>,
+}
+
 /// Writes a run down.
 pub struct Record {
     folder: PathBuf,
-    head: Value,
+    head: Head,
     events: File,
+    /// Lines that are not written yet.
+    pending: String,
     thin: Thin,
     trouble: Option<StoreError>,
 }
@@ -66,14 +90,15 @@ impl Record {
         let events = File::create(&path).map_err(StoreError::io("create", &path))?;
         // Where there are no locks, a run that was killed looks as if it went on.
         let _ = events.lock();
-        let head = json!({
-            "version": RUN_VERSION,
-            "id": id,
-            "retort": env!("CARGO_PKG_VERSION"),
-            "began": stamp(clock.epoch()),
-            "asked": about,
-        });
-        let record = Record { folder, head, events, thin: Thin::every(INTERVAL), trouble: None };
+        let head = Head {
+            version: RUN_VERSION,
+            id,
+            retort: env!("CARGO_PKG_VERSION"),
+            began: stamp(clock.epoch()),
+            asked: about.clone(),
+        };
+        let pending = String::new();
+        let record = Record { folder, head, events, pending, thin: Thin::every(INTERVAL), trouble: None };
         record.write("running", None)?;
         Ok(record)
     }
@@ -83,12 +108,19 @@ impl Record {
         &self.folder
     }
 
-    fn write(&self, status: &str, ending: Option<&Ending<'_>>) -> Result<(), StoreError> {
-        let mut run = self.head.clone();
-        run["status"] = json!(status);
-        if let Some(ending) = ending {
-            run["summary"] = json::summary(ending);
+    /// Writes whole lines at once: a killed run leaves no other.
+    fn flush(&mut self) {
+        // A record that can't be written does not stop the run; it ends there, and the run's end says so.
+        if self.trouble.is_none()
+            && let Err(error) = self.events.write_all(self.pending.as_bytes())
+        {
+            self.trouble = Some(StoreError::io("write", &self.folder.join(EVENTS_FILE))(error));
         }
+        self.pending.clear();
+    }
+
+    fn write(&self, status: &str, ending: Option<&Ending<'_>>) -> Result<(), StoreError> {
+        let run = Run { head: &self.head, status, summary: ending.map(json::summary) };
         let text = serde_json::to_string_pretty(&run).expect("a run is plain data");
         let path = self.folder.join(RUN_FILE);
         match ending {
@@ -102,19 +134,18 @@ impl Record {
 impl View for Record {
     fn see(&mut self, moment: &Moment<'_>) {
         for event in self.thin.take(moment.event, moment.at) {
-            // A record that can't be written does not stop the run; it ends there, and the run's end says so.
-            if self.trouble.is_some() {
-                return;
-            }
-            // One write a line: a killed run leaves whole lines.
-            let line = format!("{}\n", json::object(&event, moment.at));
-            if let Err(error) = self.events.write_all(line.as_bytes()) {
-                self.trouble = Some(StoreError::io("write", &self.folder.join("events.jsonl"))(error));
-            }
+            self.pending += &json::object(&event, moment.at);
+            self.pending.push('\n');
+        }
+        // Nodes to which nothing happens come by the thousand: they wait for the next that something happens to.
+        let idle = matches!(moment.event.kind, EventKind::Fresh { .. } | EventKind::Skipped { .. });
+        if !idle || self.pending.len() > PENDING {
+            self.flush();
         }
     }
 
     fn end(&mut self, ending: &Ending<'_>) {
+        self.flush();
         let status = match ending.summary {
             summary if summary.cancelled => "interrupted",
             summary if summary.failed > 0 => "failed",
@@ -161,7 +192,8 @@ fn civil(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
-    use retort_engine::{Event, EventKind, Summary};
+    use retort_engine::{Event, Summary};
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -4,7 +4,7 @@ use retort_cache::RecipeId;
 use retort_engine::event::OutputSummary;
 use retort_engine::plan::Reason;
 use retort_engine::{EventKind, graph::FILES_PORT, graph::REJECTS_PORT};
-use serde_json::{Value, json};
+use serde::Serialize;
 
 /// Where a node is, as seen from outside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +36,23 @@ impl State {
             State::Skipped(_) => "skipped",
         }
     }
+}
+
+/// A node of a run as it is written down.
+#[derive(Serialize)]
+pub(super) struct NodeLine<'a> {
+    node: &'a str,
+    state: &'static str,
+    seconds: f64,
+    recalled: Option<u64>,
+    asked: Option<u64>,
+    rejects: u64,
+    recipe: Option<RecipeId>,
+    outputs: &'a [OutputSummary],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    because: Option<&'a str>,
 }
 
 /// What is known about one node of a run.
@@ -146,24 +163,25 @@ impl Tally {
         self.outputs.iter().find(|out| out.port == REJECTS_PORT).map_or(0, |out| out.rows)
     }
 
-    /// The node as an object: `node`, `state`, `seconds`, `recalled`, `asked`, `rejects`, `recipe`, `outputs`, and `error` or `because`.
-    pub fn to_json(&self, node: &str) -> Value {
-        let mut object = json!({
-            "node": node,
-            "state": self.state.word(),
-            "seconds": milliseconds(self.seconds()),
-            "recalled": self.recalled.map(|(rows, _)| rows),
-            "asked": self.asked,
-            "rejects": self.rejects(),
-            "recipe": self.recipe,
-            "outputs": self.outputs,
-        });
-        match &self.state {
-            State::Failed(error) => object["error"] = json!(error),
-            State::Skipped(node) => object["because"] = json!(node),
-            _ => {}
+    /// The node as an object, to be written down.
+    pub(super) fn line<'a>(&'a self, node: &'a str) -> NodeLine<'a> {
+        let (error, because) = match &self.state {
+            State::Failed(error) => (Some(error.as_str()), None),
+            State::Skipped(node) => (None, Some(node.as_str())),
+            _ => (None, None),
+        };
+        NodeLine {
+            node,
+            state: self.state.word(),
+            seconds: milliseconds(self.seconds()),
+            recalled: self.recalled.map(|(rows, _)| rows),
+            asked: self.asked,
+            rejects: self.rejects(),
+            recipe: self.recipe,
+            outputs: &self.outputs,
+            error,
+            because,
         }
-        object
     }
 
     /// How long it ran, in seconds.

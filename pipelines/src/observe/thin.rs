@@ -2,6 +2,7 @@
 //!
 //! Tokens are summed, so that nothing is lost; the newest count comes before whatever else happens to the node.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use retort_engine::{Event, EventKind};
@@ -27,26 +28,24 @@ impl Thin {
     }
 
     /// The events to show now: none, some that were held back, or the event itself after those.
-    pub(super) fn take(&mut self, event: &Event, at: f64) -> Vec<Event> {
+    pub(super) fn take<'a>(&mut self, event: &'a Event, at: f64) -> Vec<Cow<'a, Event>> {
+        let is_count =
+            matches!(event.kind, EventKind::Progress { .. } | EventKind::Fetching { .. } | EventKind::Tokens { .. });
+        if !is_count && !self.held.contains_key(&event.node) {
+            return vec![Cow::Borrowed(event)];
+        }
         let held = self.held.entry(event.node.clone()).or_default();
-        let counts = match &event.kind {
-            EventKind::Progress { .. } => {
-                held.progress = Some(event.kind.clone());
-                true
-            }
-            EventKind::Fetching { .. } => {
-                held.fetching = Some(event.kind.clone());
-                true
-            }
+        match &event.kind {
+            EventKind::Progress { .. } => held.progress = Some(event.kind.clone()),
+            EventKind::Fetching { .. } => held.fetching = Some(event.kind.clone()),
             EventKind::Tokens { prompt, output } => {
                 held.tokens.0 += prompt;
                 held.tokens.1 += output;
-                true
             }
-            _ => false,
-        };
+            _ => {}
+        }
         let due = held.shown.is_none_or(|shown| at - shown >= self.interval);
-        if counts && !due {
+        if is_count && !due {
             return Vec::new();
         }
         let mut events: Vec<EventKind> = held.fetching.take().into_iter().chain(held.progress.take()).collect();
@@ -54,12 +53,12 @@ impl Thin {
             let (prompt, output) = std::mem::take(&mut held.tokens);
             events.push(EventKind::Tokens { prompt, output });
         }
-        if counts {
+        if is_count {
             held.shown = Some(at);
         } else {
             events.push(event.kind.clone());
         }
-        events.into_iter().map(|kind| Event { node: event.node.clone(), kind }).collect()
+        events.into_iter().map(|kind| Cow::Owned(Event { node: event.node.clone(), kind })).collect()
     }
 }
 
@@ -75,7 +74,8 @@ mod tests {
         assert_eq!(take(EventKind::Progress { done: 2, of: 9 }, 0.5), 0);
         assert_eq!(take(EventKind::Tokens { prompt: 3, output: 1 }, 0.6), 0);
         assert_eq!(take(EventKind::Tokens { prompt: 4, output: 1 }, 0.7), 0);
-        let all = thin.take(&Event { node: "n".into(), kind: EventKind::Note { text: "x".into() } }, 0.8);
+        let note = Event { node: "n".into(), kind: EventKind::Note { text: "x".into() } };
+        let all = thin.take(&note, 0.8);
         assert!(matches!(all[0].kind, EventKind::Progress { done: 2, of: 9 }));
         assert!(matches!(all[1].kind, EventKind::Tokens { prompt: 7, output: 2 }));
         assert!(matches!(all[2].kind, EventKind::Note { .. }));

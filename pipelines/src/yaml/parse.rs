@@ -242,6 +242,16 @@ impl Builder<'_> {
     }
 }
 
+/// Whether no key is given twice, and none is `<<`.
+fn is_plain(entries: &[Entry]) -> bool {
+    if entries.len() <= FEW_KEYS {
+        let again = |i: usize| entries[..i].iter().any(|other| other.key == entries[i].key);
+        return (0..entries.len()).all(|i| entries[i].key != "<<" && !again(i));
+    }
+    let mut keys = HashSet::with_capacity(entries.len());
+    entries.iter().all(|entry| entry.key != "<<" && keys.insert(entry.key.as_str()))
+}
+
 fn key(value: &Yaml, text: &str) -> Result<(String, Span), Box<Diagnostic>> {
     if let Some(text) = value.scalar() {
         return Ok((text.into_owned(), value.span));

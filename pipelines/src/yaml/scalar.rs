@@ -10,6 +10,9 @@ pub(super) fn plain(text: &str) -> Data {
     if is_word(text) {
         return Data::Text(text.to_string());
     }
+    if let Some(number) = digits(text) {
+        return Data::Number(number.into(), text.to_string());
+    }
     by_serde_yaml(text)
 }
 
@@ -20,6 +23,12 @@ fn is_word(text: &str) -> bool {
     // Words that mean something else begin with one of these letters and are short: `true`, `Null`, `FALSE`.
     let special = |first: u8| matches!(first, b't' | b'T' | b'f' | b'F' | b'n' | b'N') && bytes.len() <= 5;
     bytes.first().is_some_and(|first| first.is_ascii_alphabetic() && !special(*first)) && bytes.iter().all(word)
+}
+
+/// A whole number without a sign, a leading zero, or so many digits that it might not fit.
+fn digits(text: &str) -> Option<u64> {
+    let plain = text.len() <= 18 && text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+    if plain { text.parse().ok() } else { None }
 }
 
 fn by_serde_yaml(text: &str) -> Data {
@@ -55,7 +64,28 @@ mod tests {
         for text in letters.iter().flat_map(|head| tails.iter().map(move |tail| format!("{head}{tail}"))) {
             assert_eq!(plain(&text), by_serde_yaml(&text), "{text}");
         }
-        for text in ["a b", "1a", "-1", "a: b", "~", "a.b", "é", "0x1f", ".inf", "infinity", "nan"] {
+        for text in [
+            "",
+            "0",
+            "7",
+            "007",
+            "384",
+            "999999999999999999",
+            "9999999999999999999",
+            "1_0",
+            "1.0",
+            "a b",
+            "1a",
+            "-1",
+            "a: b",
+            "~",
+            "a.b",
+            "é",
+            "0x1f",
+            ".inf",
+            "infinity",
+            "nan",
+        ] {
             assert_eq!(plain(text), by_serde_yaml(text), "{text}");
         }
         assert!(is_word("extract") && !is_word("null") && !is_word("12"));

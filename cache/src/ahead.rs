@@ -1,0 +1,46 @@
+//! Answers that were read before they are asked for, side by side: reading many small files is most of what a run with nothing to do does.
+//!
+//! What was read is handed out once. It is a hint, not a truth: whatever is not here is read from its file.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+
+use crate::RecipeId;
+use crate::store::Answer;
+
+/// The newest answers of some nodes.
+#[derive(Default)]
+pub(crate) struct Ahead(Mutex<Read>);
+
+#[derive(Default)]
+struct Read {
+    answers: HashMap<RecipeId, Answer>,
+    newest: HashMap<String, RecipeId>,
+}
+
+impl Ahead {
+    /// Puts the newest answers of some nodes in the place of all that is here.
+    pub(crate) fn put(&self, answers: Vec<(String, Answer)>) {
+        let mut read = Read::default();
+        for (node, answer) in answers {
+            let recipe = answer.recipe.id();
+            read.newest.insert(node, recipe);
+            read.answers.insert(recipe, answer);
+        }
+        *self.read() = read;
+    }
+
+    /// The answer to a question.
+    pub(crate) fn answer(&self, recipe: RecipeId) -> Option<Answer> {
+        self.read().answers.remove(&recipe)
+    }
+
+    /// The question of the newest answer of a node.
+    pub(crate) fn newest(&self, node: &str) -> Option<RecipeId> {
+        self.read().newest.remove(node)
+    }
+
+    fn read(&self) -> MutexGuard<'_, Read> {
+        self.0.lock().expect("no thread panics while it holds what was read")
+    }
+}
