@@ -44,3 +44,35 @@ impl Ahead {
         self.0.lock().expect("no thread panics while it holds what was read")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use crate::{Answer, Disk, Fact, Recipe, Store};
+
+    fn answer(n: u32) -> Answer {
+        let recipe = Recipe { op: vec![Fact::new("op.name", format!("test {n}"))], inputs: vec![] };
+        Answer { version: 1, op: "test".into(), recipe, outputs: vec![] }
+    }
+
+    #[test]
+    fn what_was_read_ahead_is_handed_out_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Disk::open(folder.path()).unwrap();
+        let names: Vec<_> = (0..100).map(|n| format!("pipe/n{n}")).collect();
+        for (name, n) in names.iter().zip(0..) {
+            store.commit(name, &answer(n)).unwrap();
+        }
+        fs::remove_file(folder.path().join("view/pipe/n7.json")).unwrap();
+        fs::write(folder.path().join("view/pipe/n7.json"), "no answer").unwrap();
+        store.read_ahead(&names);
+        fs::remove_dir_all(folder.path().join("answers")).unwrap();
+        for (name, n) in names.iter().zip(0..) {
+            let expected = (n != 7).then(|| answer(n));
+            assert_eq!(store.newest(name).unwrap(), expected.as_ref().map(|answer| answer.recipe.id()));
+            assert_eq!(store.recall(answer(n).recipe.id()).unwrap(), expected);
+            assert_eq!(store.recall(answer(n).recipe.id()).unwrap(), None, "the file is the truth");
+        }
+    }
+}
