@@ -53,7 +53,7 @@ mod tests {
 
     fn answer(n: u32) -> Answer {
         let recipe = Recipe { op: vec![Fact::new("op.name", format!("test {n}"))], inputs: vec![] };
-        Answer { version: 1, op: "test".into(), recipe, outputs: vec![] }
+        Answer { version: crate::answers::ANSWER_VERSION, op: "test".into(), recipe, outputs: vec![] }
     }
 
     #[test]
