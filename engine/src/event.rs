@@ -94,6 +94,35 @@ pub enum EventKind {
         /// Rows that it refused.
         rejects: u64,
     },
+    /// It was asked again, and gave the answer that is known.
+    Verified {
+        /// Its question.
+        recipe: RecipeId,
+        /// The tables, in port order.
+        outputs: Vec<OutputSummary>,
+    },
+    /// Its answer is not known, so there is nothing to compare with.
+    Unverified {
+        /// Why.
+        because: String,
+    },
+    /// The same question has two answers: the operator gives what its facts do not decide. Told where they part.
+    Differs {
+        /// The output; none where a remembered row is not what the operator says of it now.
+        port: Option<String>,
+        /// The table that is known.
+        was: Option<ContentId>,
+        /// The table that came out now.
+        now: Option<ContentId>,
+        /// The first row that differs, from 0: of the table, or of the input where a remembered row differs.
+        row: u64,
+        /// The first column that does; none where rows are missing.
+        column: Option<String>,
+        /// The known value, from shortly before it parts.
+        old: Option<String>,
+        /// The value now.
+        new: Option<String>,
+    },
     /// It could not answer.
     Failed {
         /// Why, with the causes.

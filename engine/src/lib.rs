@@ -19,6 +19,7 @@ mod recover;
 mod rows;
 pub mod run;
 mod schedule;
+pub mod verify;
 
 pub use asset::{Asset, Assets};
 pub use check::check;
@@ -32,3 +33,4 @@ pub use plan::{NodePlan, Reason, Verdict, plan};
 pub use problem::{Locus, Problem, nearest};
 pub use question::{listing, op_facts};
 pub use run::{Limits, Summary, run};
+pub use verify::verify;

@@ -32,6 +32,8 @@ pub enum Reason {
     FirstRun,
     /// The person asked for it.
     Forced,
+    /// Its answer is known, and is compared with what it says now.
+    Verify,
     /// Facts changed since it last ran.
     Changed {
         /// Which, with old and new value.

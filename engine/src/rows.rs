@@ -24,7 +24,19 @@ use retort_cache::{RowAnswer, RowKey, RowMemo, StoreError, TableWriter, row_keys
 use crate::check::{carried, project};
 use crate::event::EventKind;
 use crate::question::Question;
+use crate::verify::rows_that_differ;
 use crate::{Answers, Cx, Failure, Input, Memo, Node, RowBatch, RowOp, World};
+
+/// What becomes of remembered rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Remembered {
+    /// They are taken, and new ones are added.
+    Recall,
+    /// Every row is asked, and its new answer remembered.
+    Renew,
+    /// Every row is asked, and what is remembered stays as it is.
+    Leave,
+}
 
 /// Rows that are in memory at a time.
 const WINDOW: usize = 4096;
@@ -57,6 +69,8 @@ fn count(known: &[bool]) -> u64 {
 pub(crate) struct Counts {
     pub asked: u64,
     pub rejects: u64,
+    /// Rows that are remembered with another answer than the operator gave now.
+    pub two_answers: u64,
 }
 
 /// Answers every row of the node's input into the writers `out` and `rejects`.
@@ -65,7 +79,7 @@ pub(crate) fn run(
     op: &dyn RowOp,
     question: &Question,
     out: &mut [Box<dyn TableWriter>],
-    forced: bool,
+    remembered: Remembered,
     cx: &Cx<'_>,
 ) -> Result<Counts, Failure> {
     let input = &question.inputs.0[0].1;
@@ -74,13 +88,16 @@ pub(crate) fn run(
         Memo::Remember => Some(cx.world.store.rows(job.op_id, job.adds.clone())?),
         Memo::Recompute => None,
     };
-    let recall = memo.as_deref().filter(|_| !forced);
+    let recall = memo.as_deref().filter(|_| remembered == Remembered::Recall);
+    let compare = memo.as_deref().filter(|_| remembered != Remembered::Recall);
+    let log = memo.as_deref().filter(|_| remembered != Remembered::Leave);
     let of = input.rows();
-    let pass = Pass { job: &job, memo: memo.as_deref(), done: AtomicU64::new(0), of, cx };
+    let pass = Pass { job: &job, memo: log, done: AtomicU64::new(0), of, cx };
     let mut keys_ahead = VecDeque::new();
     // While all rows are remembered they are looked up once; how many are is said before the first is asked.
     let mut is_told = recall.is_none();
-    let mut counts = Counts { asked: 0, rejects: 0 };
+    let mut counts = Counts { asked: 0, rejects: 0, two_answers: 0 };
+    let mut first = 0;
     for (n, window) in windows(input).enumerate() {
         cx.check()?;
         let window = window?;
@@ -97,7 +114,12 @@ pub(crate) fn run(
             let kind = EventKind::Recalled { rows: remembered, of };
             cx.emit(if is_told { kind } else { EventKind::Progress { done: remembered, of } });
         }
+        let before = compare.map(|memo| memo.recall(&keys)).transpose()?;
         let (answers, asked) = pass.answer(&window, &keys, known)?;
+        if let Some(before) = before {
+            counts.two_answers += rows_that_differ(&before, &answers, first, counts.two_answers > 0, cx);
+        }
+        first += keys.len() as u64;
         counts.asked += asked;
         counts.rejects += write(&job, node, &window, &answers, out)?;
     }

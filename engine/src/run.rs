@@ -9,7 +9,9 @@ use crate::event::{EventKind, OutputSummary};
 use crate::graph::{Graph, NodeId};
 use crate::plan::{Reason, reason, recalled};
 use crate::question::{Question, Tables};
+use crate::rows::Remembered;
 use crate::schedule::schedule;
+use crate::verify::differences;
 use crate::{Cx, Failure, Operator, World, claim, recover, rows};
 
 /// How a run may use the machine, and what it does beside the plan.
@@ -131,7 +133,12 @@ fn answer_once(
     }
     let why = if forced { Reason::Forced } else { reason(question, last.as_ref(), world)? };
     cx.emit(EventKind::Started { why });
-    let (tables, asked, rejects) = produce(graph, id, question, forced, &cx)?;
+    let remembered = if forced { Remembered::Renew } else { Remembered::Recall };
+    let Produced { tables, asked, rejects, .. } = produce(graph, id, question, remembered, &cx)?;
+    // What can't be read is no second answer.
+    if forced && let Ok(Some((_, old))) = recalled(node, &question.recipe, world) {
+        let _ = differences(node, &old, &tables, &cx);
+    }
     let answer = record(&node.op, &question.recipe, node.ports.iter().map(|(port, _)| port).zip(&tables));
     world.store.commit(&name, &answer)?;
     let changed = last.is_none_or(|last| last.outputs != answer.outputs);
@@ -139,33 +146,43 @@ fn answer_once(
     Ok(Outcome::Ran(Arc::new(tables)))
 }
 
-fn produce(
+/// What a node gave.
+pub(crate) struct Produced {
+    pub tables: Tables,
+    /// Rows that the operator was asked, where it is a row operator.
+    pub asked: Option<u64>,
+    pub rejects: u64,
+    /// Rows that are remembered with another answer.
+    pub two_answers: u64,
+}
+
+pub(crate) fn produce(
     graph: &Graph,
     id: NodeId,
     question: &Question,
-    forced: bool,
+    remembered: Remembered,
     cx: &Cx<'_>,
-) -> Result<(Tables, Option<u64>, u64), Failure> {
+) -> Result<Produced, Failure> {
     let node = graph.node(id);
     let writers = node.ports.iter().map(|(_, schema)| cx.world.store.writer(schema.clone()));
     let mut writers = writers.collect::<Result<Vec<_>, _>>()?;
-    let (asked, rejects) = match &node.made.operator {
+    let (asked, rejects, two_answers) = match &node.made.operator {
         Operator::Rows(op) => {
-            let counts = rows::run(node, op.as_ref(), question, &mut writers, forced, cx)?;
+            let counts = rows::run(node, op.as_ref(), question, &mut writers, remembered, cx)?;
             if let (Some(listing), Some(writer)) = (&question.listing, writers.get_mut(2)) {
                 for batch in listing.batches()? {
                     writer.write(&batch?)?;
                 }
             }
-            (Some(counts.asked), counts.rejects)
+            (Some(counts.asked), counts.rejects, counts.two_answers)
         }
         Operator::Table(op) => {
             op.run(&question.inputs, &mut writers, cx)?;
-            (None, 0)
+            (None, 0, 0)
         }
     };
     let tables = writers.into_iter().map(retort_cache::TableWriter::finish).collect::<Result<Vec<Table>, _>>()?;
-    Ok((tables, asked, rejects))
+    Ok(Produced { tables, asked, rejects, two_answers })
 }
 
 fn record<'a>(op: &str, recipe: &Recipe, outputs: impl Iterator<Item = (&'a String, &'a Table)>) -> Answer {

@@ -19,6 +19,7 @@
 //! `RETORT_KEY_SEED=<that> RETORT_KEY_CASES=1` tries it again.
 
 mod answer;
+mod determinism;
 mod draw;
 mod hold;
 mod judge;

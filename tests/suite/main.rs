@@ -20,3 +20,4 @@ mod schema;
 mod server;
 mod tidy;
 mod trace;
+mod verify;

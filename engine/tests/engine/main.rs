@@ -9,3 +9,4 @@ mod rows;
 mod scale;
 mod scheduling;
 mod space;
+mod verify;

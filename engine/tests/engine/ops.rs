@@ -17,6 +17,8 @@ use retort_engine::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::verify::Moody;
+
 /// All of them, as a registry.
 pub(crate) const OPS: &[OpInfo] = &[
     OpInfo::of::<Count>(),
@@ -24,6 +26,7 @@ pub(crate) const OPS: &[OpInfo] = &[
     OpInfo::of::<First>(),
     OpInfo::of::<Join>(),
     OpInfo::of::<Meet>(),
+    OpInfo::of::<Moody>(),
     OpInfo::of::<Pick>(),
     OpInfo::of::<Upper>(),
     OpInfo::of::<Words>(),

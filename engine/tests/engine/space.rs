@@ -157,6 +157,39 @@ impl Space {
         World { store: self.store.as_ref(), assets: &NoAssets, digests: &self.digests, events, cancelled }
     }
 
+    /// Asks nodes again whose answers are known. What it says of each, and the summary.
+    pub(crate) fn verify(&self, targets: &[&str]) -> (String, Summary) {
+        let graph = self.check().map_err(|problems| format!("{problems:?}")).unwrap();
+        let targets: Vec<_> = targets.iter().map(|name| graph.find(name).unwrap()).collect();
+        let (events, cancelled) = (Mutex::new(Vec::new()), AtomicBool::new(false));
+        let observer = |event: &Event| events.lock().unwrap().push(event.clone());
+        let summary = retort_engine::verify(&graph, &targets, self.world(&observer, &cancelled));
+        let mut told: BTreeMap<usize, Vec<String>> = BTreeMap::new();
+        for Event { node, kind } in events.into_inner().unwrap() {
+            let words = match kind {
+                EventKind::Verified { .. } => "verified".into(),
+                EventKind::Unverified { because } => format!("not verified, {because}"),
+                EventKind::Failed { error } => format!("failed: {error}"),
+                EventKind::Differs { port, row, column, old, new, .. } => {
+                    let (port, column) = (port.unwrap_or("remembered".into()), column.unwrap_or_default());
+                    format!("{port} row {row} {column}: {} -> {}", old.unwrap(), new.unwrap())
+                }
+                _ => continue,
+            };
+            let place = graph.order().iter().position(|id| graph.node(*id).name == node).unwrap();
+            told.entry(place).or_default().push(words);
+        }
+        let line = |(place, words): (&usize, &Vec<String>)| {
+            format!("{}: {}\n", graph.node(graph.order()[*place]).name, words.join(", "))
+        };
+        (told.iter().map(line).collect(), summary)
+    }
+
+    /// A node's newest answer.
+    pub(crate) fn newest(&self, node: &str) -> Option<retort_cache::Answer> {
+        self.store.last(&format!("test/{node}")).unwrap()
+    }
+
     pub(crate) fn run(&self) -> Run {
         let graph = self.check().map_err(|problems| format!("{problems:?}")).unwrap();
         let (events, cancelled) = (Mutex::new(Vec::new()), AtomicBool::new(false));
@@ -289,6 +322,7 @@ fn why(reason: &Reason) -> String {
         Reason::Forced => "forced".into(),
         Reason::Changed { changes } => format!("changed{}", list(changes)),
         Reason::Lost => "lost".into(),
+        Reason::Verify => "to compare".into(),
     }
 }
 

@@ -132,6 +132,9 @@ fn headline(node: &NodeStory, run: Status) -> String {
             let same = if tally.changed == Some(false) { ", same answer as before" } else { "" };
             format!("ran in {}, {}{same}", words::duration(tally.seconds()), words::outcome(tally))
         }
+        State::Verified => format!("verified in {}, {}", words::duration(tally.seconds()), words::outcome(tally)),
+        State::Differs(place) => format!("DIFFERS: {place}"),
+        State::Unverified(because) => format!("not verified, {because}"),
         State::Failed(why) => format!("failed: {why}"),
         State::Skipped(because) => format!("skipped, `{because}` failed"),
         State::Waiting => "said something, and did not begin".into(),

@@ -87,6 +87,7 @@ fn changes(reason: &Reason) -> Vec<Change> {
     match reason {
         Reason::FirstRun => fact("first-run"),
         Reason::Forced => fact("forced"),
+        Reason::Verify => fact("verify"),
         Reason::Lost => fact("tables-lost"),
         Reason::Changed { changes } => changes.clone(),
     }

@@ -38,6 +38,9 @@ pub(super) struct Args {
     /// Sends the answers and the remembered rows to the remote store when the run is over
     #[arg(long)]
     push: bool,
+    /// Asks the nodes again whose answers are known, and compares; nothing in the store is replaced
+    #[arg(long, conflicts_with_all = ["force", "keep_going", "locked", "push", "jobs"])]
+    verify: bool,
     /// Holds the run to the pipeline's lock: stops with exit status 3 at the first difference
     #[arg(long)]
     locked: bool,
@@ -66,7 +69,9 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
         return Ok(ended);
     }
     let record = Record::begin(&place.root, &clock, &args.about(&loaded))?;
-    let names: Vec<_> = graph.needed(&targets).into_iter().map(|id| graph.node(id).name.clone()).collect();
+    // To verify a node asks nothing of those that feed it.
+    let shown = if args.verify && !targets.is_empty() { targets.clone() } else { graph.needed(&targets) };
+    let names: Vec<_> = shown.into_iter().map(|id| graph.node(id).name.clone()).collect();
     let views = args.views(record, &clock, &names);
     let stage = Arc::new(Stage::new(clock, names, views));
     let (told, json) = (stage.clone(), args.json);
@@ -74,7 +79,11 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
 
     let watched = held.as_ref().map(|held| held.watch(stage.as_ref(), &place.cancelled));
     let events: &dyn Observer = watched.as_ref().map_or(stage.as_ref(), |watched| watched);
-    let summary = retort_engine::run(graph, &targets, place.world(events), &limits);
+    let summary = if args.verify {
+        retort_engine::verify(graph, &targets, place.world(events))
+    } else {
+        retort_engine::run(graph, &targets, place.world(events), &limits)
+    };
     place.save();
     let (nodes, seconds) = stage.end(&summary);
     let nodes = ManuallyDrop::new(nodes);
@@ -140,6 +149,10 @@ impl Args {
     /// Says what went wrong; gives the exit status.
     fn end(&self, nodes: &[(String, Tally)], summary: &Summary) -> Ended {
         for (name, tally) in nodes {
+            if let State::Differs(place) = &tally.state {
+                let hint = "the answer that is known stays; DuckDB opens both tables";
+                error(&format!("`{name}` has two answers: {place}"), Some(hint));
+            }
             if let State::Failed(why) = &tally.state {
                 error(&format!("`{name}` failed: {why}"), None);
             }

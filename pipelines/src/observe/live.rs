@@ -98,6 +98,15 @@ impl View for Live {
                 self.close(moment, AnsiColor::BrightBlack, "=", &text);
             }
             EventKind::Finished { .. } => self.close(moment, AnsiColor::Green, "✓", &words::finished(tally)),
+            EventKind::Verified { .. } => {
+                self.close(moment, AnsiColor::Green, "✓", &format!("verified, {}", words::finished(tally)));
+            }
+            EventKind::Unverified { because } => {
+                self.close(moment, AnsiColor::Yellow, "-", &format!("not verified, {because}"));
+            }
+            kind @ EventKind::Differs { .. } => {
+                self.print(&moment.event.node, AnsiColor::Red, "✗", &format!("DIFFERS: {}", words::parting(kind)));
+            }
             EventKind::Failed { error } => self.close(moment, AnsiColor::Red, "✗", error),
             EventKind::Skipped { because } => {
                 self.close(moment, AnsiColor::Yellow, "-", &format!("skipped, `{because}` failed"));

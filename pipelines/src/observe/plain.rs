@@ -61,6 +61,9 @@ impl<W: Write + Send> View for Plain<W> {
             | EventKind::Metrics { .. } => self.progress(moment),
             EventKind::Note { text } => self.line(&format!("{node}: {text}")),
             EventKind::Finished { .. } => self.line(&format!("{node}: done, {}", words::finished(tally))),
+            EventKind::Verified { .. } => self.line(&format!("{node}: verified, {}", words::finished(tally))),
+            EventKind::Unverified { because } => self.line(&format!("{node}: not verified, {because}")),
+            kind @ EventKind::Differs { .. } => self.line(&format!("{node}: DIFFERS: {}", words::parting(kind))),
             EventKind::Failed { error } => self.line(&format!("{node}: failed: {error}")),
             EventKind::Skipped { because } => self.line(&format!("{node}: skipped, `{because}` failed")),
         }

@@ -6,6 +6,8 @@ use retort_engine::plan::Reason;
 use retort_engine::{EventKind, graph::FILES_PORT, graph::REJECTS_PORT};
 use serde::Serialize;
 
+use super::words;
+
 /// Where a node is, as seen from outside.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum State {
@@ -18,6 +20,12 @@ pub enum State {
     Fresh,
     /// It ran and answered.
     Ran,
+    /// It was asked again and gave the known answer.
+    Verified,
+    /// It gave another answer than the known one; where they part.
+    Differs(String),
+    /// It was not asked again; why.
+    Unverified(String),
     /// It could not answer; why.
     Failed(String),
     /// It was not tried; the node that failed.
@@ -32,6 +40,9 @@ impl State {
             State::Running => "stopped",
             State::Fresh => "fresh",
             State::Ran => "ran",
+            State::Verified => "verified",
+            State::Differs(_) => "DIFFERS",
+            State::Unverified(_) => "not verified",
             State::Failed(_) => "failed",
             State::Skipped(_) => "skipped",
         }
@@ -132,6 +143,20 @@ impl Tally {
                 self.outputs.clone_from(outputs);
                 (self.changed, self.asked, self.ended) = (Some(*changed), *asked, at);
                 self.state = State::Ran;
+            }
+            EventKind::Verified { recipe, outputs } => {
+                self.recipe = Some(*recipe);
+                self.outputs.clone_from(outputs);
+                self.ended = at;
+                self.state = State::Verified;
+            }
+            EventKind::Unverified { because } => self.state = State::Unverified(because.clone()),
+            EventKind::Differs { .. } => {
+                self.ended = at;
+                // The first place is told; a run that was forced goes on.
+                if !matches!(self.state, State::Differs(_)) {
+                    self.state = State::Differs(words::parting(event));
+                }
             }
             EventKind::Failed { error } => {
                 self.ended = at;

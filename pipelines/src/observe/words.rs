@@ -1,6 +1,7 @@
 //! Says numbers, times, facts and reasons in words.
 
 use retort_cache::Change;
+use retort_engine::EventKind;
 use retort_engine::plan::Reason;
 
 use super::Tally;
@@ -121,6 +122,7 @@ pub fn reasons(reason: &Reason) -> Vec<String> {
     match reason {
         Reason::FirstRun => vec!["first run".into()],
         Reason::Forced => vec!["forced".into()],
+        Reason::Verify => vec!["to compare".into()],
         Reason::Lost => vec!["its tables are gone from the store".into()],
         Reason::Changed { changes } => changes.iter().map(change).collect(),
     }
@@ -177,6 +179,16 @@ pub fn finished(tally: &Tally) -> String {
         Some(why) => format!("{text}  ({})", reason(why)),
         None => text,
     }
+}
+
+/// Where two answers to the same question part: `out row 3, column `text`: "a" → "b" (tables 8c2f… and 51ab…)`.
+pub fn parting(kind: &EventKind) -> String {
+    let EventKind::Differs { port, was, now, row, column, old, new } = kind else { return String::new() };
+    let place = port.as_deref().map_or("remembered for input".into(), |port| format!("`{port}`"));
+    let column = column.as_deref().map(|column| format!(", column `{column}`")).unwrap_or_default();
+    let value = |value: &Option<String>| format!("{:?}", value.as_deref().unwrap_or_default());
+    let tables = was.zip(*now).map(|(was, now)| format!(" (tables {was:?} and {now:?})")).unwrap_or_default();
+    format!("{place} row {}{column}: {} → {}{tables}", number(*row), value(old), value(new))
 }
 
 /// How far a running node is: `120/410 rows  3.2 rows/s  412 tokens/s  loss 1.93  1 min 20 s left`.

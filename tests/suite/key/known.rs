@@ -43,7 +43,7 @@ impl Why {
     pub(crate) fn of(reason: &Reason) -> Self {
         match reason {
             Reason::FirstRun => Why::First,
-            Reason::Forced => Why::Forced,
+            Reason::Forced | Reason::Verify => Why::Forced,
             Reason::Lost => Why::Lost,
             Reason::Changed { changes } => Why::changes(changes),
         }
