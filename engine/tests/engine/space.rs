@@ -185,6 +185,14 @@ impl Space {
         (told.iter().map(line).collect(), summary)
     }
 
+    /// A column of text of a node's newest table.
+    pub(crate) fn texts(&self, node: &str, column: &str) -> Vec<String> {
+        let table = self.store.open(self.newest(node).unwrap().outputs[0].content).unwrap().unwrap();
+        let batch = table.read().unwrap();
+        let texts = batch.column_by_name(column).unwrap().as_string::<i32>();
+        texts.iter().map(|text| text.unwrap().to_owned()).collect()
+    }
+
     /// A node's newest answer.
     pub(crate) fn newest(&self, node: &str) -> Option<retort_cache::Answer> {
         self.store.last(&format!("test/{node}")).unwrap()
