@@ -174,19 +174,20 @@ fn walk(
     let (mut out, mut refused, mut asked) = (Vec::new(), Vec::new(), Vec::new());
     for row in 0..input.num_rows() {
         asked.push(identity(&read, row));
-        match say(&read, row) {
-            Said::Rows(rows) => {
-                for new in &rows {
-                    let mut columns: Vec<ArrayRef> = old.iter().map(|at| input.column(*at).slice(row, 1)).collect();
-                    columns.extend(batch_of(added, std::slice::from_ref(new)).columns().iter().cloned());
-                    out.push(columns);
-                }
-            }
-            Said::Refused(reason) => {
-                let mut columns: Vec<ArrayRef> = kept.iter().map(|at| input.column(*at).slice(row, 1)).collect();
-                columns.push(Arc::new(StringArray::from(vec![reason])));
-                refused.push(columns);
-            }
+        let (rows, reason) = match say(&read, row) {
+            Said::Rows(rows) => (rows, None),
+            Said::Partly(rows, reason) => (rows, Some(reason)),
+            Said::Refused(reason) => (Vec::new(), Some(reason)),
+        };
+        for new in &rows {
+            let mut columns: Vec<ArrayRef> = old.iter().map(|at| input.column(*at).slice(row, 1)).collect();
+            columns.extend(batch_of(added, std::slice::from_ref(new)).columns().iter().cloned());
+            out.push(columns);
+        }
+        if let Some(reason) = reason {
+            let mut columns: Vec<ArrayRef> = kept.iter().map(|at| input.column(*at).slice(row, 1)).collect();
+            columns.push(Arc::new(StringArray::from(vec![reason])));
+            refused.push(columns);
         }
     }
     let mut fields: Vec<Field> = old.iter().map(|at| schema.field(*at).clone()).collect();

@@ -18,6 +18,8 @@ pub(crate) type Cell = Option<String>;
 pub(crate) enum Said {
     /// Rows of the added columns.
     Rows(Vec<(Cell, i64)>),
+    /// Rows, and it refuses the rest; no rows at all is a refusal.
+    Partly(Vec<(Cell, i64)>, String),
     /// It refuses.
     Refused(String),
 }
@@ -66,7 +68,8 @@ impl Row {
         for value in values {
             hash = mix(hash ^ value.as_deref().map_or(7, text_hash));
         }
-        if self.refuse > 0 && hash.is_multiple_of(self.refuse) {
+        let refuses = self.refuse > 0 && hash.is_multiple_of(self.refuse);
+        if refuses && !hash.is_multiple_of(3) {
             return Said::Refused(format!("reason {}", hash % 3));
         }
         let rows = if self.many == 0 { 1 } else { mix(hash) % (self.many + 1) };
@@ -76,7 +79,8 @@ impl Row {
             let text = (!self.nullable || value % 4 != 0).then(|| format!("w{value}"));
             (text, (value % 5) as i64)
         };
-        Said::Rows((0..rows).map(row).collect())
+        let rows = (0..rows).map(row).collect();
+        if refuses { Said::Partly(rows, "the rest".into()) } else { Said::Rows(rows) }
     }
 
     pub(crate) fn added(&self) -> SchemaRef {
