@@ -81,7 +81,7 @@ pub(crate) fn ran(
             }
             (start.duty(name, keyed, forced), others.duty(name, keyed, forced))
         };
-        let changed = start.last(name).is_none_or(|last| start.answers.get(&last.id()) != Some(&ids(keyed)));
+        let changed = known.last(name).is_none_or(|last| known.answers.get(&last.id()) != Some(&ids(keyed)));
         did(of, &early, &late, keyed, forced, run.trouble.is_none()).map_err(|told| format!("{name}: {told}"))?;
         if let Some(finished) = &of.finished
             && run.jobs == 1
