@@ -184,6 +184,17 @@ fn only_values_show() {
     }
 }
 
+#[test]
+fn a_piece_without_items_leaves_no_trace() {
+    let mut random = Random(1);
+    let numbers = DataType::List(Arc::new(Field::new("item", DataType::Int64, true)));
+    let fields =
+        Fields::from(vec![Field::new("lists", DataType::List(Arc::new(Field::new("item", numbers, true))), true)]);
+    let rows = [vec![Value::List(vec![])], vec![Value::List(vec![Value::Null])]];
+    let batch = batch(&fields, &rows, &mut random);
+    assert_eq!(id(&[batch.slice(0, 1), batch.slice(1, 1)]), id(&[batch]));
+}
+
 fn sample() -> RecordBatch {
     let text: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None, Some("ccc"), Some("")]));
     let number: ArrayRef = Arc::new(Int64Array::from(vec![1, 2, 3, 4]));
