@@ -67,7 +67,12 @@ mod tests {
         fs::remove_file(folder.path().join("view/pipe/n7.json")).unwrap();
         fs::write(folder.path().join("view/pipe/n7.json"), "no answer").unwrap();
         store.read_ahead(&names);
-        fs::remove_dir_all(folder.path().join("answers")).unwrap();
+        for n in 0..100 {
+            let hex = answer(n).recipe.id().to_string();
+            let path = folder.path().join(format!("answers/{}/{}.json", &hex[..2], &hex[2..]));
+            fs::remove_file(&path).unwrap();
+            fs::write(&path, "no answer any more").unwrap();
+        }
         for (name, n) in names.iter().zip(0..) {
             let expected = (n != 7).then(|| answer(n));
             assert_eq!(store.newest(name).unwrap(), expected.as_ref().map(|answer| answer.recipe.id()));
