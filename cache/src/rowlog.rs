@@ -52,7 +52,7 @@ struct Limits {
     rows: usize,
 }
 
-const LIMITS: Limits = Limits { segments: 8, small: 1 << 20, own: 1 << 19, rows: 1 << 22 };
+const LIMITS: Limits = Limits { segments: 4, small: 1 << 20, own: 1 << 19, rows: 1 << 22 };
 
 /// The row log of one operator with one config.
 pub struct RowLog {
@@ -118,7 +118,9 @@ impl RowLog {
         let read = |rows: &&[Wanted]| -> Result<Vec<(usize, RowAnswer)>, StoreError> {
             let (segment, frame) = (&rows[0].segment, rows[0].place.frame());
             let Some(answers) = Answers::read(segment, frame, &self.schema)? else { return Ok(Vec::new()) };
-            let answer = |row: &Wanted| Some((row.at, answers.answer(row.place.row(), &keys[row.at])?));
+            // A few rows are copied, or each would keep its whole frame in memory.
+            let few = rows.len() * 4 < answers.len();
+            let answer = |row: &Wanted| Some((row.at, answers.answer(row.place.row(), &keys[row.at], few)?));
             Ok(rows.iter().filter_map(answer).collect())
         };
         for rows in frames.par_iter().map(read).collect::<Result<Vec<_>, _>>()? {

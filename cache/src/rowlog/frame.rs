@@ -13,9 +13,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, StringArray, StructArray};
+use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, StringArray, StructArray, UInt64Array};
 use arrow::buffer::OffsetBuffer;
-use arrow::compute::concat_batches;
+use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
@@ -141,8 +141,13 @@ impl<'s> Answers<'s> {
         })
     }
 
-    /// The answer in row `row`, if that row has the key that is looked for.
-    pub(super) fn answer(&self, row: usize, key: &RowKey) -> Option<RowAnswer> {
+    /// How many rows there are.
+    pub(super) fn len(&self) -> usize {
+        self.reasons.len()
+    }
+
+    /// The answer in row `row`, if that row has the key that is looked for: a copy, or a view of the frame.
+    pub(super) fn answer(&self, row: usize, key: &RowKey, copied: bool) -> Option<RowAnswer> {
         let from = row * KEY as usize;
         if self.keys.get(from..from + KEY as usize)? != key.0.as_bytes() {
             return None;
@@ -155,7 +160,12 @@ impl<'s> Answers<'s> {
                 n => RowAnswer::Partly(self.kept.as_ref()?.slice(from, n), reason),
             });
         }
-        Some(RowAnswer::Kept(self.kept.as_ref()?.slice(from, to - from)))
+        let kept = self.kept.as_ref()?;
+        if copied {
+            let rows = UInt64Array::from_iter_values(from as u64..to as u64);
+            return take_record_batch(kept, &rows).ok().map(RowAnswer::Kept);
+        }
+        Some(RowAnswer::Kept(kept.slice(from, to - from)))
     }
 }
 
