@@ -1,4 +1,4 @@
-//! Reads and chunks a folder of real documents and says how fast: `EXTRACT_DIR=docs cargo bench -p retort-ops --bench extract`.
+//! Reads and chunks a folder of real documents and says how fast: `EXTRACT_DIR=docs cargo bench --workspace --bench extract`.
 //!
 //! `CHUNK_MODEL=model.gguf` counts by that model's tokenizer (else words), `SHOW=1` prints blocks and chunks to look at.
 #![expect(

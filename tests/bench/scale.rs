@@ -1,4 +1,4 @@
-//! How the cost of a run grows with its graph: `cargo bench -p retort-tests --bench scale` (build the whole workspace as the guide says).
+//! How the cost of a run grows with its graph: `cargo bench --workspace --bench scale`.
 //!
 //! Every shape and size is run as a whole command: cold, again (no-op), and with another config of one node; then `plan` and
 //! `check`. Beside each stand milliseconds, milliseconds a node and the peak of resident memory. At last the parts of a no-op run within this process.

@@ -1,6 +1,6 @@
 //! Tokens a second of the real model: prompt, decoding side by side, a training step.
 //!
-//! `cargo bench -p retort-lm`; needs the test model (`.ci/fetch-model`). Two threads unless rayon is told otherwise.
+//! `cargo bench --workspace --bench decoder`; needs the test model (`.ci/fetch-model`). Two threads unless rayon is told otherwise.
 
 use std::path::Path;
 use std::sync::LazyLock;
