@@ -33,6 +33,9 @@ const MANY: usize = 64;
 /// Nodes of a circle that are named, at most.
 const NAMED: usize = 12;
 
+/// Mistakes for which the nearest name is looked for.
+const SEARCHED: usize = 100;
+
 /// What feeds a slot: the index of a node, and the name of a port if one is named.
 type Edge = (usize, Option<String>);
 /// The slots of every node with what feeds them. `None` where a feed is not known.
@@ -153,6 +156,11 @@ fn resolve(
     }
     let others = || index.keys().copied().filter(|name| *name != spec.name);
     let problem = Problem::new("unknown-node", field, format!("unknown node `{name}`"));
+    // Each search looks at every node: past what anybody reads, thousands of mistakes would take minutes.
+    if problems.len() >= SEARCHED {
+        problems.push(problem.in_node(&spec.name));
+        return None;
+    }
     let problem = match crate::nearest(name, others()) {
         Some(near) => problem.hint(format!("did you mean `{near}`?")),
         None if (1..=8).contains(&others().count()) => {

@@ -109,3 +109,14 @@ fn a_right_pipeline_has_no_problems() {
     let names: Vec<_> = graph.order().iter().map(|id| graph.node(*id).name.as_str()).collect();
     assert_eq!(names, ["docs", "words"]);
 }
+
+#[test]
+fn thousands_of_unknown_feeds_are_told_without_a_search_for_each() {
+    let mut space = Space::in_memory();
+    for i in 0..4000 {
+        space.node(&format!("node-{i}"), "upper", &format!("nodes-{i}"), json!({}));
+    }
+    let problems = space.check().err().unwrap();
+    assert_eq!(problems.len(), 4000);
+    assert!(problems[0].hint.is_some() && problems[3999].hint.is_none());
+}
