@@ -59,6 +59,7 @@ pub struct Env<'a> {
 }
 
 /// An entry of the registry.
+#[derive(Clone, Copy)]
 pub struct OpInfo {
     /// The name in `op:`.
     pub name: &'static str,

@@ -5,6 +5,7 @@
 mod gallery;
 mod guide;
 mod new;
+mod own_operator;
 
 use std::fs;
 use std::path::Path;

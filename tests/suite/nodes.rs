@@ -24,8 +24,7 @@ pub(crate) fn root() -> PathBuf {
 
 /// The registry and the operators of this module.
 pub(crate) fn ops() -> Vec<OpInfo> {
-    let copy = |info: &OpInfo| OpInfo { name: info.name, version: info.version, schema: info.schema, make: info.make };
-    let mut ops: Vec<_> = retort_ops::REGISTRY.iter().map(copy).collect();
+    let mut ops = retort_ops::REGISTRY.to_vec();
     ops.extend([OpInfo::of::<Literal>(), OpInfo::of::<Arrange>()]);
     ops
 }

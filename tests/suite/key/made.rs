@@ -20,8 +20,7 @@ use super::ops::{Carries, Docs, Kind, Row, Said, Whole, batch_of, cells, identit
 /// The registry, with each operator in its version.
 pub(crate) fn registry(versions: &BTreeMap<String, u32>) -> Vec<OpInfo> {
     let version = |op: &str| versions.get(op).copied().unwrap_or(1);
-    let copy = |info: &OpInfo| OpInfo { name: info.name, version: info.version, schema: info.schema, make: info.make };
-    let mut ops: Vec<OpInfo> = retort_ops::REGISTRY.iter().map(copy).collect();
+    let mut ops = retort_ops::REGISTRY.to_vec();
     ops.push(match version("row") {
         1 => OpInfo::of::<RowAt<1>>(),
         2 => OpInfo::of::<RowAt<2>>(),
