@@ -1,4 +1,5 @@
-//! Causal attention: over caches when decoding, within segments when training, with the same bits.
+//! Causal attention: over caches when decoding, within segments when training, with the same bits. Where a block has a
+//! window, a query sees its newest keys only.
 //!
 //! A query's scores are one chain each over the head's dimensions, its softmax runs over the keys that it may see, and its
 //! output is one chain over those keys. Nothing in that depends on which other queries are computed beside it; keys
@@ -19,19 +20,32 @@ pub(crate) struct Heads {
     queries: usize,
     keys: usize,
     dim: usize,
+    /// What scores are multiplied with.
+    scale: f32,
+    /// How many of the newest keys a query sees; none for all.
+    window: Option<usize>,
 }
 
 impl Heads {
-    pub(crate) fn of(config: &Config) -> Self {
-        Self { queries: config.num_attention_heads, keys: config.num_key_value_heads, dim: config.head_dim }
+    pub(crate) fn of(config: &Config, layer: usize) -> Self {
+        Self {
+            queries: config.num_attention_heads,
+            keys: config.num_key_value_heads,
+            dim: config.head_dim,
+            scale: config.attention_scale,
+            window: config.windows[layer],
+        }
     }
 
     fn group(self) -> usize {
         self.queries / self.keys
     }
 
-    fn scale(self) -> f32 {
-        1.0 / (self.dim as f32).sqrt()
+    /// The weights of a query that stands behind `seen` keys: zero for those that it does not see.
+    fn softmax(self, scores: &mut [f32], seen: usize) {
+        let begin = seen - self.window.unwrap_or(seen).min(seen);
+        scores[..begin].fill(0.0);
+        softmax(&mut scores[begin..], seen - begin, self.scale);
     }
 
     fn width(self) -> usize {
@@ -122,7 +136,7 @@ impl Queries<'_> {
             gemm(shape, left, right, &mut scores[page * PAGE_TOKENS..], width, Start::Zero);
         }
         for (row, scores) in scores.chunks_exact_mut(width).take(rows).enumerate() {
-            softmax(scores, seen(row), self.heads.scale());
+            self.heads.softmax(scores, seen(row));
         }
         for (page, (_, values)) in self.cache.pages(self.layer, key).take(pages).enumerate() {
             let start = if page == 0 { Start::Zero } else { Start::Out };
@@ -225,7 +239,7 @@ impl Block {
         let left = self.rows_of(heads, q, head);
         gemm((self.rows, seen, heads.dim), left, Right { data: turned, step: self.length }, scores, seen, Start::Zero);
         for (row, scores) in scores.chunks_exact_mut(seen).take(self.rows).enumerate() {
-            softmax(scores, self.first + row + 1, heads.scale());
+            heads.softmax(scores, self.first + row + 1);
         }
     }
 
@@ -279,7 +293,7 @@ impl HeadBackward<'_> {
             {
                 let pull = dot(&out[row * width..][..dim], &d_out.data[row * width..][..dim]);
                 for (d, &p) in d_scores.iter_mut().zip(scores) {
-                    *d = p * (*d - pull) * heads.scale();
+                    *d = p * (*d - pull) * heads.scale;
                 }
             }
             let left = Left { data: &d_scores, row: seen, step: 1 };

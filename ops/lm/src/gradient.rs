@@ -8,11 +8,11 @@ use rayon::prelude::*;
 
 use crate::LmError;
 use crate::attention::{Heads, over_segments, over_segments_backward};
-use crate::block::{Kept, Pass, Values, norm_rows, norm_rows_backward};
+use crate::block::{Kept, Pass, Values};
 use crate::kernels::{Buffer, Product, Start, cross_entropy, multiply};
 use crate::lora::{Adapter, Grads};
 use crate::model::Model;
-use crate::rope::Rope;
+use crate::rope::Ropes;
 
 /// Rows whose logits exist at a time.
 const ROWS: usize = 96;
@@ -80,7 +80,7 @@ impl Model {
                 batch.forward(layer, &mut values, &mut x);
             }
             let mut hidden = Buffer::zeroed(x.len());
-            norm_rows(&x, &self.norm, &self.config, &mut hidden);
+            self.norm.forward(&x, &mut hidden);
             self.head_loss(segments, &hidden, None)
         }))
     }
@@ -113,13 +113,13 @@ impl Model {
             kept.push(values.keep(input));
         }
         let mut hidden = Buffer::zeroed(x.len());
-        norm_rows(&x, &self.norm, &self.config, &mut hidden);
+        self.norm.forward(&x, &mut hidden);
         let mut d_hidden = Buffer::zeroed(x.len());
         let losses = self.head_loss(segments, &hidden, Some(&mut d_hidden));
         drop(hidden);
 
         let mut d_x = Buffer::zeroed(x.len());
-        norm_rows_backward(&x, &self.norm, &self.config, &d_hidden, &mut d_x);
+        self.norm.backward(&x, &d_hidden, &mut d_x);
         drop((x, d_hidden));
         let mut grads = adapter.zero_grads();
         while let Some(of_block) = kept.pop() {
@@ -143,7 +143,8 @@ impl Model {
                 x.copy_from_slice(&hidden[row * width..(row + 1) * width]);
             }
             let head = self.head();
-            multiply(rows, &mut [Product { x, weight: head.weight(), out: logits, start: Start::Zero }]);
+            let start = head.begin(logits);
+            multiply(rows, &mut [Product { x, weight: head.weight(), out: logits, start }]);
             let nlls: Vec<f64> = logits
                 .par_chunks_exact_mut(vocab)
                 .zip(chunk)
@@ -192,14 +193,14 @@ struct Batch<'a> {
     adapter: Option<&'a Adapter>,
     dropout: Option<(f32, u64)>,
     lengths: Vec<usize>,
-    rope: Rope,
+    ropes: Ropes,
 }
 
 impl<'a> Batch<'a> {
     fn new(model: &'a Model, adapter: Option<&'a Adapter>, dropout: Option<(f32, u64)>, segments: &[Segment]) -> Self {
         let lengths: Vec<usize> = segments.iter().map(|segment| segment.tokens.len()).collect();
         let positions: Vec<usize> = lengths.iter().flat_map(|&length| 0..length).collect();
-        Self { model, adapter, dropout, rope: Rope::new(&model.config, &positions), lengths }
+        Self { model, adapter, dropout, ropes: Ropes::new(&model.config, &positions), lengths }
     }
 
     fn rows(&self) -> usize {
@@ -207,11 +208,12 @@ impl<'a> Batch<'a> {
     }
 
     fn pass(&self, layer: usize) -> Pass<'_> {
-        Pass { config: &self.model.config, layer, rope: &self.rope, adapter: self.adapter, dropout: self.dropout }
+        let config = &self.model.config;
+        Pass { config, layer, rope: self.ropes.of(config, layer), adapter: self.adapter, dropout: self.dropout }
     }
 
     fn forward(&self, layer: usize, values: &mut Values, x: &mut [f32]) {
-        let heads = Heads::of(&self.model.config);
+        let heads = Heads::of(&self.model.config, layer);
         self.model.blocks[layer].forward(self.pass(layer), values, x, |q, k, v, out| {
             over_segments(heads, &self.lengths, q, k, v, out);
         });
@@ -219,7 +221,7 @@ impl<'a> Batch<'a> {
 
     /// Takes `d_x` back through a block.
     fn backward(&self, layer: usize, kept: Kept, values: &mut Values, d_x: &mut [f32], grads: &mut Grads) {
-        let heads = Heads::of(&self.model.config);
+        let heads = Heads::of(&self.model.config, layer);
         let block = &self.model.blocks[layer];
         let input = block.forward_again(self.pass(layer), kept, values);
         block.backward(self.pass(layer), values, &input, d_x, grads, |qkv, out, d_out| {

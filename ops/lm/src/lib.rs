@@ -18,6 +18,7 @@ mod lazy;
 pub mod linear;
 pub mod lora;
 pub mod model;
+mod norm;
 pub mod optim;
 #[cfg(test)]
 mod oracle;
@@ -26,6 +27,7 @@ mod rope;
 pub mod sample;
 pub mod schedule;
 pub mod template;
+pub mod tensors;
 #[cfg(test)]
 mod testing;
 pub mod tokenizer;

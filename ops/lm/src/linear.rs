@@ -12,23 +12,41 @@ use crate::kernels::{Buffer, Left, Packed, Product, Right, Start, gemm, multiply
 use crate::lazy::get_or_make;
 use crate::lora::PackedPair;
 
-/// A frozen linear layer without bias.
+/// A frozen linear layer.
 #[derive(Debug)]
 pub struct Linear {
     weight: Packed,
+    bias: Option<Vec<f32>>,
     /// The same, transposed, made when a gradient is first asked for.
     back: OnceLock<Packed>,
 }
 
 impl Linear {
-    /// Of packed weights `(outputs, inputs)`.
-    pub fn new(weight: Packed) -> Self {
-        Self { weight, back: OnceLock::new() }
+    /// Of packed weights `(outputs, inputs)`, and a bias if the layer has one.
+    ///
+    /// # Panics
+    ///
+    /// If the bias does not have a value for each output.
+    pub fn new(weight: Packed, bias: Option<Vec<f32>>) -> Self {
+        assert!(bias.as_ref().is_none_or(|bias| bias.len() == weight.n()), "a bias of {} values", weight.n());
+        Self { weight, bias, back: OnceLock::new() }
     }
 
     /// The weights.
     pub fn weight(&self) -> &Packed {
         &self.weight
+    }
+
+    /// What is added to the outputs.
+    pub fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_deref()
+    }
+
+    /// Puts into `out (rows, outputs)` what a product goes on from: the bias, if there is one.
+    pub(crate) fn begin(&self, out: &mut [f32]) -> Start {
+        let Some(bias) = &self.bias else { return Start::Zero };
+        out.chunks_exact_mut(bias.len()).for_each(|row| row.copy_from_slice(bias));
+        Start::Out
     }
 
     /// The weights with inputs and outputs exchanged, which carry gradients back.
@@ -61,11 +79,12 @@ pub(crate) struct Forward<'a> {
     pub(crate) low: &'a mut Vec<f32>,
 }
 
-/// `out = W·x + B·(s·A·dropout(x))` for layers that share the input `x (rows, inputs)`.
+/// `out = W·x + b + B·(s·A·dropout(x))` for layers that share the input `x (rows, inputs)`.
 pub(crate) fn forward(rows: usize, x: &[f32], layers: &mut [Forward<'_>]) {
     let mut bases = Vec::new();
     for layer in layers.iter_mut() {
-        bases.push(Product { x, weight: &layer.linear.weight, out: layer.out, start: Start::Zero });
+        let start = layer.linear.begin(layer.out);
+        bases.push(Product { x, weight: &layer.linear.weight, out: layer.out, start });
     }
     multiply(rows, &mut bases);
     drop(bases);

@@ -11,7 +11,7 @@ use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
 use serde::{Deserialize, Serialize};
 
 use crate::LmError;
-use crate::config::Config;
+use crate::config::{Architecture, Config};
 use crate::kernels::{Packed, Precision};
 use crate::lazy::get_or_make;
 
@@ -25,13 +25,13 @@ pub enum Target {
     KProj,
     /// Values of attention.
     VProj,
-    /// Attention's way back into the residual stream.
+    /// Attention's way back into the residual stream: phi's `dense`.
     OProj,
-    /// The gate of the MLP.
+    /// The gate of the MLP. Phi has none, and is adapted without.
     GateProj,
-    /// What the gate lets through.
+    /// What the gate lets through: phi's `fc1`.
     UpProj,
-    /// The MLP's way back into the residual stream.
+    /// The MLP's way back into the residual stream: phi's `fc2`.
     DownProj,
 }
 
@@ -40,7 +40,7 @@ impl Target {
     pub const ALL: [Self; 7] =
         [Self::QProj, Self::KProj, Self::VProj, Self::OProj, Self::GateProj, Self::UpProj, Self::DownProj];
 
-    /// Its name in checkpoints, such as `q_proj`.
+    /// Its name in most checkpoints, such as `q_proj`; [`Target::path`] has the model's own.
     pub fn name(self) -> &'static str {
         match self {
             Self::QProj => "q_proj",
@@ -53,18 +53,19 @@ impl Target {
         }
     }
 
-    /// By [`Target::name`].
+    /// By [`Target::name`], or by the name that any family of decoders gives it.
     pub fn by_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|target| target.name() == name)
+        Self::ALL.into_iter().find(|target| {
+            let own = |architecture: Architecture| architecture.facts().linears[*target as usize];
+            let named = Architecture::ALL.into_iter().filter_map(own);
+            target.name() == name || named.into_iter().any(|named| named.hf.rsplit('.').next() == Some(name))
+        })
     }
 
-    /// The layer's full name in block `layer`, such as `model.layers.3.mlp.up_proj`.
-    pub fn path(self, layer: usize) -> String {
-        let part = match self {
-            Self::QProj | Self::KProj | Self::VProj | Self::OProj => "self_attn",
-            Self::GateProj | Self::UpProj | Self::DownProj => "mlp",
-        };
-        format!("model.layers.{layer}.{part}.{}", self.name())
+    /// The layer's full name in block `layer` of a model, such as `model.layers.3.mlp.up_proj`; none where its blocks
+    /// have no such layer.
+    pub fn path(self, config: &Config, layer: usize) -> Option<String> {
+        config.facts().linears[self as usize].map(|named| format!("model.layers.{layer}.{}", named.hf))
     }
 
     /// `(outputs, inputs)` of the layer.
@@ -234,12 +235,17 @@ impl Adapter {
         let mut config = config.clone();
         config.targets.sort_unstable();
         check(&config)?;
+        config.targets.retain(|&target| target.path(model, 0).is_some());
+        if config.targets.is_empty() {
+            return Err(LmError::Argument("the model has none of the layers that an adapter is asked for".to_owned()));
+        }
         let mut tensors = Vec::new();
         for layer in 0..model.num_hidden_layers {
             for target in &config.targets {
+                let Some(path) = target.path(model, layer) else { continue };
                 let (outputs, inputs) = target.shape(model);
                 for (part, shape) in [("lora_A", [config.rank, inputs]), ("lora_B", [outputs, config.rank])] {
-                    let name = format!("{}.{part}.weight", target.path(layer));
+                    let name = format!("{path}.{part}.weight");
                     tensors.push(AdapterTensor { name, shape, values: vec![0.0; shape[0] * shape[1]] });
                 }
             }

@@ -1,21 +1,21 @@
-//! The decoder: embeddings, blocks, final norm, output head. Losses and gradients are in `gradient`.
+//! The decoder: embeddings, blocks, final norm, output head. Losses and gradients are in `gradient`, names of weights in
+//! `tensors`.
 //!
 //! A token's hidden state and logits have the same bits whatever other sequences are in the batch, however the prompt
 //! is cut into calls, whether its prefix was computed here or in a cache that was forked, and on any number of threads.
 
 use std::path::Path;
 
-use rayon::prelude::*;
-
 use crate::LmError;
 use crate::attention::{Heads, over_caches};
-use crate::block::{Block, Pass, Values, norm_rows};
+use crate::block::{Block, Pass, Values};
 use crate::config::Config;
-use crate::kernels::{Buffer, Packed, Precision, Product, Start, multiply};
+use crate::kernels::{Buffer, Precision, Product, multiply};
 use crate::kv::KvCache;
 use crate::linear::Linear;
-use crate::lora::{Adapter, Target};
-use crate::rope::Rope;
+use crate::lora::Adapter;
+use crate::norm::Norm;
+use crate::rope::Ropes;
 use crate::weights::Weights;
 
 /// A decoder with its weights, ready to run. Shared between threads by reference.
@@ -24,9 +24,9 @@ pub struct Model {
     pub(crate) config: Config,
     pub(crate) embedding: Linear,
     /// None if the embedding is the head.
-    head: Option<Linear>,
+    pub(crate) head: Option<Linear>,
     pub(crate) blocks: Vec<Block>,
-    pub(crate) norm: Vec<f32>,
+    pub(crate) norm: Norm,
 }
 
 /// The next tokens of one sequence, and its cache, which holds all before and will hold these.
@@ -62,17 +62,6 @@ impl Hidden {
     }
 }
 
-/// A weight of the model under its Hugging Face name.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NamedTensor {
-    /// Such as `model.layers.0.mlp.up_proj.weight`.
-    pub name: String,
-    /// `[outputs, inputs]` or `[size]`.
-    pub shape: Vec<usize>,
-    /// Row by row.
-    pub values: Vec<f32>,
-}
-
 impl Model {
     /// Loads a GGUF file or a Hugging Face folder; weights are kept as half floats.
     ///
@@ -92,41 +81,6 @@ impl Model {
         Self::build(weights.config(), Precision::F16, |name, shape| weights.tensor(name, shape))
     }
 
-    /// Makes a model of tensors that `tensor(name, shape)` gives by Hugging Face name.
-    ///
-    /// # Errors
-    ///
-    /// The first that `tensor` gives.
-    pub fn build(
-        config: &Config,
-        precision: Precision,
-        mut tensor: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, LmError>,
-    ) -> Result<Self, LmError> {
-        let hidden = config.hidden_size;
-        let mut linear = |name: &str, outputs: usize, inputs: usize| {
-            let values = tensor(name, &[outputs, inputs])?;
-            Ok::<_, LmError>(Linear::new(Packed::from_rows(&values, outputs, inputs, precision)))
-        };
-        let embedding = linear(EMBEDDING, config.vocab_size, hidden)?;
-        let head = if config.tie_word_embeddings { None } else { Some(linear(HEAD, config.vocab_size, hidden)?) };
-        let mut blocks = Vec::with_capacity(config.num_hidden_layers);
-        for layer in 0..config.num_hidden_layers {
-            let mut linears = Vec::with_capacity(Target::ALL.len());
-            for target in Target::ALL {
-                let (outputs, inputs) = target.shape(config);
-                let name = format!("{}.weight", target.path(layer));
-                let values = tensor(&name, &[outputs, inputs])?;
-                linears.push(Linear::new(Packed::from_rows(&values, outputs, inputs, precision)));
-            }
-            blocks.push(Block {
-                attention_norm: tensor(&attention_norm(layer), &[hidden])?,
-                mlp_norm: tensor(&mlp_norm(layer), &[hidden])?,
-                linears: linears.try_into().expect("as many as there are targets"),
-            });
-        }
-        Ok(Self { config: config.clone(), embedding, head, blocks, norm: tensor(NORM, &[hidden])? })
-    }
-
     /// The model's shape.
     pub fn config(&self) -> &Config {
         &self.config
@@ -134,7 +88,7 @@ impl Model {
 
     /// Bytes of weights held now (more once gradients were asked for).
     pub fn bytes(&self) -> usize {
-        let linears = self.blocks.iter().flat_map(|block| &block.linears);
+        let linears = self.blocks.iter().flat_map(|block| block.linears.iter().flatten());
         linears.chain([&self.embedding]).chain(&self.head).map(Linear::bytes).sum()
     }
 
@@ -159,31 +113,10 @@ impl Model {
     pub fn logits(&self, hidden: &[f32]) -> Vec<f32> {
         let rows = hidden.len() / self.config.hidden_size;
         let mut out = vec![0.0; rows * self.config.vocab_size];
-        let weight = self.head().weight();
-        multiply(rows, &mut [Product { x: hidden, weight, out: &mut out, start: Start::Zero }]);
+        let head = self.head();
+        let start = head.begin(&mut out);
+        multiply(rows, &mut [Product { x: hidden, weight: head.weight(), out: &mut out, start }]);
         out
-    }
-
-    /// The weights under their Hugging Face names, one at a time; with an adapter, merged into them: `W + s·B·A`.
-    /// They are what the model computes with, so after rounding to half floats.
-    pub fn tensors<'a>(&'a self, adapter: Option<&'a Adapter>) -> impl Iterator<Item = NamedTensor> + 'a {
-        let (vocab, hidden) = (self.config.vocab_size, self.config.hidden_size);
-        let matrix = move |name: &str, linear: &Linear| NamedTensor {
-            name: name.to_owned(),
-            shape: vec![vocab, hidden],
-            values: linear.weight().unpack(),
-        };
-        let vector =
-            |name: String, values: &[f32]| NamedTensor { name, shape: vec![values.len()], values: values.to_vec() };
-        let embedding = std::iter::once_with(move || matrix(EMBEDDING, &self.embedding));
-        let head = self.head.iter().map(move |head| matrix(HEAD, head));
-        let norm = std::iter::once_with(move || vector(NORM.to_owned(), &self.norm));
-        let blocks = self.blocks.iter().enumerate().flat_map(move |(layer, block)| {
-            let linears = Target::ALL.into_iter().map(move |target| block.tensor(layer, target, adapter));
-            let norms = [(attention_norm(layer), &block.attention_norm), (mlp_norm(layer), &block.mlp_norm)];
-            linears.chain(norms.into_iter().map(move |(name, values)| vector(name, values)))
-        });
-        embedding.chain(blocks).chain(norm).chain(head)
     }
 
     pub(crate) fn head(&self) -> &Linear {
@@ -192,10 +125,13 @@ impl Model {
 
     /// The embeddings of tokens, `(tokens, hidden)`.
     pub(crate) fn embed<'t>(&self, tokens: impl Iterator<Item = &'t u32>, rows: usize) -> Buffer<f32> {
-        let width = self.config.hidden_size;
+        let (width, scale) = (self.config.hidden_size, self.config.embedding_scale());
         let mut x = Buffer::zeroed(rows * width);
         for (row, &token) in x.chunks_exact_mut(width).zip(tokens) {
             self.embedding.weight().row(token as usize, row);
+            if scale != 1.0 {
+                row.iter_mut().for_each(|value| *value *= scale);
+            }
         }
         x
     }
@@ -240,41 +176,23 @@ impl Model {
             positions.extend(span.cache.len()..span.cache.len() + span.tokens.len());
             span.cache.reserve(span.tokens.len());
         }
-        let rope = Rope::new(config, &positions);
+        let ropes = Ropes::new(config, &positions);
         let mut x = self.embed(spans.iter().flat_map(|span| span.tokens), positions.len());
         let mut values = Values::new(config, positions.len());
         for (layer, block) in self.blocks.iter().enumerate() {
-            let pass = Pass { config, layer, rope: &rope, adapter, dropout: None };
+            let pass = Pass { config, layer, rope: ropes.of(config, layer), adapter, dropout: None };
             block.forward(pass, &mut values, &mut x, |q, k, v, out| {
                 remember(config, layer, spans, k, v);
                 let sequences: Vec<_> = spans.iter().map(|span| (&*span.cache, span.tokens.len())).collect();
-                over_caches(Heads::of(config), layer, &sequences, q, out);
+                over_caches(Heads::of(config, layer), layer, &sequences, q, out);
             });
         }
         for span in spans {
             span.cache.advance(span.tokens.len());
         }
         let mut hidden = Buffer::zeroed(x.len());
-        norm_rows(&x, &self.norm, config, &mut hidden);
+        self.norm.forward(&x, &mut hidden);
         Hidden { values: hidden, width: config.hidden_size }
-    }
-}
-
-impl Block {
-    fn tensor(&self, layer: usize, target: Target, adapter: Option<&Adapter>) -> NamedTensor {
-        let weight = self.linears[target as usize].weight();
-        let mut values = weight.unpack();
-        if let Some((adapter, at)) = adapter.and_then(|adapter| Some((adapter, adapter.index(layer, target)?))) {
-            let (a, b) = (&adapter.tensors()[at], &adapter.tensors()[at + 1]);
-            let (rank, inputs, scaling) = (a.shape[0], a.shape[1], adapter.config().scaling());
-            values.par_chunks_exact_mut(inputs).zip(b.values.par_chunks_exact(rank)).for_each(|(row, b)| {
-                for (a, &b) in a.values.chunks_exact(inputs).zip(b) {
-                    row.iter_mut().zip(a).for_each(|(value, &a)| *value += scaling * b * a);
-                }
-            });
-        }
-        let name = format!("{}.weight", target.path(layer));
-        NamedTensor { name, shape: vec![weight.n(), weight.k()], values }
     }
 }
 
@@ -288,16 +206,4 @@ fn remember(config: &Config, layer: usize, spans: &mut [Span<'_>], k: &[f32], v:
             span.cache.write(layer, position, k, v);
         }
     }
-}
-
-const EMBEDDING: &str = "model.embed_tokens.weight";
-const HEAD: &str = "lm_head.weight";
-const NORM: &str = "model.norm.weight";
-
-fn attention_norm(layer: usize) -> String {
-    format!("model.layers.{layer}.input_layernorm.weight")
-}
-
-fn mlp_norm(layer: usize) -> String {
-    format!("model.layers.{layer}.post_attention_layernorm.weight")
 }

@@ -46,7 +46,7 @@ pub fn write(adapter: &Adapter, card: &Card, folder: &Path) -> Result<(), LmErro
         let path = folder.join(name);
         std::fs::write(&path, bytes).map_err(io("write", &path))
     };
-    let config = serde_json::to_string_pretty(&config_json(adapter.config(), card)).expect("plain data");
+    let config = serde_json::to_string_pretty(&config_json(adapter, card)).expect("plain data");
     put(CONFIG, format!("{config}\n").as_bytes())?;
     put("README.md", card_text(adapter, card).as_bytes())?;
     put(TENSORS, &tensors_file(adapter))
@@ -70,7 +70,8 @@ pub fn read(folder: &Path, model: &Config) -> Result<Adapter, LmError> {
     Adapter::from_tensors(model, &config, tensors.map_err(|reason| unusable(&path, reason))?)
 }
 
-fn config_json(config: &LoraConfig, card: &Card) -> Value {
+fn config_json(adapter: &Adapter, card: &Card) -> Value {
+    let config = adapter.config();
     json!({
         "alpha_pattern": {},
         "auto_mapping": null,
@@ -88,11 +89,17 @@ fn config_json(config: &LoraConfig, card: &Card) -> Value {
         "r": config.rank,
         "rank_pattern": {},
         "revision": null,
-        "target_modules": config.targets.iter().map(|target| target.name()).collect::<Vec<_>>(),
+        "target_modules": modules(adapter),
         "task_type": "CAUSAL_LM",
         "use_dora": false,
         "use_rslora": config.rslora,
     })
+}
+
+/// The adapted layers by the names that the model's checkpoints give them, in a block's order.
+fn modules(adapter: &Adapter) -> Vec<&str> {
+    let a_block = adapter.tensors().iter().step_by(2).take(adapter.config().targets.len());
+    a_block.filter_map(|tensor| tensor.name.rsplit('.').nth(2)).collect()
 }
 
 /// The config of a PEFT adapter. Its `target_modules` may be a pattern, so the targets are those of the tensors' names.
@@ -154,7 +161,7 @@ fn adapter_tensor(name: &str, view: &TensorView<'_>) -> Result<AdapterTensor, St
 
 fn card_text(adapter: &Adapter, card: &Card) -> String {
     let config = adapter.config();
-    let targets: Vec<String> = config.targets.iter().map(|target| format!("`{}`", target.name())).collect();
+    let targets: Vec<String> = modules(adapter).into_iter().map(|name| format!("`{name}`")).collect();
     let mut text = String::from("---\n");
     let mut line = |line: String| {
         text.push_str(&line);
@@ -242,7 +249,7 @@ mod tests {
 
     #[test]
     fn adapters_that_we_cannot_run_are_refused() {
-        let config = config_json(tiny_adapter().config(), &card());
+        let config = config_json(&tiny_adapter(), &card());
         let refused = |key: &str, value: Value| {
             let mut config = config.clone();
             config[key] = value;

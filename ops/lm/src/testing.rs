@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+use serde_json::json;
 
 use crate::config::{Architecture, Config};
 use crate::gradient::Segment;
@@ -13,32 +14,40 @@ use crate::model::Model;
 
 /// Two blocks, six query heads over two key heads, widths that fill no panel.
 pub(crate) fn tiny_config() -> Config {
-    Config {
-        architecture: Architecture::Llama,
-        vocab_size: 101,
-        hidden_size: 36,
-        intermediate_size: 50,
-        num_hidden_layers: 2,
-        num_attention_heads: 6,
-        num_key_value_heads: 2,
-        head_dim: 10,
-        rms_norm_eps: 1e-5,
-        rope_theta: 1000.0,
-        max_position_embeddings: 256,
-        tie_word_embeddings: true,
-        bos_token_id: Some(1),
-        eos_token_id: Some(2),
-    }
+    Config { tie_word_embeddings: true, ..tiny_config_of(Architecture::Llama) }
+}
+
+/// The same sizes in any family, with everything on that it may have; the second block sees all.
+pub(crate) fn tiny_config_of(architecture: Architecture) -> Config {
+    let json = json!({
+        "model_type": architecture.facts().model_type,
+        "vocab_size": 101, "hidden_size": 36, "intermediate_size": 50, "num_hidden_layers": 2,
+        "num_attention_heads": 6, "num_key_value_heads": 2, "head_dim": 10, "rms_norm_eps": 1e-5,
+        "rope_theta": 1000.0, "rope_local_base_freq": 100.0, "partial_rotary_factor": phi_share(architecture),
+        "max_position_embeddings": 256, "bos_token_id": 1, "eos_token_id": 2,
+        "use_sliding_window": true, "sliding_window": 11, "layer_types": ["sliding_attention", "full_attention"],
+    });
+    Config::from_json(&json).expect("a good config")
+}
+
+fn phi_share(architecture: Architecture) -> f32 {
+    if architecture == Architecture::Phi { 0.6 } else { 1.0 }
 }
 
 /// [`tiny_config`] with random weights in single floats.
 pub(crate) fn tiny_model() -> Model {
+    random_model(&tiny_config())
+}
+
+/// Random weights in single floats.
+pub(crate) fn random_model(config: &Config) -> Model {
     let mut seed = 0;
-    let model = Model::build(&tiny_config(), Precision::F32, |_, shape| {
+    let model = Model::build(config, Precision::F32, |name, shape| {
         seed += 1;
         let size = shape.iter().product();
         Ok(match shape {
             [_, inputs] => random(size, seed).iter().map(|v| v * 1.7 / (*inputs as f32).sqrt()).collect(),
+            _ if name.ends_with("bias") => random(size, seed),
             _ => random(size, seed).iter().map(|v| 1.0 + 0.3 * v).collect(),
         })
     });
@@ -47,8 +56,13 @@ pub(crate) fn tiny_model() -> Model {
 
 /// An adapter on all layers of [`tiny_model`] whose tensors are all away from zero.
 pub(crate) fn tiny_adapter() -> Adapter {
+    random_adapter(&tiny_config())
+}
+
+/// An adapter on all layers of a model whose tensors are all away from zero.
+pub(crate) fn random_adapter(model: &Config) -> Adapter {
     let config = LoraConfig { rank: 3, alpha: 6.0, dropout: 0.3, rslora: false, targets: Target::ALL.to_vec() };
-    let mut adapter = Adapter::init(&tiny_config(), &config, 5).expect("a good config");
+    let mut adapter = Adapter::init(model, &config, 5).expect("a good config");
     for (at, values) in adapter.values_mut().enumerate() {
         let fresh = random(values.len(), 900 + at as u64);
         values.iter_mut().zip(fresh).for_each(|(value, fresh)| *value = 0.2 * fresh);

@@ -1,12 +1,14 @@
 //! Where tensors come from: GGUF files and safetensors folders.
 //!
 //! Tensors are asked for by their Hugging Face names and come as `f32`, in Hugging Face's layout: GGUF's llama files
-//! keep the rows of `q_proj` and `k_proj` in pairs for interleaved RoPE, which is undone here and nowhere else.
+//! keep the rows of `q_proj` and `k_proj` in pairs for interleaved RoPE, its gemma files have one added to norms, its phi
+//! files may have queries, keys and values in one tensor; that is undone here and nowhere else.
 //! One tensor is read at a time, so opening a large file costs its header.
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use candle_core::quantized::gguf_file::Content;
@@ -14,7 +16,7 @@ use candle_core::{DType, Device};
 use half::{bf16, f16};
 
 use crate::LmError;
-use crate::config::Config;
+use crate::config::{Config, Facts, NormKind};
 
 /// An opened checkpoint.
 #[derive(Debug)]
@@ -27,9 +29,11 @@ pub struct Weights {
 #[derive(Debug)]
 enum Source {
     Gguf(Box<Content>),
-    /// Which file of the folder holds each tensor.
-    Safetensors(BTreeMap<String, PathBuf>),
+    Safetensors(Files),
 }
+
+/// Which file of a folder holds each tensor, and under what name.
+type Files = BTreeMap<String, (PathBuf, String)>;
 
 impl Weights {
     /// Opens a GGUF file, or a folder with `config.json` and `*.safetensors`.
@@ -73,24 +77,35 @@ impl Weights {
     }
 
     fn gguf_tensor(&self, content: &Content, name: &str) -> Result<(Vec<usize>, Vec<f32>), LmError> {
-        let stored = gguf_name(name).ok_or_else(|| self.unusable(format!("no tensor is called `{name}`")))?;
-        if !content.tensor_infos.contains_key(&stored) {
-            return Err(self.unusable(format!("tensor `{stored}` is missing")));
-        }
-        let mut reader = BufReader::new(File::open(&self.path).map_err(|e| io("open", &self.path, e))?);
-        let mut read = || -> candle_core::Result<(Vec<usize>, Vec<f32>)> {
-            let tensor = content.tensor(&mut reader, &stored, &Device::Cpu)?.dequantize(&Device::Cpu)?;
-            Ok((tensor.dims().to_vec(), tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?))
+        let stored = gguf_name(self.config.facts(), name);
+        let stored = stored.ok_or_else(|| self.unusable(format!("no tensor is called `{name}`")))?;
+        let (shape, mut values) = match fused(content, &self.config, &stored) {
+            Some((fused, rows)) => {
+                let (mut shape, values) = self.read_gguf(content, &fused)?;
+                let columns = shape.iter().skip(1).product::<usize>();
+                shape[0] = rows.len();
+                (shape, values.get(rows.start * columns..rows.end * columns).map(<[f32]>::to_vec).unwrap_or_default())
+            }
+            None => self.read_gguf(content, &stored)?,
         };
-        let (shape, mut values) = read().map_err(|e| self.unusable(format!("tensor `{stored}`: {e}")))?;
-        if name.ends_with("q_proj.weight") || name.ends_with("k_proj.weight") {
-            values = unpair(&values, self.config.head_dim, shape.last().copied().unwrap_or(1));
+        let facts = self.config.facts();
+        if facts.gguf_pairs && (name.contains(".q_proj.") || name.contains(".k_proj.")) {
+            let columns = if shape.len() == 1 { 1 } else { shape.last().copied().unwrap_or(1) };
+            values = unpair(&values, self.config.head_dim, columns);
+        }
+        if facts.norm == NormKind::RmsPlusOne && name.ends_with("norm.weight") {
+            // GGUF has the one added already.
+            values.iter_mut().for_each(|value| *value -= 1.0);
         }
         Ok((shape, values))
     }
 
-    fn folder_tensor(&self, files: &BTreeMap<String, PathBuf>, name: &str) -> Result<(Vec<usize>, Vec<f32>), LmError> {
-        let file = files.get(name).ok_or_else(|| self.unusable(format!("tensor `{name}` is missing")))?;
+    fn read_gguf(&self, content: &Content, stored: &str) -> Result<(Vec<usize>, Vec<f32>), LmError> {
+        read_gguf(&self.path, content, stored)
+    }
+
+    fn folder_tensor(&self, files: &Files, name: &str) -> Result<(Vec<usize>, Vec<f32>), LmError> {
+        let (file, name) = files.get(name).ok_or_else(|| self.unusable(format!("tensor `{name}` is missing")))?;
         let bytes = std::fs::read(file).map_err(|e| io("read", file, e))?;
         let broken = |e: &dyn std::fmt::Display| unusable(file, format!("tensor `{name}`: {e}"));
         let tensors = safetensors::SafeTensors::deserialize(&bytes).map_err(|e| broken(&e))?;
@@ -120,37 +135,85 @@ fn unpair(values: &[f32], head_dim: usize, columns: usize) -> Vec<f32> {
 }
 
 /// What llama.cpp calls a tensor.
-fn gguf_name(name: &str) -> Option<String> {
-    match name {
-        "model.embed_tokens.weight" => return Some("token_embd.weight".to_owned()),
-        "model.norm.weight" => return Some("output_norm.weight".to_owned()),
-        "lm_head.weight" => return Some("output.weight".to_owned()),
-        _ => {}
+fn gguf_name(facts: &Facts, name: &str) -> Option<String> {
+    let (path, kind) = name.rsplit_once('.')?;
+    if let Some((layer, part)) = path.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) {
+        let named = facts.parts().find(|named| named.hf == part)?;
+        return Some(format!("blk.{layer}.{}.{kind}", named.gguf));
     }
-    let (layer, part) = name.strip_prefix("model.layers.")?.split_once('.')?;
-    let part = match part {
-        "input_layernorm.weight" => "attn_norm",
-        "self_attn.q_proj.weight" => "attn_q",
-        "self_attn.k_proj.weight" => "attn_k",
-        "self_attn.v_proj.weight" => "attn_v",
-        "self_attn.o_proj.weight" => "attn_output",
-        "post_attention_layernorm.weight" => "ffn_norm",
-        "mlp.gate_proj.weight" => "ffn_gate",
-        "mlp.up_proj.weight" => "ffn_up",
-        "mlp.down_proj.weight" => "ffn_down",
+    let stem = match path {
+        "model.embed_tokens" => "token_embd",
+        "lm_head" => "output",
+        _ if path.strip_prefix("model.") == Some(facts.final_norm) => "output_norm",
         _ => return None,
     };
-    Some(format!("blk.{layer}.{part}.weight"))
+    Some(format!("{stem}.{kind}"))
+}
+
+/// Where queries, keys and values lie in one tensor: its name, and the rows of the one that is asked for.
+fn fused(content: &Content, config: &Config, stored: &str) -> Option<(String, Range<usize>)> {
+    if content.tensor_infos.contains_key(stored) {
+        return None;
+    }
+    let (q, kv) = (config.query_width(), config.key_value_width());
+    let parts = [("attn_q.", 0..q), ("attn_k.", q..q + kv), ("attn_v.", q + kv..q + 2 * kv)];
+    let (part, rows) = parts.into_iter().find(|(part, _)| stored.contains(part))?;
+    let fused = stored.replace(part, "attn_qkv.");
+    content.tensor_infos.contains_key(&fused).then_some((fused, rows))
+}
+
+fn read_gguf(path: &Path, content: &Content, stored: &str) -> Result<(Vec<usize>, Vec<f32>), LmError> {
+    if !content.tensor_infos.contains_key(stored) {
+        return Err(unusable(path, format!("tensor `{stored}` is missing")));
+    }
+    let mut reader = BufReader::new(File::open(path).map_err(|e| io("open", path, e))?);
+    let mut read = || -> candle_core::Result<(Vec<usize>, Vec<f32>)> {
+        let tensor = content.tensor(&mut reader, stored, &Device::Cpu)?.dequantize(&Device::Cpu)?;
+        Ok((tensor.dims().to_vec(), tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?))
+    };
+    read().map_err(|e| unusable(path, format!("tensor `{stored}`: {e}")))
 }
 
 fn open_gguf(path: &Path) -> Result<(Config, Source), LmError> {
     let mut reader = BufReader::new(File::open(path).map_err(|e| io("open", path, e))?);
-    let content = Content::read(&mut reader).map_err(|e| unusable(path, format!("it is not a GGUF file: {e}")))?;
-    let config = Config::from_gguf(&content).map_err(|reason| unusable(path, reason))?;
-    if content.tensor_infos.contains_key("rope_freqs.weight") {
-        return Err(unusable(path, "its RoPE is scaled by `rope_freqs.weight`, which is not supported".to_owned()));
-    }
+    let content = Content::read(&mut reader).map_err(|e| unusable(path, not_gguf(&e.to_string())))?;
+    let factors = content.tensor_infos.contains_key(ROPE_FACTORS).then(|| read_gguf(path, &content, ROPE_FACTORS));
+    let factors = factors.transpose()?.map(|(_, values)| values);
+    let config = Config::from_gguf(&content, factors.as_deref()).map_err(|reason| unusable(path, reason))?;
     Ok((config, Source::Gguf(Box::new(content))))
+}
+
+/// By what each frequency of RoPE is divided.
+const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+/// Types of GGUF tensors that candle does not read, by their numbers in `ggml.h`.
+const UNREAD_TYPES: &[(&str, &str)] = &[
+    ("16", "IQ2_XXS"),
+    ("17", "IQ2_XS"),
+    ("18", "IQ3_XXS"),
+    ("19", "IQ1_S"),
+    ("20", "IQ4_NL"),
+    ("21", "IQ3_S"),
+    ("22", "IQ2_S"),
+    ("23", "IQ4_XS"),
+    ("29", "IQ1_M"),
+    ("34", "TQ1_0"),
+    ("35", "TQ2_0"),
+    ("39", "MXFP4"),
+];
+
+/// Why candle could not read a header.
+fn not_gguf(error: &str) -> String {
+    let Some((_, number)) = error.split_once("unknown dtype for tensor ") else {
+        return format!("it is not a GGUF file: {error}");
+    };
+    let number: String = number.chars().take_while(char::is_ascii_digit).collect();
+    let name =
+        UNREAD_TYPES.iter().find(|(own, _)| *own == number).map_or("of a kind that is not known", |&(_, name)| name);
+    format!(
+        "it has tensors of type {number} ({name}), which is not supported (supported are F32, F16, BF16, Q4_0, Q4_1, \
+         Q5_0, Q5_1, Q8_0 and Q2_K to Q6_K)"
+    )
 }
 
 fn open_folder(path: &Path) -> Result<(Config, Source), LmError> {
@@ -158,12 +221,12 @@ fn open_folder(path: &Path) -> Result<(Config, Source), LmError> {
     let text = std::fs::read_to_string(&file).map_err(|e| io("read", &file, e))?;
     let json = serde_json::from_str(&text).map_err(|e| unusable(&file, e.to_string()))?;
     let mut config = Config::from_json(&json).map_err(|reason| unusable(path, reason))?;
-    let mut files = BTreeMap::new();
+    let mut files = Files::new();
     for entry in std::fs::read_dir(path).map_err(|e| io("read", path, e))? {
         let file = entry.map_err(|e| io("read", path, e))?.path();
         if file.extension().is_some_and(|end| end == "safetensors") {
             for name in tensor_names(&file)? {
-                files.insert(name, file.clone());
+                files.insert(plain_name(&name), (file.clone(), name));
             }
         }
     }
@@ -173,6 +236,14 @@ fn open_folder(path: &Path) -> Result<(Config, Source), LmError> {
     // Some checkpoints say that they are not tied, and are.
     config.tie_word_embeddings |= !files.contains_key("lm_head.weight");
     Ok((config, Source::Safetensors(files)))
+}
+
+/// A tensor's name without what models that read pictures too put around their text part.
+fn plain_name(name: &str) -> String {
+    if let Some(inner) = name.strip_prefix("model.language_model.") {
+        return format!("model.{inner}");
+    }
+    name.strip_prefix("language_model.").unwrap_or(name).to_owned()
 }
 
 /// The tensors of a safetensors file, from its header alone.

@@ -20,13 +20,15 @@
 //! | `avx512`, `avx2`, `portable` | up to twelve rows by 32 columns |
 //! | `gemm` | strided products of small matrices, one thread |
 //! | `packed` | weights in panels of 32 columns, and products with them on all threads |
-//! | `rows` | norms, softmax, activations: whatever runs along a row |
+//! | `rows` | RMS norms, softmax, losses: whatever runs along a row |
+//! | `curves` | the MLP's activations, layer norms |
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod buffer;
+mod curves;
 mod gemm;
 mod isa;
 mod packed;
@@ -35,8 +37,9 @@ mod rows;
 mod tile;
 
 pub use buffer::{Buffer, Plain};
+pub use curves::{Activation, layer_norm, layer_norm_backward};
 pub use gemm::{Left, Right, gemm};
 pub use isa::Isa;
 pub use packed::{Packed, Precision, Product, multiply};
-pub use rows::{add_assign, cross_entropy, dot, rms_norm, rms_norm_backward, silu_backward, silu_multiply, softmax};
+pub use rows::{add_assign, cross_entropy, dot, rms_norm, rms_norm_backward, softmax};
 pub use tile::{PANEL, Start};

@@ -8,7 +8,7 @@
 use super::Isa;
 
 /// Lanes of a sum.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// `Σ a[i] · b[i]`.
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
@@ -60,7 +60,7 @@ pub fn rms_norm_backward(x: &[f32], weight: &[f32], eps: f32, d_out: &[f32], d_x
 }
 
 /// `gate · sigmoid(gate) · up`, the gated activation of llama's MLP (Shazeer, arXiv 2002.05202).
-pub fn silu_multiply(gate: &[f32], up: &[f32], out: &mut [f32]) {
+pub(super) fn silu_multiply(gate: &[f32], up: &[f32], out: &mut [f32]) {
     Isa::best().run(
         #[inline(always)]
         || {
@@ -72,7 +72,7 @@ pub fn silu_multiply(gate: &[f32], up: &[f32], out: &mut [f32]) {
 }
 
 /// The gradients of [`silu_multiply`], in place: `gate` and `up` become theirs.
-pub fn silu_backward(d_out: &[f32], gate: &mut [f32], up: &mut [f32]) {
+pub(super) fn silu_backward(d_out: &[f32], gate: &mut [f32], up: &mut [f32]) {
     Isa::best().run(
         #[inline(always)]
         || {
@@ -176,7 +176,7 @@ fn lanes_exp(values: &mut [f32], scale: f32, highest: f32) -> f32 {
 
 /// The sum of the lanes, in halves.
 #[inline(always)]
-fn fold(mut lanes: [f32; LANES]) -> f32 {
+pub(super) fn fold(mut lanes: [f32; LANES]) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {
         for i in 0..half {
@@ -188,7 +188,7 @@ fn fold(mut lanes: [f32; LANES]) -> f32 {
 }
 
 #[inline(always)]
-fn sigmoid(x: f32) -> f32 {
+pub(super) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 

@@ -1,0 +1,180 @@
+//! A model's weights under the names that Hugging Face's checkpoints give them: a model made of them, and them of a model.
+
+use rayon::prelude::*;
+
+use crate::LmError;
+use crate::block::Block;
+use crate::config::{Config, Named};
+use crate::kernels::{Packed, Precision};
+use crate::linear::Linear;
+use crate::lora::{Adapter, Target};
+use crate::model::Model;
+use crate::norm::Norm;
+
+/// A weight of the model under its Hugging Face name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NamedTensor {
+    /// Such as `model.layers.0.mlp.up_proj.weight`.
+    pub name: String,
+    /// `[outputs, inputs]` or `[size]`.
+    pub shape: Vec<usize>,
+    /// Row by row.
+    pub values: Vec<f32>,
+}
+
+const EMBEDDING: &str = "model.embed_tokens";
+const HEAD: &str = "lm_head";
+
+impl Model {
+    /// Makes a model of tensors that `tensor(name, shape)` gives by Hugging Face name.
+    ///
+    /// # Errors
+    ///
+    /// The first that `tensor` gives.
+    pub fn build(
+        config: &Config,
+        precision: Precision,
+        tensor: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, LmError>,
+    ) -> Result<Self, LmError> {
+        let mut from = Checkpoint { config, precision, tensor };
+        let (facts, vocab, hidden) = (config.facts(), config.vocab_size, config.hidden_size);
+        let embedding = from.linear(EMBEDDING, [vocab, hidden], false)?;
+        let head = if config.tie_word_embeddings {
+            None
+        } else {
+            Some(from.linear(HEAD, [vocab, hidden], facts.head_bias)?)
+        };
+        let blocks = (0..config.num_hidden_layers).map(|layer| from.block(layer)).collect::<Result<_, _>>()?;
+        let norm = from.norm(&final_norm(config), hidden)?;
+        Ok(Self { config: config.clone(), embedding, head, blocks, norm })
+    }
+
+    /// The weights under their Hugging Face names, one at a time; with an adapter, merged into them: `W + s·B·A`.
+    /// They are what the model computes with, so after rounding to half floats.
+    pub fn tensors<'a>(&'a self, adapter: Option<&'a Adapter>) -> impl Iterator<Item = NamedTensor> + 'a {
+        let embedding = std::iter::once_with(|| self.embedding.weight_tensor(EMBEDDING));
+        let head = self
+            .head
+            .iter()
+            .flat_map(|head| std::iter::once_with(|| head.weight_tensor(HEAD)).chain(head.bias_tensor(HEAD)));
+        let norm = std::iter::once_with(|| self.norm.tensors(&final_norm(&self.config))).flatten();
+        let blocks = self.blocks.iter().enumerate();
+        let blocks = blocks.flat_map(move |(layer, block)| block.tensors(&self.config, layer, adapter));
+        embedding.chain(blocks).chain(norm).chain(head)
+    }
+}
+
+/// Where a model's tensors come from.
+struct Checkpoint<'a, F> {
+    config: &'a Config,
+    precision: Precision,
+    tensor: F,
+}
+
+impl<F: FnMut(&str, &[usize]) -> Result<Vec<f32>, LmError>> Checkpoint<'_, F> {
+    fn linear(&mut self, name: &str, [outputs, inputs]: [usize; 2], bias: bool) -> Result<Linear, LmError> {
+        let values = (self.tensor)(&format!("{name}.weight"), &[outputs, inputs])?;
+        let weight = Packed::from_rows(&values, outputs, inputs, self.precision);
+        drop(values);
+        let bias = bias.then(|| (self.tensor)(&format!("{name}.bias"), &[outputs])).transpose()?;
+        Ok(Linear::new(weight, bias))
+    }
+
+    fn norm(&mut self, name: &str, width: usize) -> Result<Norm, LmError> {
+        let weight = (self.tensor)(&format!("{name}.weight"), &[width])?;
+        let bias = self.config.facts().norm.has_bias();
+        let bias = bias.then(|| (self.tensor)(&format!("{name}.bias"), &[width])).transpose()?;
+        Ok(Norm::new(self.config, weight, bias.unwrap_or_default()))
+    }
+
+    fn block(&mut self, layer: usize) -> Result<Block, LmError> {
+        let (facts, hidden, head_dim) = (self.config.facts(), self.config.hidden_size, self.config.head_dim);
+        let mut linears = [const { None }; 7];
+        for target in Target::ALL {
+            if let Some(path) = target.path(self.config, layer) {
+                let (outputs, inputs) = target.shape(self.config);
+                let bias = self.config.biases.contains(&target);
+                linears[target as usize] = Some(self.linear(&path, [outputs, inputs], bias)?);
+            }
+        }
+        let mut norm = |named: Named, width: usize| self.norm(&path(layer, named), width);
+        let mut optional = |named: Option<Named>| named.map(|named| norm(named, hidden)).transpose();
+        let post_attention_norm = optional(facts.post_attention_norm)?;
+        let mlp_norm = optional(facts.mlp_norm)?;
+        let post_mlp_norm = optional(facts.post_mlp_norm)?;
+        let attention_norm = norm(facts.attention_norm, hidden)?;
+        let head_norms = match facts.head_norms {
+            Some([q, k]) => Some([norm(q, head_dim)?, norm(k, head_dim)?]),
+            None => None,
+        };
+        Ok(Block { attention_norm, head_norms, post_attention_norm, mlp_norm, post_mlp_norm, linears })
+    }
+}
+
+impl Block {
+    fn tensors(&self, config: &Config, layer: usize, adapter: Option<&Adapter>) -> impl Iterator<Item = NamedTensor> {
+        let facts = config.facts();
+        let linears = Target::ALL.into_iter().filter_map(move |target| {
+            let (linear, path) = (self.linears[target as usize].as_ref()?, target.path(config, layer)?);
+            let mut weight = linear.weight_tensor(&path);
+            if let Some((adapter, at)) = adapter.and_then(|adapter| Some((adapter, adapter.index(layer, target)?))) {
+                merge(adapter, at, &mut weight.values);
+            }
+            Some(std::iter::once(weight).chain(linear.bias_tensor(&path)))
+        });
+        let [q_norm, k_norm] = self.head_norms.as_ref().map_or([None, None], |norms| norms.each_ref().map(Some));
+        let [q_name, k_name] = facts.head_norms.map_or([None, None], |names| names.map(Some));
+        let norms = [
+            (Some(facts.attention_norm), Some(&self.attention_norm)),
+            (q_name, q_norm),
+            (k_name, k_norm),
+            (facts.post_attention_norm, self.post_attention_norm.as_ref()),
+            (facts.mlp_norm, self.mlp_norm.as_ref()),
+            (facts.post_mlp_norm, self.post_mlp_norm.as_ref()),
+        ];
+        let norms = norms.into_iter().filter_map(move |(name, norm)| Some(norm?.tensors(&path(layer, name?))));
+        linears.flatten().chain(norms.flatten())
+    }
+}
+
+impl Linear {
+    fn weight_tensor(&self, name: &str) -> NamedTensor {
+        let weight = self.weight();
+        NamedTensor { name: format!("{name}.weight"), shape: vec![weight.n(), weight.k()], values: weight.unpack() }
+    }
+
+    fn bias_tensor(&self, name: &str) -> Option<NamedTensor> {
+        self.bias().map(|bias| vector(format!("{name}.bias"), bias.to_vec()))
+    }
+}
+
+impl Norm {
+    fn tensors(&self, name: &str) -> impl Iterator<Item = NamedTensor> + use<> {
+        let (weight, bias) = self.checkpoint();
+        let bias = (!bias.is_empty()).then(|| vector(format!("{name}.bias"), bias.to_vec()));
+        std::iter::once(vector(format!("{name}.weight"), weight)).chain(bias)
+    }
+}
+
+/// Adds an adapter's pair, whose tensors begin at `at`, to a weight.
+fn merge(adapter: &Adapter, at: usize, weight: &mut [f32]) {
+    let (a, b) = (&adapter.tensors()[at], &adapter.tensors()[at + 1]);
+    let (rank, inputs, scaling) = (a.shape[0], a.shape[1], adapter.config().scaling());
+    weight.par_chunks_exact_mut(inputs).zip(b.values.par_chunks_exact(rank)).for_each(|(row, b)| {
+        for (a, &b) in a.values.chunks_exact(inputs).zip(b) {
+            row.iter_mut().zip(a).for_each(|(value, &a)| *value += scaling * b * a);
+        }
+    });
+}
+
+fn vector(name: String, values: Vec<f32>) -> NamedTensor {
+    NamedTensor { name, shape: vec![values.len()], values }
+}
+
+fn path(layer: usize, named: Named) -> String {
+    format!("model.layers.{layer}.{}", named.hf)
+}
+
+fn final_norm(config: &Config) -> String {
+    format!("model.{}", config.facts().final_norm)
+}
