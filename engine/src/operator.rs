@@ -28,6 +28,10 @@ pub trait RowOp: Send + Sync {
     }
     /// The columns `apply` adds, given those it reads. A column of the same name in the input is replaced.
     fn adds(&self, reads: &Schema) -> Result<SchemaRef, Problem>;
+    /// Columns that it makes itself, and that its config may name where it names columns of the input: so that a hint can name them.
+    fn offers(&self) -> Vec<String> {
+        Vec::new()
+    }
     /// Which of the input's other columns go on to the output.
     fn carries(&self) -> Carry {
         Carry::All
@@ -121,7 +125,7 @@ impl Answers<'_> {
 
 /// A function of whole tables: sources, splits, training.
 pub trait TableOp: Send + Sync {
-    /// The inputs it takes. A `from` without names feeds the first.
+    /// The inputs it takes. A `from` without names feeds `from`, or the only one.
     fn slots(&self) -> Vec<SlotSpec> {
         vec![SlotSpec::required("from")]
     }
@@ -131,6 +135,10 @@ pub trait TableOp: Send + Sync {
     }
     /// The outputs' schemas, in the order of `outputs`.
     fn schemas(&self, inputs: &Inputs<SchemaRef>) -> Result<Vec<SchemaRef>, Problem>;
+    /// All that keeps it from having such schemas: asked where `schemas` gives a problem, which is the first of these.
+    fn mistakes(&self, inputs: &Inputs<SchemaRef>) -> Vec<Problem> {
+        self.schemas(inputs).err().into_iter().collect()
+    }
     /// What the rows of an output have to do with those of an input. It must hold: rows are followed by it.
     fn lineage(&self, output: &str, slot: &str) -> Lineage {
         let _ = (output, slot);

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::lora_train::{adapter, failure, pairs, text_column};
 use crate::models::{self, LoadedModel, ModelRef};
-use crate::stable::Place;
+use crate::stable::{self, Place};
 use report::{Exam, Mark};
 
 /// Tokens that go through the model at a time when losses are computed.
@@ -132,15 +132,21 @@ impl TableOp for Examiner {
     }
 
     fn schemas(&self, inputs: &Inputs<SchemaRef>) -> Result<Vec<SchemaRef>, Problem> {
+        stable::none_of(self.mistakes(inputs))?;
+        Ok(vec![report::rows_schema(), report::summary_schema()])
+    }
+
+    fn mistakes(&self, inputs: &Inputs<SchemaRef>) -> Vec<Problem> {
+        let mut problems = Vec::new();
         if let Some(schema) = inputs.get("eval") {
-            text_column("question", &self.config.question, schema)?;
-            text_column("answer", &self.config.answer, schema)?;
+            problems.extend(text_column("question", &self.config.question, schema).err());
+            problems.extend(text_column("answer", &self.config.answer, schema).err());
         }
         if inputs.get("adapter").is_some_and(|schema| !adapter::is_adapter(schema)) {
             let problem = Problem::new("type", "from.adapter", "the input is no adapter");
-            return Err(problem.hint("`lora-train` writes one on its port `adapter`"));
+            problems.push(problem.hint("`lora-train` writes one on its port `adapter`"));
         }
-        Ok(vec![report::rows_schema(), report::summary_schema()])
+        problems
     }
 
     fn lineage(&self, output: &str, slot: &str) -> Lineage {

@@ -77,23 +77,29 @@ impl TableOp for Trainer {
     }
 
     fn schemas(&self, inputs: &Inputs<SchemaRef>) -> Result<Vec<SchemaRef>, Problem> {
+        stable::none_of(self.mistakes(inputs))?;
+        Ok(vec![adapter::schema(), metrics::schema()])
+    }
+
+    fn mistakes(&self, inputs: &Inputs<SchemaRef>) -> Vec<Problem> {
+        let mut problems = Vec::new();
         for (slot, source, data) in [("train", Source::Pairs, "pairs"), ("text", Source::Text, "text")] {
             if inputs.get(slot).is_some() && !self.learns_from(source) {
                 let problem =
                     Problem::new("unused-input", format!("from.{slot}"), format!("no phase learns from `{slot}`"));
-                return Err(problem.hint(format!("add a phase with `data: {data}`, or leave the input out")));
+                problems.push(problem.hint(format!("add a phase with `data: {data}`, or leave the input out")));
             }
         }
         for slot in ["train", "eval"] {
             if let Some(schema) = inputs.get(slot) {
-                text_column("question", &self.columns.question, schema)?;
-                text_column("answer", &self.columns.answer, schema)?;
+                problems.extend(text_column("question", &self.columns.question, schema).err());
+                problems.extend(text_column("answer", &self.columns.answer, schema).err());
             }
         }
         if let Some(schema) = inputs.get("text") {
-            text_column("text", &self.columns.text, schema)?;
+            problems.extend(text_column("text", &self.columns.text, schema).err());
         }
-        Ok(vec![adapter::schema(), metrics::schema()])
+        problems
     }
 
     fn run(&self, inputs: &Inputs<Input>, out: &mut [Box<dyn TableWriter>], cx: &Cx<'_>) -> Result<(), Failure> {

@@ -297,6 +297,11 @@ impl RowOp for Parser {
         Ok(Arc::new(Schema::new(columns.0.iter().map(field).collect::<Vec<_>>())))
     }
 
+    fn offers(&self) -> Vec<String> {
+        let fields = self.columns.iter().flat_map(|_| self.reader.fields());
+        fields.map(|field| field.name().clone()).collect()
+    }
+
     fn carries(&self) -> Carry {
         if self.columns.is_some() { Carry::Nothing } else { Carry::All }
     }

@@ -125,6 +125,14 @@ impl TableOp for Sampler {
         Ok(vec![schema.clone()])
     }
 
+    fn mistakes(&self, inputs: &Inputs<SchemaRef>) -> Vec<Problem> {
+        let missing = inputs.get("from").zip(self.by.as_ref()).map(|(schema, by)| by.missing("by", schema));
+        match missing {
+            Some(missing) if !missing.is_empty() => missing,
+            _ => self.schemas(inputs).err().into_iter().collect(),
+        }
+    }
+
     fn lineage(&self, _output: &str, _slot: &str) -> Lineage {
         Lineage::Passed
     }

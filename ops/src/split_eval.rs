@@ -186,15 +186,21 @@ impl TableOp for Splitter {
 
     fn schemas(&self, inputs: &Inputs<SchemaRef>) -> Result<Vec<SchemaRef>, Problem> {
         let Some(schema) = inputs.get("from") else { return Ok(Vec::new()) };
-        self.groups(schema)?;
-        for index in self.duplicates(schema)? {
-            let field = schema.field(index);
+        stable::none_of(self.mistakes(inputs))?;
+        Ok(vec![schema.clone(), schema.clone()])
+    }
+
+    fn mistakes(&self, inputs: &Inputs<SchemaRef>) -> Vec<Problem> {
+        let Some(schema) = inputs.get("from") else { return Vec::new() };
+        let mut problems = self.config.group_by.missing("group_by", schema);
+        problems.extend(self.config.duplicates.iter().flat_map(|named| named.missing("duplicates", schema)));
+        for field in self.duplicates(schema).into_iter().flatten().map(|index| schema.field(index)) {
             if *field.data_type() != DataType::Utf8 {
                 let message = format!("`{}` holds no text but {}", field.name(), field.data_type());
-                return Err(Problem::at_field("duplicates", message));
+                problems.push(Problem::at_field("duplicates", message));
             }
         }
-        Ok(vec![schema.clone(), schema.clone()])
+        problems
     }
 
     fn lineage(&self, _output: &str, _slot: &str) -> Lineage {

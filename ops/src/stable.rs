@@ -63,6 +63,11 @@ impl ColumnNames {
     pub fn indices(&self, field: &str, schema: &Schema) -> Result<Vec<usize>, Problem> {
         self.0.iter().map(|name| column(field, name, schema)).collect()
     }
+
+    /// A problem with the config key `field` for each column that `schema` lacks.
+    pub fn missing(&self, field: &str, schema: &Schema) -> Vec<Problem> {
+        self.0.iter().filter_map(|name| column(field, name, schema).err()).collect()
+    }
 }
 
 /// The index of a column, or the problem with the config key `field` that names it.
@@ -77,6 +82,11 @@ pub fn column(field: &str, name: &str, schema: &Schema) -> Result<usize, Problem
             None => problem.hint(format!("it has {listed}")),
         }
     })
+}
+
+/// Nothing, or the first of several problems.
+pub fn none_of(problems: Vec<Problem>) -> Result<(), Problem> {
+    problems.into_iter().next().map_or(Ok(()), Err)
 }
 
 /// One digest a row over the values of the columns at `indices`. Neither the columns' names nor whether they may be null shows, so
