@@ -20,7 +20,7 @@ pub enum Verdict {
     Fresh,
     /// Its question is not answered yet.
     Stale(Reason),
-    /// Only its inputs' answers will tell; what changed in the node itself.
+    /// Only its inputs' answers will tell: with what changed in the node itself, where anything did, and the answer may yet be known.
     Waiting(Vec<Change>),
 }
 
@@ -126,7 +126,7 @@ fn waiting(graph: &Graph, id: NodeId, world: World<'_>) -> Result<NodePlan, Fail
         return Ok(plan(Verdict::Stale(Reason::FirstRun)));
     };
     let changes = retort_cache::recipe::changes(&last.recipe.op, &op_facts(graph.node(id), world)?);
-    Ok(plan(if changes.is_empty() { Verdict::Waiting(changes) } else { Verdict::Stale(Reason::Changed { changes }) }))
+    Ok(plan(Verdict::Waiting(changes)))
 }
 
 /// Whether a port is of interest to people: the listing of a source is not, unless it is asked for.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use retort_cache::{Change, ContentId, Digest, Table};
-use retort_engine::{Graph, NodeId, NodePlan, Verdict, World};
+use retort_engine::{Graph, NodeId, NodePlan, Reason, Verdict, World};
 
 use super::diff::{counts, named_row};
 use super::stop::Result;
@@ -42,6 +42,10 @@ impl<'a> Causes<'a> {
             match &plan.verdict {
                 Verdict::Fresh => _ = causes.fresh.insert(plan.id),
                 Verdict::Stale(reason) => _ = causes.roots.insert(plan.id, (plan.id, words::reason(reason))),
+                Verdict::Waiting(changes) if !changes.is_empty() => {
+                    let reason = words::reason(&Reason::Changed { changes: changes.clone() });
+                    causes.roots.insert(plan.id, (plan.id, reason));
+                }
                 Verdict::Waiting(_) => {
                     let feeds = graph.feeds(plan.id);
                     let root = feeds.iter().find_map(|feed| causes.roots.get(feed)).cloned();
@@ -57,19 +61,20 @@ impl<'a> Causes<'a> {
         self.graph.feeds(id).into_iter().filter(|feed| !self.fresh.contains(feed)).collect()
     }
 
-    /// ``if `chunks` changes (`documents`: file docs/a.md changed)``.
-    pub(super) fn waiting(&self, id: NodeId) -> String {
+    /// ``if `chunks` changes (`documents`: file docs/a.md changed)``, or where the node itself changed, ``after `chunks` (…)``.
+    pub(super) fn waiting(&self, id: NodeId, itself: bool) -> String {
+        let (before, changes) = if itself { ("after", "") } else { ("if", " changes") };
         let feed = |feed: NodeId| {
             let name = &self.graph.node(feed).name;
-            let Some((root, reason)) = self.roots.get(&feed) else { return format!("`{name}` changes") };
+            let Some((root, reason)) = self.roots.get(&feed) else { return format!("`{name}`{changes}") };
             let reason = words::cut_middle(reason, LONGEST);
             if *root == feed {
-                return format!("`{name}` changes ({reason})");
+                return format!("`{name}`{changes} ({reason})");
             }
-            format!("`{name}` changes (`{}`: {reason})", self.graph.node(*root).name)
+            format!("`{name}`{changes} (`{}`: {reason})", self.graph.node(*root).name)
         };
         let feeds: Vec<_> = self.waits_for(id).into_iter().map(feed).collect();
-        format!("if {}", feeds.join(" or "))
+        format!("{before} {}", feeds.join(if itself { ", " } else { " or " }))
     }
 
     /// What stands behind the changed content of an input; `None` where something else changed.

@@ -119,8 +119,8 @@ fn table(causes: &Causes<'_>, plans: &[NodePlan]) -> Result<Grid> {
 fn why(causes: &Causes<'_>, plan: &NodePlan) -> Result<Vec<String>> {
     let changes = match &plan.verdict {
         Verdict::Fresh => return Ok(Vec::new()),
-        Verdict::Waiting(_) => return Ok(vec![causes.waiting(plan.id)]),
-        Verdict::Stale(Reason::Changed { changes }) => changes,
+        Verdict::Waiting(changes) if changes.is_empty() => return Ok(vec![causes.waiting(plan.id, false)]),
+        Verdict::Waiting(changes) | Verdict::Stale(Reason::Changed { changes }) => changes,
         Verdict::Stale(reason) => return Ok(words::reasons(reason)),
     };
     let mut why = Vec::new();
@@ -136,6 +136,9 @@ fn why(causes: &Causes<'_>, plan: &NodePlan) -> Result<Vec<String>> {
     }
     if shown < changes.len() {
         why.push(format!("and {} more", changes.len() - shown));
+    }
+    if matches!(plan.verdict, Verdict::Waiting(_)) {
+        why.push(causes.waiting(plan.id, true));
     }
     Ok(why)
 }

@@ -29,9 +29,7 @@ pub(crate) fn planned(known: &Known, graph: &Graph, key: &BTreeMap<String, Keyed
             (true, _) => "fresh".into(),
             (false, None) => format!("stale, {:?}", Why::First),
             (false, Some(last)) => {
-                let changes = differences(&last.op, &keyed.recipe.op);
-                let verdict = if changes.is_empty() { "waiting" } else { "stale" };
-                format!("{verdict}, {:?}", Why::Changed(changes))
+                format!("waiting, {:?}", Why::Changed(differences(&last.op, &keyed.recipe.op)))
             }
         };
         same(&format!("plan of {name}"), &said, &expected)?;
