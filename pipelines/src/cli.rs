@@ -18,6 +18,7 @@ mod closing;
 mod completions;
 mod diff;
 mod export;
+mod fmt;
 mod graph;
 mod interrupt;
 mod lock;
@@ -61,6 +62,8 @@ enum Command {
     Plan(plan::Args),
     /// Find all mistakes of a pipeline; nothing is run.
     Check(check::Args),
+    /// Lay pipelines out in one way; what they say, and their comments, stay.
+    Fmt(fmt::Args),
     /// Draw a pipeline.
     Graph(graph::Args),
     /// Show a table.
@@ -107,6 +110,7 @@ pub fn main(ops: &[OpInfo]) -> ExitCode {
         Command::Run(args) => run::run(&args, ops),
         Command::Plan(args) => plan::run(&args, ops),
         Command::Check(args) => check::run(&args, ops),
+        Command::Fmt(args) => fmt::run(&args),
         Command::Graph(args) => graph::run(&args, ops),
         Command::Show(args) => show::run(&args, ops),
         Command::Lock(args) => lock::run(&args, ops),

@@ -155,9 +155,17 @@ const MOST: usize = 100;
 impl Diagnostics {
     /// Mistakes in `files`. The same mistake at the same place is kept once.
     pub fn new(files: Files, mut list: Vec<Diagnostic>) -> Self {
-        list.sort_by_key(|diagnostic| diagnostic.span);
         let mut seen = HashSet::new();
-        list.retain(|diagnostic| seen.insert((diagnostic.span, diagnostic.code, diagnostic.message.clone())));
+        let also = |diagnostic: &Diagnostic| diagnostic.also.as_ref().map(|(span, _)| *span);
+        // Of several copies of a node, one that was shown with its item speaks for those that were not.
+        list.sort_by_key(|diagnostic| (diagnostic.span, also(diagnostic).is_none()));
+        list.retain(|diagnostic| {
+            let key = (diagnostic.span, diagnostic.code, diagnostic.message.clone());
+            match also(diagnostic) {
+                Some(also) => seen.insert((key.clone(), None)) | seen.insert((key, Some(also))),
+                None => seen.insert((key, None)),
+            }
+        });
         let n_more = list.len().saturating_sub(MOST);
         list.truncate(MOST);
         Diagnostics { files, list, n_more }

@@ -2,6 +2,8 @@
 //!
 //! What stands in the sections is left to `params`, `models`, `matrix` and `lower`.
 
+mod profiles;
+
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -13,7 +15,7 @@ const VERSION: &str = "1";
 /// What a file that is no pipeline is told.
 const BEGINS: &str = "a pipeline begins with `retort: 1` and has `nodes:`";
 /// A pipeline file is at most so many bytes.
-const MAX_BYTES: usize = 64 << 20;
+pub const MAX_BYTES: usize = 64 << 20;
 /// The keys of a pipeline.
 pub(crate) const KEYS: [&str; 9] =
     ["retort", "name", "include", "env", "params", "models", "matrix", "nodes", "profiles"];
@@ -44,68 +46,6 @@ pub(crate) fn read(path: &Path, files: &mut Files, problems: &mut Vec<Diagnostic
         reader.problems.push(problem.hint("`nodes:` names them: `nodes: {documents: {op: extract, …}}`"));
     }
     Some(document)
-}
-
-impl Document {
-    /// Lays a profile over the document.
-    pub(crate) fn apply(&mut self, profile: &str, problems: &mut Vec<Diagnostic>) {
-        let Some(entry) = self.profiles.iter().find(|entry| entry.key == profile).cloned() else {
-            let names = self.profiles.iter().map(|entry| entry.key.as_str());
-            let problem = Diagnostic::nowhere("unknown-profile", format!("unknown profile `{profile}`"));
-            problems.push(if self.profiles.is_empty() {
-                problem.hint("the pipeline has no `profiles:`")
-            } else {
-                problem.did_you_mean(profile, names)
-            });
-            return;
-        };
-        for section in entry.value.entries() {
-            let target = match section.key.as_str() {
-                "params" => &mut self.params,
-                "models" => &mut self.models,
-                "matrix" => &mut self.matrix,
-                "nodes" => &mut self.nodes,
-                _ => continue,
-            };
-            for over in section.value.entries() {
-                if let Some(entry) = target.iter_mut().find(|entry| entry.key == over.key) {
-                    entry.value.merge(&over.value);
-                }
-            }
-        }
-    }
-
-    /// Finds what is wrong with the profiles, the one that is used and the others.
-    pub(crate) fn check_profiles(&self, problems: &mut Vec<Diagnostic>) {
-        for profile in &self.profiles {
-            for section in map(&profile.value, &format!("the profile `{}`", profile.key), problems) {
-                let known = match section.key.as_str() {
-                    "params" => &self.params,
-                    "models" => &self.models,
-                    "matrix" => &self.matrix,
-                    "nodes" => &self.nodes,
-                    key => {
-                        let problem = unknown_key(section, &PROFILE_KEYS);
-                        let is_param = self.params.iter().any(|param| param.key == key);
-                        problems.push(if is_param {
-                            problem.hint(format!("a param stands under `params:`: `params: {{{key}: …}}`"))
-                        } else {
-                            problem
-                        });
-                        continue;
-                    }
-                };
-                for over in map(&section.value, &format!("`{}`", section.key), problems) {
-                    if !known.iter().any(|entry| entry.key == over.key) {
-                        let kind = section.key.trim_end_matches('s');
-                        let message = format!("the pipeline has no {kind} `{}` to override", over.key);
-                        let problem = Diagnostic::at(over.key_span, "unknown-override", message);
-                        problems.push(problem.did_you_mean(&over.key, known.iter().map(|entry| entry.key.as_str())));
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// A key that is not among those that are known.
@@ -274,7 +214,7 @@ impl Reader<'_> {
         texts
     }
 
-    /// Adds the env, params, models, matrix and nodes of the files that are included. The file's own params win.
+    /// Adds the env, params, models, matrix, nodes and profiles of the files that are included. The file's own params win.
     fn include(&mut self, path: &Path, root: &Yaml, document: &mut Document) {
         let own: BTreeSet<String> = document.params.iter().map(|param| param.key.clone()).collect();
         self.open.push(resolved(path));
@@ -287,6 +227,7 @@ impl Reader<'_> {
             }
             let Some(other) = self.read(&path, Some(span)) else { continue };
             document.env.extend(other.env);
+            profiles::add(&mut document.profiles, other.profiles);
             let params = other.params.into_iter().filter(|param| !own.contains(&param.key)).collect();
             self.add("param", &mut document.params, params);
             self.add("model", &mut document.models, other.models);
@@ -338,7 +279,7 @@ fn lowercase(text: &str) -> String {
 }
 
 /// The text of a file, and what is wrong with its bytes.
-fn decode(bytes: Vec<u8>, file: usize) -> (String, Option<Diagnostic>) {
+pub(crate) fn decode(bytes: Vec<u8>, file: usize) -> (String, Option<Diagnostic>) {
     let problem = |start: usize, end: usize, message: &str| {
         let problem = Diagnostic::at(Span { file, start, end }, "encoding", message);
         Some(problem.hint("save it as UTF-8"))

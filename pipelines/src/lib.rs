@@ -14,6 +14,8 @@ pub mod diagnostics;
 mod document;
 pub mod export;
 pub mod fetch;
+pub mod fmt;
+mod foreach;
 pub mod graph_view;
 pub mod history;
 pub mod load;

@@ -60,6 +60,7 @@ pub fn load(path: &Path, options: &LoadOptions, ops: &[OpInfo]) -> Result<Loaded
         let found = context::problems(graph, options.fetched.as_deref());
         problems.extend(found.iter().filter_map(|problem| checker.place(problem)));
     }
+    lowered.tell_copies(&mut problems);
     match graph {
         Some(graph) if problems.is_empty() => Ok(loaded(graph, name, path, lowered)),
         _ => Err(Diagnostics::new(files, problems)),

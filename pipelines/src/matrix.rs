@@ -2,6 +2,7 @@
 //!
 //! A key stands at the top, or in a node, which then depends on it. A node depends on the keys that it refers to and on those
 //! that the nodes feeding it depend on; for every combination of their values there is a copy: `adapter@rank=8,seed=1`.
+//! The items of a `foreach` are an axis too, which reaches its own nodes only: `chunks@manuals`.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -13,16 +14,39 @@ use crate::yaml::{Data, Entry, Yaml};
 /// Copies of all nodes together, at most.
 const MAX_COPIES: usize = 1000;
 
-/// A key of a matrix with its values.
+/// A key of a matrix with its values, or a `foreach` with its items.
 #[derive(Clone, Debug)]
 pub(crate) struct Axis {
     pub(crate) name: String,
     pub(crate) values: Vec<Yaml>,
-    span: Span,
+    pub(crate) span: Span,
     /// The values in the names of copies.
-    labels: Vec<String>,
-    /// The node that it stands in.
-    node: Option<String>,
+    pub(crate) labels: Vec<String>,
+    pub(crate) reach: Reach,
+}
+
+/// Which nodes an axis multiplies.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Reach {
+    /// Of a matrix: those that use it, the node that it stands in, and all that depend on these.
+    Matrix { node: Option<String> },
+    /// Of a `foreach`: its own nodes only. Who reads one of them from outside reads all copies.
+    Foreach { members: Vec<String> },
+}
+
+impl Axis {
+    fn is_foreach(&self) -> bool {
+        matches!(self.reach, Reach::Foreach { .. })
+    }
+}
+
+/// What made a copy what it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Given {
+    /// The place of its first value.
+    pub(crate) span: Span,
+    /// How many copies the node has.
+    pub(crate) of: usize,
 }
 
 /// The nodes' copies.
@@ -38,22 +62,30 @@ pub(crate) struct Matrix {
 /// One combination of values: of each axis that a node depends on, the index of the value.
 pub(crate) type Choice = Vec<(usize, usize)>;
 
-/// The keys of all matrices, references filled in.
-pub(crate) fn axes(document: &Document, scope: Scope<'_>, problems: &mut Vec<Diagnostic>) -> Vec<Axis> {
+/// The keys of all matrices, references filled in, after the axes that there are already.
+pub(crate) fn axes(
+    mut axes: Vec<Axis>,
+    document: &Document,
+    nodes: &[Entry],
+    scope: Scope<'_>,
+    problems: &mut Vec<Diagnostic>,
+) -> Vec<Axis> {
     let own = |node: &Entry, problems: &mut Vec<Diagnostic>| {
         let entries = node.value.get("matrix").map(|matrix| map(matrix, "`matrix`", problems).to_vec());
         entries.unwrap_or_default().into_iter().map(|entry| (Some(node.key.clone()), entry)).collect::<Vec<_>>()
     };
     let mut entries: Vec<_> = document.matrix.iter().map(|entry| (None, entry.clone())).collect();
-    for node in &document.nodes {
+    for node in nodes {
         entries.extend(own(node, problems));
     }
-    let mut axes: Vec<Axis> = Vec::new();
     for (node, entry) in entries {
         if let Err(message) = check_name(&entry.key) {
             problems.push(Diagnostic::at(entry.key_span, "name", message));
         }
-        if axes.iter().any(|axis| axis.name == entry.key) {
+        if let Some(item) = axes.iter().find(|axis| axis.name == entry.key && axis.is_foreach()) {
+            let message = format!("`{}` is what a `foreach` calls its items: the key needs another name", entry.key);
+            problems.push(Diagnostic::at(entry.key_span, "duplicate-key", message).also(item.span, "the `foreach`"));
+        } else if axes.iter().any(|axis| axis.name == entry.key) {
             let message = format!("`{}` is the key of another matrix too", entry.key);
             problems.push(Diagnostic::at(entry.key_span, "duplicate-key", message));
         } else if let Some(param) = document.params.iter().find(|param| param.key == entry.key) {
@@ -62,7 +94,7 @@ pub(crate) fn axes(document: &Document, scope: Scope<'_>, problems: &mut Vec<Dia
             problems.push(problem.also(param.key_span, "the param"));
         } else if let Some(values) = values(&entry, scope, problems) {
             let labels = values.iter().map(label).collect();
-            axes.push(Axis { name: entry.key, values, span: entry.key_span, labels, node });
+            axes.push(Axis { name: entry.key, values, span: entry.key_span, labels, reach: Reach::Matrix { node } });
         }
     }
     axes
@@ -98,7 +130,7 @@ fn values(entry: &Entry, scope: Scope<'_>, problems: &mut Vec<Diagnostic>) -> Op
 }
 
 /// A value in the name of a copy, which is part of file names.
-fn label(value: &Yaml) -> String {
+pub(crate) fn label(value: &Yaml) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+') { c } else { '-' };
     value.scalar().unwrap_or_default().chars().map(plain).collect()
 }
@@ -118,7 +150,10 @@ impl Matrix {
         }
         let direct = |node: &Entry| -> Vec<usize> {
             let refers = references(&node.value);
-            let on = |axis: &Axis| refers.contains(&axis.name) || axis.node.as_ref() == Some(&node.key);
+            let on = |axis: &Axis| match &axis.reach {
+                Reach::Matrix { node: own } => refers.contains(&axis.name) || own.as_ref() == Some(&node.key),
+                Reach::Foreach { members } => members.contains(&node.key),
+            };
             (0..axes.len()).filter(|i| on(&axes[*i])).collect()
         };
         let on: Vec<Vec<usize>> = nodes.iter().map(direct).collect();
@@ -135,7 +170,8 @@ impl Matrix {
         matrix.spread(&feeds);
         if (0..nodes.len()).map(|i| matrix.count(i)).fold(0, usize::saturating_add) > MAX_COPIES + nodes.len() {
             let place = matrix.axes[0].values[0].span;
-            let message = format!("the matrix makes more than {MAX_COPIES} copies of nodes");
+            let maker = if matrix.axes[0].is_foreach() { "`foreach`" } else { "the matrix" };
+            let message = format!("{maker} makes more than {MAX_COPIES} copies of nodes");
             problems.push(Diagnostic::at(place, "too-large", message));
             // One copy of each node is checked all the same.
             matrix.axes.iter_mut().for_each(|axis| axis.values.truncate(1));
@@ -146,7 +182,7 @@ impl Matrix {
     /// Finds the keys that no node uses: who wrote one expected copies.
     pub(crate) fn unused(&self, problems: &mut Vec<Diagnostic>) {
         for (i, axis) in self.axes.iter().enumerate() {
-            if !self.on.iter().any(|on| on.contains(&i)) {
+            if !axis.is_foreach() && !self.on.iter().any(|on| on.contains(&i)) {
                 let message = format!("no node uses the matrix key `{}`", axis.name);
                 let problem = Diagnostic::at(axis.span, "unused", message);
                 problems.push(problem.hint(format!("a node that says `${{matrix.{}}}` is multiplied", axis.name)));
@@ -164,7 +200,7 @@ impl Matrix {
         while let Some(feed) = news.pop_front() {
             for node in &fed_by[feed] {
                 let mut on = self.on[*node].clone();
-                on.extend_from_slice(&self.on[feed]);
+                on.extend(self.on[feed].iter().filter(|axis| !self.axes[**axis].is_foreach()));
                 on.sort_unstable();
                 on.dedup();
                 if on.len() > self.on[*node].len() {
@@ -204,22 +240,36 @@ impl Matrix {
         choice.iter().map(|(axis, value)| (self.axes[*axis].name.as_str(), &self.axes[*axis].values[*value])).collect()
     }
 
-    /// The name of a node's copy.
-    pub(crate) fn copy(&self, node: usize, choice: &[(usize, usize)]) -> String {
-        let own: Vec<_> = choice.iter().filter(|(axis, _)| self.on[node].contains(axis)).collect();
-        let part =
-            |(axis, value): &(usize, usize)| format!("{}={}", self.axes[*axis].name, self.axes[*axis].labels[*value]);
-        if own.is_empty() {
-            return self.names[node].clone();
-        }
-        format!("{}@{}", self.names[node], own.into_iter().map(part).collect::<Vec<_>>().join(","))
+    /// What made a copy of a node what it is; `None` of a node that is not multiplied.
+    pub(crate) fn given(&self, node: usize, choice: &[(usize, usize)]) -> Option<Given> {
+        let (axis, value) = choice.first()?;
+        Some(Given { span: self.axes[*axis].values[*value].span, of: self.count(node) })
     }
 
-    /// The copy that a source means to a copy of another node.
-    pub(crate) fn source(&self, source: &str, choice: &[(usize, usize)]) -> String {
-        match self.node(source) {
-            Some((node, port)) => self.copy(node, choice) + port,
-            None => source.to_string(),
+    /// The name of a node's copy.
+    pub(crate) fn copy(&self, node: usize, choice: &[(usize, usize)]) -> String {
+        let of = |axis: &usize| choice.iter().find(|(other, _)| other == axis);
+        let part = |(axis, value): &(usize, usize)| match &self.axes[*axis] {
+            axis if axis.is_foreach() => axis.labels[*value].clone(),
+            axis => format!("{}={}", axis.name, axis.labels[*value]),
+        };
+        let parts: Vec<_> = self.on[node].iter().filter_map(of).map(part).collect();
+        if parts.is_empty() {
+            return self.names[node].clone();
+        }
+        format!("{}@{}", self.names[node], parts.join(","))
+    }
+
+    /// The copies that a source means to a copy of another node: one, or those of all items of a `foreach` that it is not in.
+    pub(crate) fn sources(&self, source: &str, choice: &[(usize, usize)]) -> Vec<String> {
+        let Some((node, port)) = self.node(source) else { return vec![source.to_string()] };
+        let is_open = |axis: &&usize| self.axes[**axis].is_foreach() && choice.iter().all(|(other, _)| other != *axis);
+        match self.on[node].iter().find(is_open) {
+            Some(axis) => {
+                let of = |value| self.copy(node, &[choice, &[(*axis, value)]].concat()) + port;
+                (0..self.axes[*axis].values.len()).map(of).collect()
+            }
+            None => vec![self.copy(node, choice) + port],
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `${…}`: params, matrix keys and environment variables, filled into the values of a pipeline.
+//! `${…}`: params, matrix keys, items and environment variables, filled into the values of a pipeline.
 //!
 //! A scalar that is one reference takes the value with its type; within other text the value is written into it. `$${` is the
 //! text `${`. What is filled in is not looked at again.
@@ -11,6 +11,8 @@ use crate::yaml::{self, Data, Entry, Origin, Yaml};
 
 /// A text with its references filled in is at most so many bytes.
 const MAX_TEXT: usize = 1 << 20;
+/// What the item of a `foreach` is called.
+pub(crate) const ITEM: &str = "item";
 
 /// What references are filled in with.
 #[derive(Clone, Copy)]
@@ -18,7 +20,7 @@ pub(crate) struct Scope<'a> {
     pub(crate) files: &'a Files,
     /// The params, filled in.
     pub(crate) params: &'a BTreeMap<String, Yaml>,
-    /// The matrix keys of this copy of a node with their values.
+    /// The matrix keys of this copy of a node with their values, and the item of its `foreach`.
     pub(crate) axes: &'a [(&'a str, &'a Yaml)],
     /// All matrix keys.
     pub(crate) matrix: &'a [&'a str],
@@ -92,6 +94,18 @@ impl Scope<'_> {
         if kind == "env" {
             return self.variable(key, place);
         }
+        if name == ITEM || kind == ITEM {
+            if let Some((_, item)) = self.axes.iter().find(|(axis, _)| *axis == ITEM) {
+                return item_value(item, name, place);
+            }
+            if !self.params.contains_key(ITEM) || kind == ITEM {
+                let message = format!("`${{{name}}}` stands for an item of a `foreach`, and there is none here");
+                let problem = Diagnostic::at(place, "reference", message);
+                return Err(Box::new(
+                    problem.hint("it can be used in nodes with `foreach: [a, b]`, or in a group of them"),
+                ));
+            }
+        }
         if matches!(kind, "" | "matrix")
             && let Some((_, value)) = self.axes.iter().find(|(axis, _)| *axis == key)
         {
@@ -129,9 +143,9 @@ impl Scope<'_> {
         };
         if what.is_empty() || key.is_empty() {
             let problem = Diagnostic::at(place, "reference", format!("`{raw}` refers to nothing"));
-            return match retort_engine::nearest(kind, ["params", "matrix", "env"]) {
+            return match retort_engine::nearest(kind, ["params", "matrix", "item", "env"]) {
                 Some(near) if !kind.is_empty() => problem.hint(format!("did you mean `${{{near}.{key}}}`?")),
-                _ => problem.hint("a reference is `${params.NAME}`, `${matrix.NAME}` or `${env.NAME}`"),
+                _ => problem.hint("a reference is `${params.NAME}`, `${matrix.NAME}`, `${item.NAME}` or `${env.NAME}`"),
             };
         }
         let problem = Diagnostic::at(place, "unknown-param", format!("unknown {what} `{key}`"));
@@ -165,6 +179,34 @@ impl Scope<'_> {
             }
         }
     }
+}
+
+/// The item of a `foreach`, or a value within it: `item.sample.top_p`.
+fn item_value(item: &Yaml, path: &str, place: Span) -> Result<Yaml, Box<Diagnostic>> {
+    let mut value = item;
+    for key in path.split('.').skip(1) {
+        value = match (&value.data, value.get(key)) {
+            (Data::Broken, _) => break,
+            (_, Some(inner)) => inner,
+            (_, None) => {
+                let is = if matches!(value.data, Data::Map(_)) {
+                    String::new()
+                } else {
+                    format!(": it is {}", value.describe())
+                };
+                let message = format!("this item has no `{key}`{is}");
+                let problem = Diagnostic::at(place, "unknown-param", message).also(item.span, "the item");
+                let names: Vec<&str> = value.entries().iter().map(|entry| entry.key.as_str()).collect();
+                return Err(Box::new(match retort_engine::nearest(key, names.iter().copied()) {
+                    Some(near) => problem.hint(format!("did you mean `{near}`?")),
+                    None if names.is_empty() => problem.hint("`${item}` is all of it"),
+                    None => problem.hint(format!("it has {}", crate::document::listed(&names))),
+                }));
+            }
+        };
+    }
+    let origin = Origin { name: path.into(), span: Some(value.span), what: "the item, as" };
+    Ok(Yaml { origin: Some(origin), ..value.clone() })
 }
 
 /// The params with their references to each other filled in, and `--set` laid over them.

@@ -8,6 +8,8 @@
 use retort_engine::OpInfo;
 use serde_json::{Map, Value, json};
 
+use crate::foreach::GROUP_KEYS;
+
 /// The names of params, nodes, matrix keys.
 const NAME: &str = "^[A-Za-z0-9_-]{1,100}$";
 
@@ -23,7 +25,9 @@ pub fn pipeline(ops: &[OpInfo]) -> Value {
     }
     defs.insert("matrix".into(), matrix());
     defs.insert("sources".into(), sources());
+    defs.insert("foreach".into(), foreach());
     defs.insert("node".into(), node(ops));
+    defs.insert("group".into(), group());
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Retort pipeline",
@@ -44,7 +48,7 @@ fn sections() -> Value {
             "pattern": NAME,
             "description": "Names the pipeline in the store. Default: the file's name.",
         },
-        "include": texts("Other pipeline files, relative to this one: their env, params, models, matrix and nodes are added. This file's own params win; what else stands in two files is a mistake."),
+        "include": texts("Other pipeline files, relative to this one: their env, params, models, matrix, nodes and profiles are added. This file's own params win, and its overrides in a profile that both have; what else stands in two files is a mistake."),
         "env": texts("The environment variables that may be used, as `${env.NAME}`, and only as a model's `api_key`: a secret never gets into a recipe or a table."),
         "params": {
             "type": ["object", "null"],
@@ -64,7 +68,11 @@ fn sections() -> Value {
         "nodes": {
             "type": ["object", "null"],
             "propertyNames": {"pattern": NAME},
-            "additionalProperties": {"$ref": "#/$defs/node"},
+            "additionalProperties": {
+                "if": {"required": ["nodes"]},
+                "then": {"$ref": "#/$defs/group"},
+                "else": {"$ref": "#/$defs/node"},
+            },
             "description": "The steps by name. Their order does not matter.",
         },
         "profiles": {
@@ -94,7 +102,7 @@ fn reference() -> Value {
     json!({
         "type": "string",
         "pattern": "\\$\\{[^}]*\\}",
-        "description": "A param, `${params.NAME}`, or a matrix key, `${matrix.NAME}`.",
+        "description": "A param, `${params.NAME}`, a matrix key, `${matrix.NAME}`, or what a node is repeated for, `${item}` or `${item.NAME}`.",
     })
 }
 
@@ -105,6 +113,37 @@ fn matrix() -> Value {
         "propertyNames": {"pattern": NAME},
         "additionalProperties": {
             "anyOf": [{"type": "array", "items": value, "minItems": 1}, {"$ref": "#/$defs/reference"}],
+        },
+    })
+}
+
+/// The items of a `foreach`.
+fn foreach() -> Value {
+    let name = json!({"type": ["string", "number", "boolean"], "description": "What the copies are called by."});
+    let item = json!({"anyOf": [
+        {"type": ["string", "number", "boolean"]},
+        {"type": "object", "required": ["name"], "properties": {"name": name}},
+    ]});
+    json!({"anyOf": [{"type": "array", "items": item, "minItems": 1}, {"$ref": "#/$defs/reference"}]})
+}
+
+/// Nodes that are repeated together.
+fn group() -> Value {
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "required": GROUP_KEYS,
+        "properties": {
+            "foreach": {
+                "$ref": "#/$defs/foreach",
+                "description": "What the nodes are repeated for: each copy reads those of its own item. `${item}` stands for it.",
+            },
+            "nodes": {
+                "type": ["object", "null"],
+                "propertyNames": {"pattern": NAME},
+                "additionalProperties": {"$ref": "#/$defs/node", "properties": {"foreach": false}},
+                "description": "The nodes that are repeated together. They are named as if they stood outside.",
+            },
         },
     })
 }
@@ -153,6 +192,10 @@ fn node(ops: &[OpInfo]) -> Value {
             "matrix": {
                 "$ref": "#/$defs/matrix",
                 "description": "As at the top, for this node, which is multiplied whether it uses the values or not.",
+            },
+            "foreach": {
+                "$ref": "#/$defs/foreach",
+                "description": "The node once for each item, which `${item}` stands for: `chunks@manuals`. Who names the node reads all copies, one after the other.",
             },
         },
         "allOf": ops.iter().map(with).collect::<Vec<_>>(),
@@ -266,6 +309,7 @@ mod tests {
             sorted(&crate::document::PROFILE_KEYS)
         );
         assert_eq!(keys(&schema["$defs"]["node"]), sorted(&crate::lower::KEYS));
+        assert_eq!(keys(&schema["$defs"]["group"]), sorted(&GROUP_KEYS));
         assert_eq!(keys(&schema["$defs"]["model"]), sorted(&crate::models::KEYS));
     }
 

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod fmt;
+mod foreach;
 mod gallery;
 mod guide;
 mod new;
@@ -95,6 +97,13 @@ fn what_ran_is_fresh_and_an_edit_is_named() {
     assert_eq!((&plan["nodes"][0]["rows"], &plan["nodes"][1]["verdict"]), (&1.into(), &"waiting".into()));
     let (out, _) = project.ends(0, &["plan", "tiny.yaml"]);
     assert!(out.contains("file docs/b.md changed") && out.contains("1 of 2"), "{out}");
+
+    // A node that changed itself waits too, since its answer may be known by then; what changed is said.
+    project.write("tiny.yaml", &PIPELINE.replace("rows: 1", "rows: 2"));
+    let some = &project.plan()["nodes"][1];
+    assert_eq!((&some["verdict"], &some["reasons"][0]["fact"]), (&"waiting".into(), &"with.rows".into()));
+    let (out, _) = project.ends(0, &["plan", "tiny.yaml"]);
+    assert!(out.contains("with.rows 1 → 2") && out.contains("after `documents` (file docs/b.md changed)"), "{out}");
 }
 
 #[test]

@@ -59,9 +59,18 @@ impl PipelineArgs {
     }
 }
 
-/// The nodes of these names.
+/// The nodes of these names; of one that a matrix or a `foreach` multiplies, all copies.
 pub(super) fn nodes(graph: &Graph, names: &[String]) -> Result<Vec<NodeId>> {
-    names.iter().map(|name| node(graph, name)).collect()
+    let mut nodes = Vec::new();
+    for name in names {
+        let is_copy = |id: &NodeId| graph.node(*id).name.strip_prefix(name).is_some_and(|rest| rest.starts_with('@'));
+        let copies: Vec<_> = graph.order().iter().copied().filter(is_copy).collect();
+        match graph.find(name) {
+            None if !copies.is_empty() => nodes.extend(copies),
+            _ => nodes.push(node(graph, name)?),
+        }
+    }
+    Ok(nodes)
 }
 
 /// The node of a name.

@@ -25,7 +25,7 @@ const ROWS: usize = 10;
 pub(super) struct Args {
     #[command(flatten)]
     pipeline: PipelineArgs,
-    /// The node, or one of its outputs; of a node that a matrix multiplies, all copies in one table
+    /// The node, or one of its outputs; of one that a matrix or a `foreach` multiplies, all copies in one table
     #[arg(value_name = "NODE[.OUTPUT]")]
     node: String,
     /// Rows at most [default: 10 as a table, else all]

@@ -1,6 +1,7 @@
 //! Pipelines that are read, and in `nodes` and `files` a gallery of broken ones and what is said of each.
 
 mod files;
+mod foreach;
 mod nodes;
 
 use std::fs;

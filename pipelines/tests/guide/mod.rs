@@ -45,8 +45,35 @@ fn every_pipeline_in_the_guide_and_the_readme_checks() {
             project.write("guide.yaml", block);
             let (out, _) = project.ends(0, &["check", "guide.yaml"]);
             assert!(out.contains("no mistakes"), "{name}, example {}: {out}", i + 1);
+            project.ends(0, &["fmt", "guide.yaml"]);
+            project.ends(0, &["fmt", "--check", "guide.yaml"]);
+            project.ends(0, &["check", "guide.yaml"]);
             n_checked += 1;
         }
     }
     assert!(n_checked >= 1);
+}
+
+#[test]
+fn the_example_of_foreach_does_what_the_guide_says() {
+    let project = Project::new();
+    let guide = page("GUIDE.md");
+    let example = guide
+        .split("```yaml\n")
+        .map(|block| block.split("```").next().unwrap())
+        .find(|block| block.contains("foreach:"));
+    project.write("shelves.yaml", example.unwrap());
+    for (shelf, text) in
+        [("manuals", "The spooler keeps one queue per printer."), ("letters", "Dear reader, the queue is empty.")]
+    {
+        fs::create_dir(project.path().join("docs").join(shelf)).unwrap();
+        project.write(&format!("docs/{shelf}/a.md"), text);
+    }
+    project.ends(0, &["run", "shelves.yaml", "chunks"]);
+    let (out, _) = project.ends(0, &["show", "shelves.yaml", "chunks", "--columns", "item,text", "--format", "csv"]);
+    let expected = ["manuals,The spooler keeps one queue per printer.", "letters,\"Dear reader, the queue is empty.\""];
+    assert_eq!(out.lines().skip(1).collect::<Vec<_>>(), expected);
+    project.ends(0, &["run", "shelves.yaml"]);
+    let rows = |node: &str| project.ends(0, &["show", "shelves.yaml", node, "--format", "csv"]).0.lines().count() - 1;
+    assert_eq!((rows("some"), rows("letters"), rows("chunks@letters")), (2, 1, 1));
 }

@@ -1,4 +1,4 @@
-//! The copies of a node that a matrix made, as one table: the matrix keys first, then what each copy has.
+//! The copies of a node that a matrix or a `foreach` made, as one table: the item and the matrix keys first, then what each copy has.
 
 use std::sync::Arc;
 
@@ -24,8 +24,12 @@ pub(super) fn of(graph: &Graph, name: &str) -> (Vec<Copy>, Option<String>) {
 fn copies(graph: &Graph, base: &str) -> Vec<Copy> {
     let copy = |name: &String| {
         let keys = name.strip_prefix(base)?.strip_prefix('@')?;
-        let pair = |part: &str| part.split_once('=').map(|(key, value)| (key.to_string(), value.to_string()));
-        Some(Copy { node: name.clone(), values: keys.split(',').map(pair).collect::<Option<_>>()? })
+        // The name of an item has no key.
+        let pair = |part: &str| {
+            let (key, value) = part.split_once('=').unwrap_or(("item", part));
+            (key.to_string(), value.to_string())
+        };
+        Some(Copy { node: name.clone(), values: keys.split(',').map(pair).collect() })
     };
     graph.order().iter().filter_map(|id| copy(&graph.node(*id).name)).collect()
 }
