@@ -1,10 +1,12 @@
 //! `chunk`: documents to chunks. The way from one to the other is in `chunk/pack.rs`.
 
 pub mod atoms;
+mod carry;
 pub mod cut;
 pub mod measure;
 pub mod pack;
 pub mod sentence;
+mod ties;
 
 use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
@@ -29,7 +31,8 @@ use crate::models::{self, ModelRef};
 ///
 /// Cuts fall before headings, else between paragraphs, lists, tables and listings, else between items, rows, lines or
 /// sentences, and between words only where a single sentence is over the budget. A heading stays with what it stands
-/// over. A chunk's text begins with the headings above it on one line (`Printing > Queues`), which count; a piece of a table
+/// over; a list with the line that leads in to it, a table or listing with its caption, and the steps of a sequence with each
+/// other where the budget allows. A chunk's text begins with the headings above it on one line (`Printing > Queues`), which count; a piece of a table
 /// begins with the table's header. The chunks of a document depend on that document alone.
 ///
 /// Columns: `chunk_id` (`doc_id`, a dash and digits that stand for the chunk's text), `heading_path`, `page` (of its first
@@ -70,7 +73,7 @@ pub struct Chunk {
 
 impl Define for Chunk {
     const NAME: &'static str = "chunk";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     fn assets(&self, env: &Env<'_>) -> Vec<Asset> {
         self.model.as_ref().map(|model| model.assets(env)).unwrap_or_default()

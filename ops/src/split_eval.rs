@@ -27,7 +27,8 @@ use groups::{Groups, Size};
 /// group and the seed decides, nothing else: adding a document moves no other, unless its questions tie groups together. Groups that
 /// are tied together are decided by the one with the smallest key.
 ///
-/// A share is one of groups, and holds for many: few groups give more or less. Neither side stays empty where there are two groups that nothing
+/// A share is one of groups, and holds for many: few groups, or some with many rows, give more or less, and a note says so where it is off by
+/// more than five in a hundred of the rows. Neither side stays empty where there are two groups that nothing
 /// ties together, and what holds more than half of all rows is trained on. A number of groups takes those with the smallest hashes, so a document that is added may put
 /// one group back.
 ///
@@ -126,7 +127,28 @@ impl Splitter {
         if sets == 1 {
             cx.note("nothing can be held out: all rows belong together");
         }
-        Ok(groups::held_out(&rows.keys, &rows.groups, &mut groups, self.size, self.config.seed))
+        let held_out = groups::held_out(&rows.keys, &rows.groups, &mut groups, self.size, self.config.seed);
+        if sets > 1
+            && let Some(note) = self.surprise(&held_out)
+        {
+            cx.note(note);
+        }
+        Ok(held_out)
+    }
+
+    /// What is said where the rows held out are more than five in a hundred away from the share that was asked.
+    fn surprise(&self, held_out: &[bool]) -> Option<String> {
+        let Size::Share(asked) = self.size else { return None };
+        let (rows, held) = (held_out.len(), held_out.iter().filter(|held| **held).count());
+        let share = held as f64 / rows as f64;
+        ((share - asked).abs() > 0.05).then(|| {
+            format!(
+                "{held} of {rows} rows are held out, {:.0} % where {:.0} % was asked: the share is one of groups, and \
+                 whole groups go to a side, with all that share questions with them",
+                share * 100.0,
+                asked * 100.0
+            )
+        })
     }
 }
 

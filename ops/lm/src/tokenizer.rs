@@ -4,9 +4,12 @@
 //! page that quotes `<|im_end|>` becomes the ordinary tokens of those ten characters. Control tokens are recognised
 //! only in characters that a chat template wrote itself; see [`Tokenizer::encode_prompt`].
 
+mod classes;
 mod gguf;
 mod json;
 mod pieces;
+mod quick;
+mod words;
 
 pub use pieces::TextStream;
 
@@ -15,6 +18,7 @@ use crate::{
     template::{ChatTemplate, Message, Rendered},
 };
 use pieces::Pieces;
+use quick::Quick;
 use std::{collections::BTreeSet, path::Path};
 
 /// Control tokens that end a model's turn or its text, under the names that published vocabularies give them.
@@ -23,7 +27,10 @@ const END_TOKENS: &[&str] =
 
 /// A model's own vocabulary: encodes and decodes, and knows the control tokens. Weights are never read.
 pub struct Tokenizer {
+    /// The reference: what it says is right.
     text: tokenizers::Tokenizer,
+    /// Says the same sooner, where it is known how.
+    quick: Option<Quick>,
     pieces: Pieces,
     controls: Controls,
     bos: Option<u32>,
@@ -95,6 +102,7 @@ impl Tokenizer {
         let named = parts.controls.iter().filter(|(name, _)| END_TOKENS.contains(&name.as_str()));
         ends.extend(named.map(|&(_, id)| id));
         Self {
+            quick: Quick::of(&parts.text),
             text: parts.text,
             pieces: parts.pieces,
             controls: Controls::new(parts.controls),
@@ -113,7 +121,11 @@ impl Tokenizer {
     /// # Errors
     /// The tokenizer refuses the text: a vocabulary without bytes and without an unknown token.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, LmError> {
-        Ok(self.encoding(text)?.get_ids().to_vec())
+        let mut ids = Vec::new();
+        if self.quickly(text, |_, tokens| ids.extend_from_slice(tokens))? {
+            return Ok(ids);
+        }
+        self.encode_by_reference(text)
     }
 
     /// Number of tokens of `text`, as [`Tokenizer::encode`] would give.
@@ -121,7 +133,19 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn count(&self, text: &str) -> Result<usize, LmError> {
+        let mut count = 0;
+        if self.quickly(text, |_, tokens| count += tokens.len())? {
+            return Ok(count);
+        }
         Ok(self.encoding(text)?.len())
+    }
+
+    /// Tokens of `text` by the `tokenizers` crate alone: what [`Tokenizer::encode`] is held to in tests and benches.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_by_reference(&self, text: &str) -> Result<Vec<u32>, LmError> {
+        Ok(self.encoding(text)?.get_ids().to_vec())
     }
 
     /// Tokens of `text` with the bytes that each stands for: in order, without gaps, covering the text.
@@ -129,6 +153,11 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_with_offsets(&self, text: &str) -> Result<Vec<TokenSpan>, LmError> {
+        if let Some(in_front) = self.quick.as_ref().and_then(Quick::bytes_in_front)
+            && let Some(spans) = self.quick_offsets(text, in_front)?
+        {
+            return Ok(spans);
+        }
         if !self.exact_bytes {
             let encoding = self.text.encode(text, false).map_err(|error| LmError::Tokenizer(error.to_string()))?;
             let ends = encoding.get_offsets().iter().map(|&(_, end)| end);
@@ -240,6 +269,31 @@ impl Tokenizer {
     /// The longest text in tokens that the model was made for, where the file says it.
     pub fn context_length(&self) -> Option<usize> {
         self.context_length
+    }
+
+    /// The tokens of every word with their bytes, of which the very first has some that are not the text's.
+    fn quick_offsets(&self, text: &str, mut in_front: usize) -> Result<Option<Vec<TokenSpan>>, LmError> {
+        let (mut spans, mut start, mut word_end) = (Vec::<TokenSpan>::new(), 0, 0);
+        let quickly = self.quickly(text, |bytes, tokens| {
+            let mut end = word_end;
+            word_end += bytes;
+            for (at, &id) in tokens.iter().enumerate() {
+                end += self.pieces.bytes(id).len() - std::mem::take(&mut in_front);
+                // A vocabulary may lack bytes: the last token of a word has them.
+                end = if at + 1 == tokens.len() { word_end } else { end.min(word_end) };
+                spans.push(TokenSpan { id, start, end });
+                start = end;
+            }
+        })?;
+        if let Some(last) = spans.last_mut() {
+            last.end = text.len();
+        }
+        Ok(quickly.then_some(spans))
+    }
+
+    /// Hands every word of `text` to `take`, its length and tokens; `false` where the reference must be asked.
+    fn quickly(&self, text: &str, take: impl FnMut(usize, &[u32])) -> Result<bool, LmError> {
+        self.quick.as_ref().map_or(Ok(false), |quick| quick.tokens(&self.text, text, take))
     }
 
     fn encoding(&self, text: &str) -> Result<tokenizers::Encoding, LmError> {

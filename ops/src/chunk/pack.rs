@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::atoms::{self, Atom, Joint};
+use super::carry::{Prefix, Prefixes};
 use super::cut::{By, Layout, Limits};
 use super::measure::{Measure, MeasureError};
-use crate::document::{BLOCK_BREAK, Block, Document, Kind};
+use super::ties;
+use crate::document::{Block, Document, Kind};
 
 /// What a chunk is allowed, in the measure's units.
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +62,8 @@ pub fn chunks(document: &Document, measure: &dyn Measure, budget: Budget) -> Res
     }
     let starts = measure.starts(&document.text)?;
     let atoms = atoms::of(document);
-    let (prefixes, slack, counts) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+    let prefixes = Prefixes::new(document, budget.max);
+    let (slack, counts) = (BTreeMap::new(), BTreeMap::new());
     let mut packer = Packer { document, measure, budget, starts, atoms, prefixes, slack, counts };
     packer.split_long()?;
     let limits = Limits { max: budget.max, min: budget.min, by: budget.by };
@@ -72,9 +75,10 @@ pub fn chunks(document: &Document, measure: &dyn Measure, budget: Budget) -> Res
         if packer.make_room(&layout, &spans)? {
             let mut pieces = Vec::with_capacity(spans.len());
             for (start, end) in spans {
-                pieces.push(packer.piece(layout.from[start], end)?);
+                if packer.has_text(layout.from[start], end) {
+                    pieces.push(packer.piece(layout.from[start], end)?);
+                }
             }
-            pieces.retain(|piece| packer.has_text(piece));
             return Ok(pieces);
         }
     }
@@ -87,8 +91,7 @@ struct Packer<'a> {
     /// Where the tokens of the document's text begin.
     starts: Vec<usize>,
     atoms: Vec<Atom>,
-    /// Prefixes by block and whether the block's beginning is in the chunk.
-    prefixes: BTreeMap<(usize, bool), (String, usize)>,
+    prefixes: Prefixes,
     /// Tokens that a chunk beginning at a byte has more by itself than it was counted for in the whole.
     slack: BTreeMap<usize, usize>,
     /// Exact counts of chunks, by the bytes at which they begin and end.
@@ -106,25 +109,32 @@ impl Packer<'_> {
         self.starts.partition_point(|start| *start < byte)
     }
 
+    /// The tokens of a stretch of the document, as counted in the whole.
+    fn tokens(&self, bytes: Range<usize>) -> usize {
+        self.token_end(bytes.end).saturating_sub(self.token_at(bytes.start))
+    }
+
     fn block(&self, atom: usize) -> &Block {
         &self.document.blocks[self.atoms[atom].block]
     }
 
     /// Splits the atoms that don't fit a chunk by themselves, into words and, if need be, letters.
     fn split_long(&mut self) -> Result<(), ChunkError> {
-        let mut at = 0;
-        while at < self.atoms.len() {
-            let atom = self.atoms[at];
-            let prefix = self.prefix(at)?.1;
-            let tokens = self.token_end(atom.end).saturating_sub(self.token_at(atom.start));
-            let parts =
-                if tokens + prefix > self.budget.max { atoms::split(atom, &self.document.text) } else { Vec::new() };
+        let mut fitting = Vec::with_capacity(self.atoms.len());
+        let mut left: Vec<Atom> = std::mem::take(&mut self.atoms);
+        left.reverse();
+        while let Some(atom) = left.pop() {
+            let begins = atom.start == self.document.blocks[atom.block].start;
+            let prefix = self.prefixes.of(self.document, self.measure, atom.block, begins)?.tokens;
+            let fits = self.tokens(atom.start..atom.end) + prefix <= self.budget.max;
+            let parts = if fits { Vec::new() } else { atoms::split(atom, &self.document.text) };
             if parts.is_empty() {
-                at += 1;
+                fitting.push(atom);
             } else {
-                self.atoms.splice(at..=at, parts);
+                left.extend(parts.into_iter().rev());
             }
         }
+        self.atoms = fitting;
         Ok(())
     }
 
@@ -140,7 +150,8 @@ impl Packer<'_> {
             }
             fits = false;
             if end - start > 1 || layout.from[start] < start {
-                *self.slack.entry(self.atoms[start].start).or_default() += count - layout.tokens(start, end);
+                let known = layout.tokens(start, end);
+                *self.slack.entry(self.atoms[start].start).or_default() += count.saturating_sub(known).max(1);
             } else {
                 to_split.push(start);
             }
@@ -159,14 +170,8 @@ impl Packer<'_> {
             return Ok(());
         }
         // A letter by itself: without headings, if there are any.
-        let mut emptied = false;
-        for (text, tokens) in self.prefixes.values_mut().filter(|(text, _)| !text.is_empty()) {
-            text.clear();
-            *tokens = 0;
-            emptied = true;
-        }
         self.counts.clear();
-        if emptied { Ok(()) } else { Err(ChunkError::TooSmall(self.budget.max)) }
+        if self.prefixes.clear() { Ok(()) } else { Err(ChunkError::TooSmall(self.budget.max)) }
     }
 
     fn layout(&mut self) -> Result<Layout, ChunkError> {
@@ -177,9 +182,8 @@ impl Packer<'_> {
             // Where the overlap leaves no room for what comes after it, there is less of it.
             let mut start = self.overlap_start(atom);
             loop {
-                let carried = self.prefix(start)?.1 + slack;
-                let tokens =
-                    self.token_end(self.atoms[atom].end).saturating_sub(self.token_at(self.atoms[start].start));
+                let carried = self.prefix(start)?.tokens + slack;
+                let tokens = self.tokens(self.atoms[start].start..self.atoms[atom].end);
                 if start == atom || carried + tokens <= self.budget.max {
                     from.push(start);
                     prefix.push(carried);
@@ -191,14 +195,13 @@ impl Packer<'_> {
                 }
             }
         }
-        let all = 0..count;
         Ok(Layout {
             joints: self.atoms.iter().map(|atom| atom.joint).collect(),
             first_token: self.atoms.iter().map(|atom| self.token_at(atom.start)).collect(),
             end_token: self.atoms.iter().map(|atom| self.token_end(atom.end)).collect(),
             level: self.levels(),
-            led_in: all.clone().map(|atom| self.is_led_in(atom)).collect(),
-            whole: all.map(|atom| self.fits_whole(atom)).collect(),
+            led_in: ties::of(self.document, &self.atoms),
+            whole: self.whole_blocks(),
             from,
             prefix,
         })
@@ -216,17 +219,18 @@ impl Packer<'_> {
         levels.collect()
     }
 
-    /// The block begins here, and the one before it ends with a colon.
-    fn is_led_in(&self, atom: usize) -> bool {
-        let here = self.atoms[atom];
-        here.joint == Joint::Block && atom > 0 && self.document.text[..self.atoms[atom - 1].end].ends_with(':')
-    }
-
-    fn fits_whole(&self, atom: usize) -> bool {
-        let block = self.block(atom);
-        let prefix = self.prefixes.get(&(self.atoms[atom].block, true)).map_or(0, |(_, tokens)| *tokens);
-        let tokens = self.token_end(block.end).saturating_sub(self.token_at(block.start));
-        tokens + prefix <= self.budget.max
+    /// Of every atom, whether the block it lies in fits a chunk by itself.
+    fn whole_blocks(&self) -> Vec<bool> {
+        let mut whole = Vec::with_capacity(self.atoms.len());
+        for (at, atom) in self.atoms.iter().enumerate() {
+            if at > 0 && self.atoms[at - 1].block == atom.block {
+                whole.push(whole[at - 1]);
+                continue;
+            }
+            let block = &self.document.blocks[atom.block];
+            whole.push(self.tokens(block.start..block.end) + self.prefixes.tokens(atom.block) <= self.budget.max);
+        }
+        whole
     }
 
     /// Where a chunk that is cut before `atom` begins: as many whole sentences back as the overlap allows.
@@ -248,46 +252,15 @@ impl Packer<'_> {
         start
     }
 
-    /// What a chunk that begins with this atom carries before it, and its tokens.
-    fn prefix(&mut self, atom: usize) -> Result<(String, usize), ChunkError> {
+    /// What a chunk that begins with this atom carries before it.
+    fn prefix(&mut self, atom: usize) -> Result<&Prefix, ChunkError> {
         let begins = self.atoms[atom].start == self.block(atom).start;
-        let key = (self.atoms[atom].block, begins);
-        if let Some(known) = self.prefixes.get(&key) {
-            return Ok(known.clone());
-        }
-        let block = self.block(atom);
-        let mut path = &block.heading_path[..];
-        if block.kind == Kind::Heading {
-            path = &path[..path.len().saturating_sub(1)];
-        }
-        let header = if begins || block.kind != Kind::Table { "" } else { table_header(self.document.text_of(block)) };
-        // Headings outside in, as many as a third of the budget holds; the header of a table as well.
-        let mut prefix = (String::new(), 0);
-        for outermost in 0..=path.len() {
-            let mut text = path[outermost..].join(" > ");
-            if !text.is_empty() {
-                text.push_str(BLOCK_BREAK);
-            }
-            let tokens = self.measure.count(&text)?;
-            if tokens * 3 <= self.budget.max {
-                prefix = (text, tokens);
-                break;
-            }
-        }
-        if !header.is_empty() {
-            let text = format!("{}{header}\n", prefix.0);
-            let tokens = self.measure.count(&text)?;
-            if tokens * 2 <= self.budget.max {
-                prefix = (text, tokens);
-            }
-        }
-        self.prefixes.insert(key, prefix.clone());
-        Ok(prefix)
+        Ok(self.prefixes.of(self.document, self.measure, self.atoms[atom].block, begins)?)
     }
 
-    /// The chunk of the atoms `start..end`: its text, and the bytes of the document that it ends with.
+    /// The chunk of the atoms `start..end`: its text, and the bytes of the document that it holds.
     fn text(&mut self, start: usize, end: usize) -> Result<(String, Range<usize>), ChunkError> {
-        let mut text = self.prefix(start)?.0;
+        let mut text = self.prefix(start)?.text.clone();
         let span = self.atoms[start].start..self.atoms[end - 1].end;
         text.push_str(&self.document.text[span.clone()]);
         Ok((text, span))
@@ -312,9 +285,9 @@ impl Packer<'_> {
     }
 
     /// Whether there is more to a chunk than headings.
-    fn has_text(&self, chunk: &Piece) -> bool {
-        let mut blocks = self.document.blocks.iter();
-        blocks.any(|block| block.kind != Kind::Heading && block.start < chunk.end && block.end > chunk.start)
+    fn has_text(&self, start: usize, end: usize) -> bool {
+        let blocks = &self.document.blocks[self.atoms[start].block..=self.atoms[end - 1].block];
+        blocks.iter().any(|block| block.kind != Kind::Heading)
     }
 }
 
@@ -327,10 +300,4 @@ fn common_path(blocks: &[Block]) -> Vec<String> {
         length = first.iter().zip(path.iter()).take(length).take_while(|(a, b)| a == b).count();
     }
     first[..length].to_vec()
-}
-
-/// The first two lines of a table.
-fn table_header(table: &str) -> &str {
-    let end = table.match_indices('\n').nth(1).map_or(table.len(), |(at, _)| at);
-    &table[..end]
 }

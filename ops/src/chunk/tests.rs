@@ -73,6 +73,71 @@ fn never_over_budget_and_nothing_lost() {
     }
 }
 
+/// Seeded numbers (xorshift64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % n as u64) as usize
+    }
+
+    fn words(&mut self, most: usize) -> String {
+        let words = [
+            "a",
+            "the queue.",
+            "e.g.",
+            "No!",
+            "日本語。",
+            "https://a.example/b?c=d",
+            "🙂",
+            "x\u{301}",
+            "x = 3;",
+            "See",
+            "\"Why?\"",
+        ];
+        let count = 1 + self.below(most);
+        (0..count).map(|_| words[self.below(words.len())]).collect::<Vec<_>>().join(" ")
+    }
+
+    fn block(&mut self) -> Raw {
+        let lines = 1 + self.below(9);
+        let lines: Vec<String> = (0..lines).map(|_| self.words(12)).collect();
+        match self.below(7) {
+            0 | 1 => Raw::new(Kind::Heading, 1 + self.below(4) as u8, self.words(6)),
+            2 => Raw::new(Kind::Code, 0, lines.join(if self.below(2) == 0 { "\n    " } else { "\n\n" })),
+            3 => Raw::new(Kind::Table, 0, format!("| h | i |\n| --- | --- |\n| {} |", lines.join(" | b |\n| "))),
+            4 => {
+                Raw::new(Kind::List, 1, format!("- {}", lines.join(if self.below(2) == 0 { "\n- " } else { "\n  - " })))
+            }
+            5 => Raw::new(Kind::Paragraph, 0, format!("{}:", lines[0])),
+            _ => Raw::new(Kind::Paragraph, 0, lines.join(" ")),
+        }
+    }
+
+    fn document(&mut self) -> Document {
+        let blocks = 1 + self.below(30);
+        Document::assemble(None, (0..blocks).map(|_| self.block()).collect())
+    }
+}
+
+#[test]
+fn random_documents_obey_the_laws() {
+    let mut random = Random(0x2545_F491_4F6C_DD1D);
+    for number in 0..400 {
+        let document = random.document();
+        let max = 1 + random.below(80);
+        let by = [By::Headings, By::Paragraphs, By::Sentences][random.below(3)];
+        let budget = budget(max, random.below(max / 2 + 1), by);
+        let found = check(&document, &Words, budget);
+        assert_eq!(found, check(&document, &Words, budget), "{number} again");
+        check(&document, &Letters, Budget { max: max * 4, ..budget });
+        check(&document, &Surprising, Budget { max: max * 2, ..budget });
+    }
+}
+
 /// Counts letters, and so has to cut inside words.
 struct Letters;
 

@@ -167,10 +167,25 @@ fn equal_and_nearly_equal_questions_never_straddle() {
         let sides = split(&all, json!({"eval": 0.3, "seed": seed}));
         let held: BTreeSet<_> = docs(&sides.eval).into_iter().map(|doc| linked(doc[3..].parse().unwrap())).collect();
         assert!(!held.contains(&true), "seed {seed}: two thirds of the rows are tied together, so they train");
-        assert_eq!(sides.notes, ["30 groups, 11 after those that share questions are kept together"]);
+        assert_eq!(sides.notes[0], "30 groups, 11 after those that share questions are kept together");
+        assert!(sides.notes[1].contains("where 30 % was asked"), "{:?}", sides.notes);
     }
     let loose = split(&all, json!({"eval": 0.3, "duplicates": [], "seed": 3}));
     assert!(docs(&loose.eval).iter().any(|doc| linked(doc[3..].parse().unwrap())));
+}
+
+#[test]
+fn a_share_that_comes_out_otherwise_is_said() {
+    // One document of the four that `seed` holds out has most of their rows.
+    let mut all = rows(40, 3);
+    let usual = split(&all, json!({"eval": 0.1, "seed": 1}));
+    assert!(usual.notes.is_empty(), "{:?}", usual.notes);
+    let doc = usual.eval[0].0.clone();
+    all.extend(rows(1, 40).into_iter().map(|(_, question)| (doc.clone(), question.replace("What", "Which word"))));
+    let sides = split(&all, json!({"eval": 0.1, "seed": 1, "near": 1}));
+    let (held, rows) = (sides.eval.len(), all.len());
+    let note = format!("{held} of {rows} rows are held out, {:.0} % where 10 % was asked", 100 * held / rows);
+    assert!(held > rows / 5 && sides.notes.last().unwrap().starts_with(&note), "{note} {:?}", sides.notes);
 }
 
 #[test]

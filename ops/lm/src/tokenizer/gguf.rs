@@ -27,15 +27,18 @@ use tokenizers::{
 const CONTROL: u32 = 3;
 const USER_DEFINED: u32 = 4;
 
-const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const QWEN2: &str =
+/// GPT-2's words.
+pub(super) const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+/// Llama 3's words.
+pub(super) const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Qwen 2's words.
+pub(super) const QWEN2: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
 /// How text is cut into words before byte pairs are merged: patterns applied one after the other, each parting what it
 /// matches from what is between. Names are those of `tokenizer.ggml.pre`; the patterns are those of the models' own
 /// `tokenizer.json`, as llama.cpp lists them in `llama-vocab.cpp`.
-const WORD_PATTERNS: &[(&[&str], &[&str])] = &[
+pub(super) const WORD_PATTERNS: &[(&[&str], &[&str])] = &[
     (&["", "default"], &[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", "[0-9][0-9][0-9]"]),
     (&["codeshell", "command-r", "exaone", "refact", "smollm", "starcoder"], &[r"\p{N}", GPT2]),
     (&["gpt-2", "jais", "mpt", "olmo", "phi-2"], &[GPT2]),
@@ -80,7 +83,7 @@ fn byte_level(metadata: &Metadata) -> Result<Parts, LmError> {
     finish(metadata, vocabulary, text, llama3, true)
 }
 
-fn words(patterns: &[&str]) -> tokenizers::Result<Sequence> {
+pub(super) fn words(patterns: &[&str]) -> tokenizers::Result<Sequence> {
     let mut steps: Vec<PreTokenizerWrapper> = Vec::new();
     for &pattern in patterns {
         let pattern = SplitPattern::Regex(pattern.to_owned());

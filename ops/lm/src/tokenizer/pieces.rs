@@ -65,6 +65,15 @@ fn sentence_piece(token: &str) -> Box<[u8]> {
     token.replace('▁', " ").into_bytes().into()
 }
 
+/// How a byte-level vocabulary spells each byte.
+pub(super) fn byte_spelling() -> [char; 256] {
+    let mut spelling = ['\0'; 256];
+    for (character, byte) in byte_alphabet() {
+        spelling[usize::from(byte)] = character;
+    }
+    spelling
+}
+
 /// GPT-2's `bytes_to_unicode`: printable Latin-1 stands for itself, the other bytes for U+0100 and on, in order.
 fn byte_alphabet() -> BTreeMap<char, u8> {
     let mut next = 0x100;
