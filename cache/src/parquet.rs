@@ -88,6 +88,17 @@ pub fn open(path: &Path) -> Result<(SchemaRef, Batches), StoreError> {
     Ok((schema, Box::new(reader.map(move |batch| batch.map_err(StoreError::table("read", &name))))))
 }
 
+/// The schema and rows of a file that is in memory, whoever wrote it.
+pub fn of_bytes(bytes: Vec<u8>) -> Result<(SchemaRef, Batches), StoreError> {
+    let name = "parquet data";
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(bytes))
+        .map_err(StoreError::table("read", name))?
+        .with_batch_size(SLICE);
+    let schema = builder.schema().clone();
+    let reader = builder.build().map_err(StoreError::table("read", name))?;
+    Ok((schema, Box::new(reader.map(move |batch| batch.map_err(StoreError::table("read", name))))))
+}
+
 /// A file's schema and number of rows, from its footer.
 pub fn describe(path: &Path) -> Result<(SchemaRef, u64), StoreError> {
     let builder = builder(path)?;

@@ -166,7 +166,7 @@ impl RowOp for Chunker {
     }
 
     fn carries(&self) -> Carry {
-        Carry::Except(vec!["text".into(), "blocks".into()])
+        Carry::Except(["text", "blocks", "links", "anchors"].map(str::to_owned).to_vec())
     }
 
     fn batching(&self) -> Batching {
@@ -191,7 +191,7 @@ impl RowOp for Chunker {
                     continue;
                 }
             };
-            let document = Document { title: None, text: text.to_owned(), blocks };
+            let document = Document { text: text.to_owned(), blocks, ..Document::default() };
             match chunks(&document, measure, self.budget) {
                 Ok(chunks) if chunks.is_empty() => out.reject(row, "no text but headings")?,
                 Ok(chunks) => out.keep(row, &chunk_rows(ids.value(row), &chunks))?,

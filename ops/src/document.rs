@@ -4,6 +4,9 @@
 //! lies, and hangs each under its headings. How a file becomes blocks is left to `extract`, how blocks become chunks
 //! to `chunk`.
 
+pub mod links;
+mod references;
+
 use std::sync::Arc;
 
 use arrow::array::{
@@ -12,6 +15,8 @@ use arrow::array::{
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Fields, UInt8Type, UInt32Type, UInt64Type};
+
+use self::links::{Anchor, Link, Marks};
 
 /// What a block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -78,12 +83,14 @@ pub struct Raw {
     pub text: String,
     /// As in [`Block`].
     pub page: Option<u32>,
+    /// The anchors and links in it.
+    pub marks: Marks,
 }
 
 impl Raw {
     /// A block of `text`, without page.
     pub fn new(kind: Kind, level: u8, text: impl Into<String>) -> Self {
-        Self { kind, level, text: text.into(), page: None }
+        Self { kind, level, text: text.into(), page: None, marks: Marks::default() }
     }
 }
 
@@ -96,13 +103,18 @@ pub struct Document {
     pub text: String,
     /// In reading order, not overlapping.
     pub blocks: Vec<Block>,
+    /// What it points to, in reading order.
+    pub links: Vec<Link>,
+    /// Names that links lead to, in reading order.
+    pub anchors: Vec<Anchor>,
 }
 
 /// What lies between two blocks in a document's text.
 pub const BLOCK_BREAK: &str = "\n\n";
 
 impl Document {
-    /// Joins blocks into a document. Empty blocks are left out.
+    /// Joins blocks into a document, and finds what its links and references lead to. Empty blocks are left out; their
+    /// anchors and links go to the next.
     ///
     /// Invariant: `text[block.start..block.end]` is the text of the block that the reader gave, with its ends trimmed
     /// (a code block keeps the indent of its first line).
@@ -110,7 +122,10 @@ impl Document {
         let mut document = Self { title, ..Self::default() };
         let mut headings: Vec<(u8, String)> = Vec::new();
         let mut path: HeadingPath = Arc::from([]);
+        let mut marks: Vec<Marks> = Vec::with_capacity(raws.len());
+        let mut waiting = Marks::default();
         for raw in raws {
+            waiting.add(raw.marks);
             let text = if raw.kind == Kind::Code { trim_layout(&raw.text) } else { raw.text.trim() };
             if text.is_empty() {
                 continue;
@@ -128,7 +143,13 @@ impl Document {
             let end = document.text.len();
             let heading_path = Arc::clone(&path);
             document.blocks.push(Block { kind: raw.kind, level: raw.level, heading_path, page: raw.page, start, end });
+            marks.push(std::mem::take(&mut waiting));
         }
+        if let Some(last) = marks.last_mut() {
+            last.add(waiting);
+        }
+        (document.anchors, document.links) = links::resolve(marks);
+        references::find(&mut document);
         document
     }
 
@@ -220,6 +241,9 @@ pub enum BlocksError {
     /// Offsets that do not lie in the text.
     #[error("block {0} does not lie in the document's text")]
     Offsets(usize),
+    /// From or to a block that is not there.
+    #[error("link {0} names a block that is not there")]
+    Link(usize),
 }
 
 /// The blocks of one row of a `blocks` column, checked against that row's text.

@@ -3,18 +3,27 @@
 
 mod docx;
 mod encoding;
+mod epub;
 mod format;
 mod html;
 mod info;
+mod mail;
 mod man;
 mod markdown;
 mod name;
+mod odt;
+mod package;
 mod pdf;
 mod reader;
+mod records;
+mod rst;
 mod rtf;
+mod shelf;
 mod styled;
+mod texinfo;
 mod text;
 mod tidy;
+mod vintage;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -29,23 +38,35 @@ use serde::{Deserialize, Serialize};
 
 pub use format::Format;
 pub use reader::{MAX_BYTES, MAX_DEPTH, Unreadable, read};
+pub use shelf::{MAX_MEMBERS, MAX_NESTING, Outcome, documents};
 
+use crate::document::links::{anchors_to_arrow, anchors_type, links_to_arrow, links_type};
 use crate::document::{Document, blocks_to_arrow, blocks_type};
 use crate::files::{self, Files};
 
 /// Reads files and gives documents: a row a file, with its text and the blocks in it (headings, paragraphs, lists,
 /// tables, code), each with the headings above it and its page.
 ///
-/// Formats: HTML and XHTML, Markdown, plain text, PDF, RTF (and RTFD folders), DOCX, info, man pages; told by content first and
-/// by name second, in whatever character set they are. Navigation, running heads and page numbers are left out. A file that
-/// can't be read (encrypted, broken, a picture, a PDF without text) is a reject with its reason; the run goes on.
+/// Formats: HTML and XHTML, EPUB, Markdown, reStructuredText, plain text, PDF, RTF (and RTFD folders), DOCX, ODT, info, texinfo, man pages,
+/// mail (a message, or an mbox), CSV, TSV, JSON Lines and Parquet; told by content first and by name second, in whatever character set they
+/// are (MacRoman and NeXTSTEP's among them). Navigation, running heads and page numbers are left out. A file that can't be read
+/// (encrypted, broken, a picture, a PDF without text) is a reject with its reason; the run goes on.
+///
+/// What is in a zip, tar or gzip file is read, too: a document each, called by the way to it (`docs.zip/guide/a.html`), as is
+/// what hangs on a mail. An mbox gives a document a message (`box.mbox#3`); a table that has a column `text`, `content`, `body` or `markdown` one a
+/// row, any other table one in all. What in an archive could not be read is listed in one reject beside the documents.
 ///
 /// Files are remembered by their content: only changed ones are read again.
 ///
 /// Columns: `path` (relative to the pipeline), `doc_id` (16 hexadecimal digits that stand for the path), `context`
 /// (the title, or the file's name, or, where that says nothing, as `index.html`, its folders), `title` (may be null), `text`
 /// (the blocks, joined by blank lines), `blocks` (`kind`, `level`, `heading_path`, `page`, `start`, `end`; the last two are
-/// bytes of `text`).
+/// bytes of `text`), `links` (`block`, `kind`, `label`, `target`, `to`) and `anchors` (`name`, `block`). Blocks are named by
+/// their place in `blocks`, from 0.
+///
+/// A link's `kind` is `anchor` (into the same document), `document` (another file, `target` relative to the pipeline),
+/// `url`, or `reference`: words of the text such as "see chapter 5", "figure 4" or "the next section", which are looked for among
+/// numbered headings and captions. `to` is the block that it leads to; an `anchor` or `reference` without one was not resolved.
 ///
 /// ```yaml
 /// documents:
@@ -62,7 +83,7 @@ pub struct Extract {
 
 impl Define for Extract {
     const NAME: &'static str = "extract";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const PLACES: &'static [&'static str] = &["paths"];
 
     fn source(&self, env: &Env<'_>) -> Option<Box<dyn TableOp>> {
@@ -83,11 +104,14 @@ struct Extractor {
 
 fn added() -> SchemaRef {
     Arc::new(Schema::new(vec![
+        Field::new("path", DataType::Utf8, false),
         Field::new("doc_id", DataType::Utf8, false),
         Field::new("context", DataType::Utf8, false),
         Field::new("title", DataType::Utf8, true),
         Field::new("text", DataType::Utf8, false),
         Field::new("blocks", blocks_type(), false),
+        Field::new("links", links_type(), false),
+        Field::new("anchors", anchors_type(), false),
     ]))
 }
 
@@ -107,7 +131,7 @@ impl RowOp for Extractor {
     }
 
     fn carries(&self) -> Carry {
-        Carry::Except(vec!["digest".into(), "bytes".into()])
+        Carry::Except(vec!["path".into(), "digest".into(), "bytes".into()])
     }
 
     fn memo(&self) -> Memo {
@@ -135,8 +159,9 @@ impl RowOp for Extractor {
                 out.reject(row, Unreadable::TooLarge("file").to_string())?;
                 continue;
             }
-            match read(path, &contents(&file, path, digests.value(row))?) {
-                Ok(document) => out.keep(row, &document_row(path, &document))?,
+            match documents(path, &contents(&file, path, digests.value(row))?) {
+                Ok(outcome) if outcome.refused.is_empty() => out.keep(row, &document_rows(&outcome.documents))?,
+                Ok(outcome) => out.keep_some(row, &document_rows(&outcome.documents), outcome.reasons())?,
                 Err(unreadable) => out.reject(row, unreadable.to_string())?,
             }
         }
@@ -157,17 +182,25 @@ fn unread(path: &str, error: &std::io::Error) -> Failure {
     Failure::op(format!("failed to read `{path}`: {error}"))
 }
 
-fn document_row(path: &str, document: &Document) -> RecordBatch {
-    let title = document.title.as_deref();
+fn document_rows(documents: &[(String, Document)]) -> RecordBatch {
+    let texts = |text: &dyn Fn(&str, &Document) -> String| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(documents.iter().map(|(path, document)| text(path, document))))
+    };
+    let each = || documents.iter().map(|(_, document)| document);
     let columns: Vec<ArrayRef> = vec![
-        Arc::new(StringArray::from(vec![name::doc_id(path)])),
-        Arc::new(StringArray::from(vec![name::context(path, title)])),
-        Arc::new(StringArray::from(vec![title])),
-        Arc::new(StringArray::from(vec![document.text.as_str()])),
-        Arc::new(blocks_to_arrow([&document.blocks[..]])),
+        texts(&|path, _| path.to_owned()),
+        texts(&|path, _| name::doc_id(path)),
+        texts(&|path, document| name::context(path, document.title.as_deref())),
+        Arc::new(each().map(|document| document.title.as_deref()).collect::<StringArray>()),
+        Arc::new(StringArray::from_iter_values(each().map(|document| &document.text))),
+        Arc::new(blocks_to_arrow(each().map(|document| &document.blocks[..]))),
+        Arc::new(links_to_arrow(each().map(|document| &document.links[..]))),
+        Arc::new(anchors_to_arrow(each().map(|document| &document.anchors[..]))),
     ];
-    RecordBatch::try_new(added(), columns).expect("one row a column")
+    RecordBatch::try_new(added(), columns).expect("one value a document in every column")
 }
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;

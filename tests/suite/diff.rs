@@ -29,6 +29,8 @@ fn two_runs_differ_in_facts_tables_and_rows() {
                 title: About printing
                 text: About printing The print queue grows whi…It never shrinks before the next start.
                 blocks: …
+                links: []
+                anchors: …
           files: 3 rows → 2 rows: 1 same, 1 changed, 1 removed, by path
             ~ row 1, path docs/users.md
                 digest: DIGEST → DIGEST
@@ -92,6 +94,8 @@ fn two_runs_differ_in_facts_tables_and_rows() {
                 title: About printing
                 text: About printing The print queue grows whi…It never shrinks before the next start.
                 blocks: …
+                links: []
+                anchors: …
             ~ row 2, path docs/users.md
                 text: …ograms ask for more. It does not shrink before the next start. … → …ograms ask for more. It never shrinks before the next start. …
                 blocks: changed

@@ -1,26 +1,30 @@
 //! Word documents (DOCX, ISO/IEC 29500) to blocks: styles name headings and listings, numbering makes lists.
 
+mod links;
 mod parts;
+
+use std::collections::BTreeMap;
 
 use quick_xml::Reader;
 use quick_xml::events::{BytesStart, Event};
 
-use self::parts::{Numbering, Style, Styles, attribute, value};
+use self::links::Links;
+use self::parts::{Numbering, Style, Styles, value};
 use super::format::Format;
+use super::package::{self, Package, attribute};
 use super::reader::{MAX_DEPTH, Unreadable};
 use super::styled::{self, Role, Styled};
 use super::tidy;
+use crate::document::links::Marks;
 use crate::document::{Document, Kind};
 
 /// Reads a DOCX file.
 pub(super) fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
-    let mut archive = parts::open(bytes)?;
-    let Some(body) = parts::text(&mut archive, "word/document.xml")? else {
-        return Err(Unreadable::Unknown("a zip archive that is no Word document"));
-    };
-    let styles = Styles::read(&parts::text(&mut archive, "word/styles.xml")?.unwrap_or_default())?;
-    let numbering = Numbering::read(&parts::text(&mut archive, "word/numbering.xml")?.unwrap_or_default())?;
-    let core = parts::text(&mut archive, "docProps/core.xml")?.unwrap_or_default();
+    let mut package = Package::open(Format::Docx, bytes)?;
+    let body = package.text("word/document.xml")?;
+    let styles = Styles::read(&package.text("word/styles.xml")?)?;
+    let numbering = Numbering::read(&package.text("word/numbering.xml")?)?;
+    let core = package.text("docProps/core.xml")?;
     let mut reader = Body {
         styles: &styles,
         numbering,
@@ -28,13 +32,17 @@ pub(super) fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
         title: None,
         state: State::default(),
         tables: Vec::new(),
+        relations: links::relations(&package.text("word/_rels/document.xml.rels")?)?,
+        field: None,
+        marks: Marks::default(),
+        cell_marks: Marks::default(),
     };
     reader.read(&body)?;
     let Body { paragraphs, title, .. } = reader;
     let blocks = styled::blocks(paragraphs);
     let first =
         || blocks.iter().find(|block| block.kind == Kind::Heading && block.level == 1).map(|block| block.text.clone());
-    let title = title.or_else(|| parts::element_text(&core, "title")).or_else(first);
+    let title = title.or_else(|| package::element_text(&core, "title")).or_else(first);
     Ok(Document::assemble(title, blocks))
 }
 
@@ -54,6 +62,7 @@ struct State {
     bold_letters: usize,
     mono_letters: usize,
     size: f32,
+    links: Links,
 }
 
 /// The look of a run.
@@ -80,6 +89,14 @@ struct Body<'a> {
     title: Option<String>,
     state: State,
     tables: Vec<Table>,
+    /// Targets of the archive's relations by id.
+    relations: BTreeMap<String, String>,
+    /// What the open field does, while it is read.
+    field: Option<String>,
+    /// Anchors of the open paragraph, or of the next.
+    marks: Marks,
+    /// Those of the cells of the open table.
+    cell_marks: Marks,
 }
 
 impl Body<'_> {
@@ -100,9 +117,12 @@ impl Body<'_> {
                     depth = depth.saturating_sub(1);
                     self.end(element.local_name().as_ref());
                 }
+                Event::Text(text) if self.field.is_some() => {
+                    self.field.get_or_insert_default().push_str(&text.xml10_content());
+                }
                 Event::Text(text) if self.state.in_text => self.push(&text.xml10_content()),
                 Event::CData(text) if self.state.in_text => self.push(&text.xml10_content()),
-                Event::GeneralRef(reference) if self.state.in_text => self.push(&parts::entity(&reference)),
+                Event::GeneralRef(reference) if self.state.in_text => self.push(&package::entity(&reference)),
                 Event::Eof => return Ok(()),
                 _ => {}
             }
@@ -130,7 +150,14 @@ impl Body<'_> {
             "tab" if state.in_run => self.push("\t"),
             "br" | "cr" if state.in_run => self.push("\n"),
             "noBreakHyphen" => self.push("-"),
-            "del" | "instrText" | "Fallback" | "delText" | "footnotePr" | "txbxContent" if !empty => state.hidden += 1,
+            "instrText" if !empty => self.field = Some(String::new()),
+            "fldSimple" | "hyperlink" if !empty => {
+                let target = links::target(element, &self.relations);
+                self.state.links.open(self.state.text.len(), target);
+            }
+            "fldChar" if attribute(element, "fldCharType") == "end" => self.state.links.close(&self.state.text),
+            "bookmarkStart" => self.marks.anchors.push(attribute(element, "name")),
+            "del" | "Fallback" | "delText" | "footnotePr" | "txbxContent" if !empty => state.hidden += 1,
             "tbl" => self.tables.push(Table::default()),
             "tr" => self.table(|table| table.rows.push(Vec::new())),
             "gridSpan" => {
@@ -146,7 +173,14 @@ impl Body<'_> {
             "p" => self.paragraph(),
             "r" => self.state.in_run = false,
             "t" => self.state.in_text = false,
-            "del" | "instrText" | "Fallback" | "delText" | "footnotePr" | "txbxContent" => {
+            "hyperlink" | "fldSimple" => self.state.links.close(&self.state.text),
+            "instrText" => {
+                let field = self.field.take().unwrap_or_default();
+                if self.state.hidden == 0 {
+                    self.state.links.open(self.state.text.len(), links::of_field(&field));
+                }
+            }
+            "del" | "Fallback" | "delText" | "footnotePr" | "txbxContent" => {
                 self.state.hidden = self.state.hidden.saturating_sub(1);
             }
             "tc" => self.table(|table| {
@@ -176,9 +210,10 @@ impl Body<'_> {
             return;
         }
         for row in table.rows {
-            self.paragraphs.push(Styled { role: Role::Row(row), ..plain() });
+            let marks = std::mem::take(&mut self.cell_marks);
+            self.paragraphs.push(Styled { role: Role::Row(row), marks, ..Styled::default() });
         }
-        self.paragraphs.push(Styled { role: Role::Gap, ..plain() });
+        self.paragraphs.push(Styled { role: Role::Gap, ..Styled::default() });
     }
 
     fn push(&mut self, text: &str) {
@@ -196,12 +231,15 @@ impl Body<'_> {
     }
 
     fn paragraph(&mut self) {
-        let state = std::mem::take(&mut self.state);
+        let mut state = std::mem::take(&mut self.state);
         self.state.hidden = state.hidden;
         if state.hidden > 0 {
             return;
         }
+        let mut marks = std::mem::take(&mut self.marks);
+        marks.links = std::mem::take(&mut state.links).ended(&state.text);
         if let Some(table) = self.tables.last_mut() {
+            self.cell_marks.add(marks);
             table.cell.push_str(&state.text);
             return table.cell.push(' ');
         }
@@ -210,7 +248,7 @@ impl Body<'_> {
         let all = |count: usize| state.letters > 0 && count == state.letters;
         let mono = (style.mono && style.is_listing) || all(state.mono_letters);
         let paragraph =
-            Styled { text: state.text, size: state.size, bold: all(state.bold_letters), mono, role, page: None };
+            Styled { text: state.text, size: state.size, bold: all(state.bold_letters), mono, role, page: None, marks };
         if style.is_title {
             self.title.get_or_insert_with(|| tidy::inline(&paragraph.text, false));
         }
@@ -237,8 +275,4 @@ impl Body<'_> {
             None => Role::Text,
         }
     }
-}
-
-fn plain() -> Styled {
-    Styled { text: String::new(), size: 0.0, bold: false, mono: false, role: Role::Text, page: None }
 }

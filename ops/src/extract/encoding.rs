@@ -1,12 +1,15 @@
 //! Bytes to text: byte order marks, what the file says of itself, then what its bytes look like.
 
 use chardetng::{EncodingDetector, Iso2022JpDetection, Utf8Detection};
-use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE};
+use encoding_rs::{Encoding, UTF_8, UTF_16BE, UTF_16LE, WINDOWS_1252};
+
+use super::vintage;
 
 /// Decodes a file. `declared` is the name that the file gives its encoding, as in HTML's `charset`.
 ///
 /// A byte order mark wins, then valid UTF-8, then the declaration (unless it is UTF-8, which it is not),
-/// then detection. Bytes that mean nothing become U+FFFD.
+/// then detection: of many bytes a character by their
+/// patterns, of one byte a character by where they stand. Bytes that mean nothing become U+FFFD.
 pub(super) fn decode(bytes: &[u8], declared: Option<&str>) -> String {
     let declared = declared.and_then(|label| Encoding::for_label(label.trim().as_bytes()));
     let encoding = match Encoding::for_bom(bytes) {
@@ -16,12 +19,23 @@ pub(super) fn decode(bytes: &[u8], declared: Option<&str>) -> String {
             None if std::str::from_utf8(bytes).is_ok() => UTF_8,
             None => match declared {
                 Some(encoding) if encoding != UTF_8 => encoding,
-                _ => detect(bytes),
+                _ => match detect(bytes) {
+                    // What looks western may come from a Mac or a NeXT.
+                    encoding if encoding.is_single_byte() && (encoding == WINDOWS_1252 || is_mostly_ascii(bytes)) => {
+                        return vintage::decode(bytes, vintage::likeliest(bytes, encoding));
+                    }
+                    encoding => encoding,
+                },
             },
         },
     };
     let (text, _, _) = encoding.decode(bytes);
     text.into_owned()
+}
+
+/// Fewer than one byte in twenty is above 0x7f: no Greek, no Cyrillic.
+fn is_mostly_ascii(bytes: &[u8]) -> bool {
+    bytes.iter().filter(|byte| **byte >= 0x80).count() * 20 < bytes.len()
 }
 
 fn detect(bytes: &[u8]) -> &'static Encoding {

@@ -1,6 +1,7 @@
 //! Which format a file has: by its first bytes, and by its name only where they leave it open.
 
 use std::fmt;
+use std::io::{Cursor, Read};
 
 use super::reader::Unreadable;
 
@@ -17,6 +18,32 @@ pub enum Format {
     Info,
     Man,
     Source,
+    Epub,
+    Odt,
+    Rst,
+    Texinfo,
+    Gzip,
+    Zip,
+    Tar,
+    Mail,
+    Records,
+}
+
+/// A file that holds other files, or several documents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Container {
+    /// One file, packed.
+    Gzip,
+    /// An archive of files, and no Office file or book.
+    Zip,
+    /// An archive of files.
+    Tar,
+    /// Messages, one after the other (mbox).
+    Mailbox,
+    /// A message, with what hangs on it.
+    Mail,
+    /// CSV, TSV, JSON Lines, Parquet.
+    Records,
 }
 
 impl fmt::Display for Format {
@@ -31,6 +58,15 @@ impl fmt::Display for Format {
             Self::Info => "info",
             Self::Man => "man",
             Self::Source => "source",
+            Self::Epub => "epub",
+            Self::Odt => "odt",
+            Self::Rst => "reStructuredText",
+            Self::Texinfo => "texinfo",
+            Self::Gzip => "gzip",
+            Self::Zip => "zip",
+            Self::Tar => "tar",
+            Self::Mail => "mail",
+            Self::Records => "table",
         })
     }
 }
@@ -38,6 +74,9 @@ impl fmt::Display for Format {
 impl Format {
     /// The format of a file, or what it is instead.
     pub fn of(path: &str, bytes: &[u8]) -> Result<Self, Unreadable> {
+        if is_zip(bytes) {
+            return of_zip(path, bytes);
+        }
         if let Some(format) = by_magic(bytes)? {
             return Ok(format);
         }
@@ -48,11 +87,17 @@ impl Format {
         if is_html(&head) {
             return Ok(Self::Html);
         }
-        if head.starts_with("This is ") && head.contains("produced by makeinfo") {
+        if head.starts_with("This is ") && head.contains("produced by makeinfo") || head.contains("\u{1f}\nFile: ") {
             return Ok(Self::Info);
         }
         if is_roff(&head) {
             return Ok(Self::Man);
+        }
+        if is_texinfo(&head) {
+            return Ok(Self::Texinfo);
+        }
+        if is_rst(path, &head) {
+            return Ok(Self::Rst);
         }
         Ok(match extension(path).as_str() {
             "html" | "htm" | "xhtml" | "xht" | "shtml" => Self::Html,
@@ -60,6 +105,7 @@ impl Format {
             "c" | "h" | "m" | "mm" | "cc" | "cpp" | "hpp" | "cs" | "java" | "py" | "pl" | "pm" | "rb" | "rs" | "go"
             | "sh" | "csh" | "js" | "ts" | "el" | "sql" | "mk" | "make" | "tcl" | "psw" | "yaml" | "yml" | "toml"
             | "json" => Self::Source,
+            "texi" | "texinfo" | "txi" => Self::Texinfo,
             "css" => return Err(Unreadable::Unknown("a style sheet")),
             "xml" | "svg" | "plist" | "gsdoc" | "igsdoc" => return Err(Unreadable::Unknown("xml")),
             _ => Self::Text,
@@ -81,7 +127,6 @@ fn by_magic(bytes: &[u8]) -> Result<Option<Format>, Unreadable> {
         (b"II*\0", "a picture"),
         (b"MM\0*", "a picture"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "a legacy Office file (save it as docx)"),
-        (b"\x1f\x8b", "a gzip file (unpack it)"),
         (b"BZh", "a bzip2 file (unpack it)"),
         (b"\xfd7zXZ\0", "an xz file (unpack it)"),
         (b"\x28\xb5\x2f\xfd", "a zstd file (unpack it)"),
@@ -97,13 +142,156 @@ fn by_magic(bytes: &[u8]) -> Result<Option<Format>, Unreadable> {
     if bytes.starts_with(b"{\\rtf") {
         return Ok(Some(Format::Rtf));
     }
-    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"PK\x05\x06") {
-        return Ok(Some(Format::Docx));
-    }
     match OTHERS.iter().find(|(magic, _)| bytes.starts_with(magic)) {
         Some((_, what)) => Err(Unreadable::Unknown(what)),
         None => Ok(None),
     }
+}
+
+fn is_zip(bytes: &[u8]) -> bool {
+    bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"PK\x05\x06")
+}
+
+/// What a zip archive is: an Office file or a book by what is in it, else an archive.
+fn of_zip(path: &str, bytes: &[u8]) -> Result<Format, Unreadable> {
+    let by_name = match extension(path).as_str() {
+        "docx" | "docm" | "dotx" => Format::Docx,
+        "odt" | "ott" => Format::Odt,
+        "epub" => Format::Epub,
+        _ => Format::Zip,
+    };
+    let mut archive =
+        zip::ZipArchive::new(Cursor::new(bytes)).map_err(|error| Unreadable::malformed(by_name, error))?;
+    let mut mimetype = String::new();
+    if let Ok(part) = archive.by_name("mimetype") {
+        // Both formats say that it is stored first, and nothing but a short name.
+        let _ = part.take(256).read_to_string(&mut mimetype);
+    }
+    let has = |name: &str| archive.index_for_name(name).is_some();
+    match mimetype.trim() {
+        "application/epub+zip" => return Ok(Format::Epub),
+        "application/vnd.oasis.opendocument.text" | "application/vnd.oasis.opendocument.text-template" => {
+            return Ok(Format::Odt);
+        }
+        other if other.starts_with("application/vnd.oasis.opendocument.spreadsheet") => {
+            return Err(Unreadable::Unknown("a spreadsheet (save it as csv)"));
+        }
+        other if other.starts_with("application/vnd.oasis.opendocument") => {
+            return Err(Unreadable::Unknown("an OpenDocument file that is no text (save it as pdf)"));
+        }
+        _ => {}
+    }
+    if has("word/document.xml") {
+        Ok(Format::Docx)
+    } else if has("META-INF/container.xml") {
+        Ok(Format::Epub)
+    } else if has("xl/workbook.xml") {
+        Err(Unreadable::Unknown("a spreadsheet (save it as csv)"))
+    } else if has("ppt/presentation.xml") {
+        Err(Unreadable::Unknown("a presentation (save it as pdf)"))
+    } else if by_name == Format::Zip {
+        Ok(Format::Zip)
+    } else {
+        Err(Unreadable::malformed(by_name, "an archive without the document's part"))
+    }
+}
+
+/// Whether a file holds others, or several documents.
+pub(super) fn container(name: &str, bytes: &[u8]) -> Option<Container> {
+    if bytes.starts_with(b"\x1f\x8b") {
+        return Some(Container::Gzip);
+    }
+    if is_zip(bytes) {
+        return (of_zip(name, bytes) == Ok(Format::Zip)).then_some(Container::Zip);
+    }
+    if is_tar(bytes) {
+        return Some(Container::Tar);
+    }
+    if bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1") {
+        return Some(Container::Records);
+    }
+    if is_binary(bytes) {
+        return None;
+    }
+    match extension(name).as_str() {
+        "csv" | "tsv" | "tab" | "jsonl" | "ndjson" => return Some(Container::Records),
+        _ => {}
+    }
+    let head = head(bytes);
+    let is_envelope =
+        |line: &str| line.starts_with("From ") && line.contains(':') && line.contains("19") | line.contains("20");
+    if bytes.starts_with(b"From ") && head.lines().next().is_some_and(is_envelope) {
+        return Some(Container::Mailbox);
+    }
+    if is_mail(&head) {
+        return Some(Container::Mail);
+    }
+    is_json_lines(name, &head).then_some(Container::Records)
+}
+
+/// A header whose check sum holds: old archives have no other mark.
+fn is_tar(bytes: &[u8]) -> bool {
+    let Some(header) = bytes.get(..512).filter(|header| header[0] != 0) else { return false };
+    let said = std::str::from_utf8(&header[148..156]).ok();
+    let said = said.and_then(|said| u32::from_str_radix(said.trim_matches([' ', '\0']), 8).ok());
+    let sum: u32 =
+        header.iter().enumerate().map(|(at, byte)| if (148..156).contains(&at) { 32 } else { u32::from(*byte) }).sum();
+    said == Some(sum)
+}
+
+/// Begins with header fields, two of which every message or posting has.
+fn is_mail(head: &str) -> bool {
+    let known = [
+        "from",
+        "to",
+        "date",
+        "subject",
+        "message-id",
+        "received",
+        "return-path",
+        "mime-version",
+        "newsgroups",
+        "path",
+    ];
+    let mut found = 0;
+    for line in head.lines().take(40) {
+        if line.starts_with([' ', '\t']) {
+            continue;
+        }
+        let Some((name, _)) =
+            line.split_once(':').filter(|(name, _)| !name.is_empty() && !name.contains([' ', '\t', '<', '*']))
+        else {
+            return found >= 3 && line.is_empty();
+        };
+        found += usize::from(known.contains(&name.to_ascii_lowercase().as_str()));
+    }
+    found >= 3
+}
+
+/// An object a line, in a file that does not call itself JSON.
+fn is_json_lines(name: &str, head: &str) -> bool {
+    let mut lines = head.lines();
+    let whole = |line: Option<&str>| {
+        line.is_some_and(|line| line.starts_with('{') && serde_json::from_str::<serde::de::IgnoredAny>(line).is_ok())
+    };
+    extension(name) != "json" && whole(lines.next()) && whole(lines.next())
+}
+
+fn is_texinfo(head: &str) -> bool {
+    head.lines().take(20).any(|line| line.starts_with("\\input texinfo") || line.starts_with("@setfilename"))
+}
+
+/// By name, or a text with two of reStructuredText's directives, targets or roles.
+fn is_rst(path: &str, head: &str) -> bool {
+    let name = path.to_ascii_lowercase();
+    if [".rst", ".rest", ".rst.txt"].iter().any(|end| name.ends_with(end)) {
+        return true;
+    }
+    let marked = |line: &&str| {
+        let directive = line.starts_with(".. ") && (line.contains("::") || line.starts_with(".. _"));
+        directive || line.contains(":ref:`") || line.contains(":doc:`")
+    };
+    matches!(extension(path).as_str(), "txt" | "") && head.lines().filter(marked).count() >= 2
 }
 
 /// NUL bytes outside UTF-16, or more than a tenth control characters.

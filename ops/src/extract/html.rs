@@ -12,10 +12,19 @@ use self::chrome::Weights;
 use self::flow::Flow;
 use super::reader::Unreadable;
 use super::{encoding, tidy};
+use crate::document::links::{Marks, percent_decoded};
 use crate::document::{Document, Kind, Raw};
 
 /// Reads an HTML or XHTML page.
 pub(super) fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
+    let (title, blocks) = blocks(bytes)?;
+    let first_heading = || blocks.iter().find(|block| block.kind == Kind::Heading).map(|block| block.text.clone());
+    let title = title.or_else(first_heading);
+    Ok(Document::assemble(title, blocks))
+}
+
+/// A page's own title, and its blocks.
+pub(super) fn blocks(bytes: &[u8]) -> Result<(Option<String>, Vec<Raw>), Unreadable> {
     let text = encoding::decode(bytes, declared_charset(bytes).as_deref());
     let page = Html::parse_document(&text);
     let root = page.tree.root();
@@ -25,11 +34,8 @@ pub(super) fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
     let walker = Walker { weights: Weights::of(root)? };
     let mut flow = Flow::default();
     walker.walk(walker.main_part(root), &mut flow);
-    let blocks = flow.finish();
     let title = elements(root, "title").next().map(|title| tidy::inline(&all_text(title), false));
-    let first_heading = || blocks.iter().find(|block| block.kind == Kind::Heading).map(|block| block.text.clone());
-    let title = title.filter(|title| !title.is_empty()).or_else(first_heading);
-    Ok(Document::assemble(title, blocks))
+    Ok((title.filter(|title| !title.is_empty()), flow.finish()))
 }
 
 /// The label in `<meta charset>`, `<meta http-equiv … charset=…>` or `<?xml encoding=…?>`, in the first 4 KiB.
@@ -104,6 +110,12 @@ impl Walker {
             flow.flush();
             return flow.left_out();
         }
+        if is_block(element.name()) {
+            flow.flush();
+        }
+        if let Some(name) = anchor(element) {
+            flow.anchor(name);
+        }
         match element.name() {
             "h1" | "h2" | "h3" | "h4" | "h5" | "h6" => self.heading(node, element, flow),
             "ul" | "ol" | "menu" | "dir" => self.list(node, element, flow),
@@ -113,12 +125,11 @@ impl Walker {
             "br" => flow.text("\n\u{0}"),
             "sup" if is_footnote_mark(node) => {}
             "a" if element.attr("href").is_some() => {
-                flow.open_link();
+                flow.open_link(target(element));
                 self.walk_children(node, flow);
                 flow.close_link();
             }
             name if is_block(name) => {
-                flow.flush();
                 self.walk_children(node, flow);
                 flow.flush();
             }
@@ -130,14 +141,18 @@ impl Walker {
         flow.flush();
         let mut inner = Flow::default();
         self.walk_children(node, &mut inner);
-        let text: Vec<String> = inner.everything().into_iter().map(|block| block.text).collect();
+        let (mut text, mut marks) = (Vec::new(), Marks::default());
+        for block in inner.everything() {
+            text.push(block.text);
+            marks.add(block.marks);
+        }
         let text = tidy::inline(&text.join(" "), false);
         let text = text.trim_end_matches(['¶', '#', '§', ' ']);
         // A footnote's number is marked up as a heading by Texinfo.
         let is_mark = !text.chars().any(char::is_alphabetic) && text.starts_with('(');
         let level = element.name().as_bytes()[1] - b'0';
         if !text.is_empty() && !is_mark {
-            flow.heading(level, text);
+            flow.heading(level, text, marks);
         }
     }
 
@@ -187,6 +202,7 @@ impl Walker {
         }
         let mut items: Vec<(String, Vec<Raw>)> = Vec::new();
         let mut terms: Vec<String> = Vec::new();
+        let mut marks = Marks::default();
         let parts = list.children().flat_map(|child| {
             let grouped = child.value().as_element().is_some_and(|element| element.name() == "div");
             if grouped { child.children().collect() } else { vec![child] }
@@ -195,16 +211,28 @@ impl Walker {
             let Some(element) = part.value().as_element() else { continue };
             let blocks = self.inside(part);
             match element.name() {
-                "dt" => terms.extend(blocks.iter().map(|block| tidy::inline(&block.text, false))),
+                "dt" => {
+                    for block in blocks {
+                        terms.push(tidy::inline(&block.text, false));
+                        marks.add(block.marks);
+                    }
+                }
                 "dd" if terms.is_empty() => match items.last_mut() {
                     Some((_, last)) => last.extend(blocks),
                     None => items.push(("- ".to_owned(), blocks)),
                 },
-                "dd" => items.push(("- ".to_owned(), defined(&std::mem::take(&mut terms), blocks))),
+                "dd" => {
+                    let mut item = defined(&std::mem::take(&mut terms), blocks);
+                    item[0].marks.add(std::mem::take(&mut marks));
+                    items.push(("- ".to_owned(), item));
+                }
                 _ => items.push(("- ".to_owned(), blocks)),
             }
         }
-        items.extend(terms.into_iter().map(|term| ("- ".to_owned(), vec![Raw::new(Kind::Paragraph, 0, term)])));
+        for term in terms {
+            let marks = std::mem::take(&mut marks);
+            items.push(("- ".to_owned(), vec![Raw { marks, ..Raw::new(Kind::Paragraph, 0, term) }]));
+        }
         items.retain(|(_, item)| !item.is_empty());
         flow.list(items);
     }
@@ -229,6 +257,24 @@ fn defined(terms: &[String], mut blocks: Vec<Raw>) -> Vec<Raw> {
         None => blocks.push(Raw::new(Kind::Paragraph, 0, term)),
     }
     blocks
+}
+
+/// The name that an element gives itself.
+fn anchor(element: &Element) -> Option<&str> {
+    let named = || element.attr("name").filter(|_| element.name() == "a");
+    element.id().or_else(named).map(str::trim).filter(|name| !name.is_empty())
+}
+
+/// What a link leads to, its `%20` and the like decoded where that makes a name; nothing for scripts.
+fn target(element: &Element) -> String {
+    let target = element.attr("href").unwrap_or("").trim();
+    if target.to_ascii_lowercase().starts_with("javascript:") || target == "#" {
+        String::new()
+    } else if target.contains("://") {
+        target.to_owned()
+    } else {
+        percent_decoded(target)
+    }
 }
 
 fn preformatted(node: NodeRef<'_, Node>, element: &Element, flow: &mut Flow) {

@@ -1,5 +1,9 @@
 //! GNU info files to blocks: nodes without their headers, menus and indices; text as in plain files.
 
+use std::sync::LazyLock;
+
+use regex::{Captures, Regex};
+
 use super::reader::Unreadable;
 use super::{encoding, text};
 use crate::document::{Document, Kind, Raw};
@@ -20,7 +24,9 @@ pub(super) fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
             continue;
         }
         let body = without_menu(&node[header.len()..]);
-        blocks.extend(text::blocks(&body));
+        let mut inner = text::blocks(&body);
+        link(name, &mut inner);
+        blocks.extend(inner);
     }
     level_by_underline(&mut blocks);
     let title = blocks.iter().find(|block| block.kind == Kind::Heading).map(|block| block.text.clone());
@@ -49,7 +55,31 @@ fn without_menu(node: &str) -> String {
             text.push('\n');
         }
     }
-    text.replace("*Note ", "see ").replace("*note ", "see ").replace("::", "")
+    text
+}
+
+/// The node's name as an anchor, and its notes as links: `*note Foo: Bar.` says `see Foo` and leads to node `Bar`.
+fn link(name: &str, blocks: &mut [Raw]) {
+    static NOTE: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"(?i)\*note\s+([^:*]{1,200}):(?::|\s*((?:\([^)]*\))?[^.,\t]{0,200}[.,]))")
+            .expect("a pattern of ours")
+    });
+    if let Some(first) = blocks.first_mut() {
+        first.marks.anchors.push(name.to_owned());
+    }
+    for block in blocks {
+        let mut links = Vec::new();
+        let said = NOTE.replace_all(&block.text, |note: &Captures<'_>| {
+            let node = note.get(2).map_or(&note[1], |node| node.as_str().trim_end_matches(['.', ',']).trim());
+            let node = node.split_whitespace().collect::<Vec<_>>().join(" ");
+            let target = if node.starts_with('(') { format!("info:{node}") } else { format!("#{node}") };
+            links.push((note[1].to_owned(), target));
+            let end = note.get(2).and_then(|node| node.as_str().chars().last());
+            format!("see {}{}", &note[1], end.map_or_else(String::new, String::from))
+        });
+        block.text = said.into_owned();
+        block.marks.links.extend(links);
+    }
 }
 
 /// Texinfo underlines chapters with `*`, sections with `=`, subsections with `-`, subsubsections with `.`.

@@ -1,10 +1,13 @@
 //! Markdown to blocks, with tables and front matter; inline marks go, their text stays.
 
+use std::collections::BTreeMap;
+
 use pulldown_cmark::{Event, MetadataBlockKind, Options, Parser, Tag, TagEnd};
 
 use super::format::Format;
 use super::reader::{MAX_DEPTH, Unreadable};
 use super::{encoding, tidy};
+use crate::document::links::{Marks, percent_decoded};
 use crate::document::{Document, Kind, Raw};
 
 /// Reads a markdown file.
@@ -35,6 +38,10 @@ struct Frame {
     blocks: Vec<Raw>,
     /// Inline text of the block that is open.
     line: String,
+    /// Its anchors and links.
+    marks: Marks,
+    /// Where in `line` the words of the open link begin, and its target.
+    link: Option<(usize, String)>,
 }
 
 /// A list being read: its next number, and its finished items.
@@ -42,6 +49,7 @@ struct List {
     number: Option<u64>,
     depth: u8,
     items: Vec<String>,
+    marks: Marks,
 }
 
 #[derive(Default)]
@@ -50,6 +58,8 @@ struct State {
     lists: Vec<List>,
     rows: Vec<Vec<String>>,
     title: Option<String>,
+    /// Anchors of headings, and how often each came.
+    slugs: BTreeMap<String, usize>,
     in_metadata: Option<MetadataBlockKind>,
 }
 
@@ -65,15 +75,16 @@ impl State {
             Event::Text(text) if self.in_metadata.is_some() => self.metadata(&text),
             Event::Text(text) | Event::Code(text) => self.top().line.push_str(&text),
             Event::InlineHtml(html) if html.starts_with("<br") => self.top().line.push('\n'),
+            Event::InlineHtml(html) if html.starts_with("<a ") => {
+                let name = ["id=\"", "name=\""].iter().find_map(|key| Some(html.split_once(key)?.1.split_once('"')?.0));
+                self.top().marks.anchors.extend(name.map(str::to_owned));
+            }
             Event::Html(html) => self.top().line.push_str(&html),
             Event::SoftBreak => self.top().line.push(' '),
             Event::HardBreak => self.top().line.push('\n'),
             Event::TaskListMarker(done) => self.top().line.push_str(if done { "[x] " } else { "[ ] " }),
-            Event::InlineHtml(_)
-            | Event::InlineMath(_)
-            | Event::DisplayMath(_)
-            | Event::FootnoteReference(_)
-            | Event::Rule => {}
+            Event::InlineHtml(_) | Event::InlineMath(_) | Event::DisplayMath(_) | Event::Rule => {}
+            Event::FootnoteReference(name) => self.top().marks.links.push((name.to_string(), format!("#fn:{name}"))),
         }
     }
 
@@ -81,7 +92,7 @@ impl State {
         match tag {
             Tag::List(number) => {
                 self.flush();
-                self.lists.push(List { number: *number, depth: 1, items: Vec::new() });
+                self.lists.push(List { number: *number, depth: 1, items: Vec::new(), marks: Marks::default() });
             }
             Tag::Item => self.frames.push(Frame::default()),
             Tag::Table(_) => {
@@ -90,12 +101,17 @@ impl State {
             }
             Tag::TableHead | Tag::TableRow => self.rows.push(Vec::new()),
             Tag::MetadataBlock(kind) => self.in_metadata = Some(*kind),
-            Tag::Paragraph
-            | Tag::Heading { .. }
-            | Tag::BlockQuote(_)
-            | Tag::FootnoteDefinition(_)
-            | Tag::CodeBlock(_)
-            | Tag::HtmlBlock => self.flush(),
+            Tag::Link { dest_url, .. } => {
+                let top = self.top();
+                top.link = Some((top.line.len(), percent_decoded(dest_url)));
+            }
+            Tag::Paragraph | Tag::Heading { .. } | Tag::BlockQuote(_) | Tag::CodeBlock(_) | Tag::HtmlBlock => {
+                self.flush();
+            }
+            Tag::FootnoteDefinition(name) => {
+                self.flush();
+                self.top().marks.anchors.push(format!("fn:{name}"));
+            }
             _ => {}
         }
     }
@@ -113,8 +129,17 @@ impl State {
                 }
             }
             TagEnd::Table => {
-                let table = tidy::table(&std::mem::take(&mut self.rows));
-                self.top().blocks.push(Raw::new(Kind::Table, 0, table));
+                let text = tidy::table(&std::mem::take(&mut self.rows));
+                let top = self.top();
+                let marks = std::mem::take(&mut top.marks);
+                top.blocks.push(Raw { marks, ..Raw::new(Kind::Table, 0, text) });
+            }
+            TagEnd::Link => {
+                let top = self.top();
+                if let Some((start, target)) = top.link.take() {
+                    let label = top.line.get(start..).unwrap_or("").to_owned();
+                    top.marks.links.push((label, target));
+                }
             }
             TagEnd::MetadataBlock(_) => self.in_metadata = None,
             TagEnd::HtmlBlock => self.html(),
@@ -134,9 +159,25 @@ impl State {
             Kind::Code => tidy::layout(&line),
             _ => tidy::inline(&line, kind == Kind::Paragraph),
         };
-        if !text.is_empty() {
-            self.top().blocks.push(Raw::new(kind, level, text));
+        if text.is_empty() {
+            return;
         }
+        if kind == Kind::Heading {
+            let name = self.slug(&text);
+            self.top().marks.anchors.push(name);
+        }
+        let top = self.top();
+        let marks = std::mem::take(&mut top.marks);
+        top.blocks.push(Raw { marks, ..Raw::new(kind, level, text) });
+    }
+
+    /// The anchor that GitHub gives a heading: small letters, blanks as `-`, a number where it stood before.
+    fn slug(&mut self, heading: &str) -> String {
+        let kept = heading.chars().filter(|char| char.is_alphanumeric() || " -_".contains(*char));
+        let slug = kept.collect::<String>().to_lowercase().replace(' ', "-");
+        let count = self.slugs.entry(slug.clone()).or_default();
+        *count += 1;
+        if *count == 1 { slug } else { format!("{slug}-{}", *count - 1) }
     }
 
     fn item(&mut self) {
@@ -154,13 +195,16 @@ impl State {
         };
         if !item.blocks.is_empty() {
             list.items.push(tidy::list_item(&marker, &item.blocks));
+            item.blocks.into_iter().for_each(|block| list.marks.add(block.marks));
         }
+        list.marks.add(item.marks);
     }
 
     fn list(&mut self) {
         let Some(list) = self.lists.pop() else { return };
         if !list.items.is_empty() {
-            self.top().blocks.push(Raw::new(Kind::List, list.depth, list.items.join("\n")));
+            let text = list.items.join("\n");
+            self.top().blocks.push(Raw { marks: list.marks, ..Raw::new(Kind::List, list.depth, text) });
         }
     }
 

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_h
 use std::sync::Once;
 
 use super::format::Format;
-use super::{docx, html, info, man, markdown, pdf, rtf, text};
+use super::{docx, epub, html, info, man, markdown, odt, pdf, rst, rtf, texinfo, text};
 use crate::document::{Document, Kind};
 
 /// No file larger than this is read, nor any document made that is longer: 256 MiB.
@@ -41,6 +41,18 @@ pub enum Unreadable {
     /// Past [`MAX_DEPTH`].
     #[error("the {0} file nests deeper than {MAX_DEPTH} levels")]
     TooDeep(Format),
+    /// Archives in archives, past [`super::MAX_NESTING`].
+    #[error("archives inside archives, more than {max} deep", max = super::MAX_NESTING)]
+    NestedArchives,
+    /// More files in one than [`super::MAX_MEMBERS`].
+    #[error("the archive holds more than {max} files", max = super::MAX_MEMBERS)]
+    TooMany,
+    /// The name of a file in an archive leads out of it.
+    #[error("its name leads out of the archive")]
+    ClimbsOut,
+    /// Nothing in an archive could be read; each thing with its reason.
+    #[error("nothing in it could be read: {0}")]
+    AllRefused(String),
     /// Past [`MAX_BYTES`], packed or unpacked.
     #[error("the {0} holds more than {size} MiB", size = MAX_BYTES >> 20)]
     TooLarge(&'static str),
@@ -56,18 +68,23 @@ impl Unreadable {
     }
 }
 
-/// Reads a file: the format by its content, then by its name; the reader's panics are caught.
+/// Reads a file that is one document: the format by its content, then by its name; the reader's panics are caught.
 ///
 /// `path` is only a name (with `/`), nothing is opened.
 pub fn read(path: &str, bytes: &[u8]) -> Result<Document, Unreadable> {
+    read_named(path, path, bytes)
+}
+
+/// The same for a file whose format is told by another name than its path, as that inside `a.html.gz`.
+pub(super) fn read_named(path: &str, name: &str, bytes: &[u8]) -> Result<Document, Unreadable> {
     if bytes.len() as u64 > MAX_BYTES {
         return Err(Unreadable::TooLarge("file"));
     }
     if bytes.is_empty() {
         return Err(Unreadable::Empty);
     }
-    let format = Format::of(path, bytes)?;
-    let document = quietly(format, || match format {
+    let format = Format::of(name, bytes)?;
+    let mut document = quietly(format, || match format {
         Format::Html => html::read(bytes),
         Format::Markdown => markdown::read(bytes),
         Format::Text => text::read(bytes),
@@ -77,10 +94,18 @@ pub fn read(path: &str, bytes: &[u8]) -> Result<Document, Unreadable> {
         Format::Info => info::read(bytes),
         Format::Man => man::read(bytes),
         Format::Source => text::read_source(bytes),
+        Format::Epub => epub::read(bytes),
+        Format::Odt => odt::read(bytes),
+        Format::Rst => rst::read(bytes),
+        Format::Texinfo => texinfo::read(bytes),
+        Format::Gzip | Format::Zip | Format::Tar | Format::Mail | Format::Records => {
+            Err(Unreadable::Unknown("a file of several documents"))
+        }
     })?;
     if document.text.len() as u64 > MAX_BYTES {
         return Err(Unreadable::TooLarge("document"));
     }
+    document.locate_links(path);
     if document.blocks.iter().all(|block| block.kind == Kind::Heading) {
         return Err(Unreadable::NoText(format));
     }
@@ -93,7 +118,7 @@ thread_local! {
 }
 
 /// Runs a reader; a panic in it becomes a reason, without the default hook's noise.
-fn quietly(format: Format, reader: impl FnOnce() -> Result<Document, Unreadable>) -> Result<Document, Unreadable> {
+pub(super) fn quietly<T>(format: Format, reader: impl FnOnce() -> Result<T, Unreadable>) -> Result<T, Unreadable> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let before = take_hook();
@@ -119,7 +144,7 @@ mod tests {
 
     #[test]
     fn a_panic_in_a_reader_is_a_reason() {
-        let refused = quietly(Format::Pdf, || panic!("index out of bounds")).unwrap_err();
+        let refused = quietly(Format::Pdf, || -> Result<(), _> { panic!("index out of bounds") }).unwrap_err();
         assert_eq!(refused.to_string(), "the reader of pdf files failed on it: index out of bounds");
     }
 

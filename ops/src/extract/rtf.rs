@@ -13,6 +13,7 @@ use super::format::Format;
 use super::reader::{MAX_DEPTH, Unreadable};
 use super::styled::{self, Role, Styled};
 use super::tidy;
+use crate::document::links::Marks;
 use crate::document::{Document, Kind};
 
 /// Reads an RTF file, or the `TXT.rtf` of an RTFD folder.
@@ -49,6 +50,10 @@ enum Target {
     Fonts,
     Styles,
     Title,
+    /// The name of a bookmark.
+    Bookmark,
+    /// What a field does.
+    Instruction,
     Nowhere,
 }
 
@@ -93,6 +98,11 @@ struct Reader {
     marker: String,
     looks: Looks,
     cells: Vec<String>,
+    /// A bookmark's name, or a field's instruction.
+    aside: String,
+    /// The open field's link: how many groups are open around its words, where they begin, and its target.
+    link: Option<(usize, usize, String)>,
+    marks: Marks,
     title: String,
     paragraphs: Vec<Styled>,
     star: bool,
@@ -127,6 +137,9 @@ impl Reader {
             marker: String::new(),
             looks: Looks::default(),
             cells: Vec::new(),
+            aside: String::new(),
+            link: None,
+            marks: Marks::default(),
             title: String::new(),
             paragraphs: Vec::new(),
             star: false,
@@ -147,11 +160,36 @@ impl Reader {
     fn close(&mut self) {
         self.decode_pending();
         self.skip = 0;
+        self.end_aside();
         match self.saved.pop() {
             Some(state) => self.state = state,
             None => self.done = true,
         }
         self.done |= self.saved.is_empty();
+    }
+
+    /// A bookmark's name is complete, or a field's instruction, or the words of a link.
+    fn end_aside(&mut self) {
+        match self.state.target {
+            Target::Bookmark => self.marks.anchors.push(std::mem::take(&mut self.aside).trim().to_owned()),
+            Target::Instruction => {
+                let mut words = self.aside.split_whitespace();
+                let (name, first) = (words.next().unwrap_or(""), words.next().unwrap_or(""));
+                let local = first == "\\l" || matches!(name, "REF" | "PAGEREF");
+                let target = if first == "\\l" { words.next().unwrap_or("") } else { first }.trim_matches('"');
+                if matches!(name, "HYPERLINK" | "REF" | "PAGEREF") && !target.is_empty() {
+                    let target = if local { format!("#{target}") } else { target.to_owned() };
+                    self.link = Some((usize::MAX, self.text.len(), target));
+                }
+                self.aside.clear();
+            }
+            _ => {}
+        }
+        if self.link.as_ref().is_some_and(|(groups, _, _)| *groups == self.saved.len())
+            && let Some((_, start, target)) = self.link.take()
+        {
+            self.marks.links.push((self.text.get(start..).unwrap_or("").to_owned(), target));
+        }
     }
 
     fn symbol(&mut self, symbol: u8) {
@@ -207,12 +245,18 @@ impl Reader {
             "fonttbl" => self.state.target = Target::Fonts,
             "stylesheet" => self.state.target = Target::Styles,
             "title" => self.state.target = Target::Title,
+            "bkmkstart" => self.state.target = Target::Bookmark,
+            "fldinst" => self.state.target = Target::Instruction,
+            "fldrslt" => {
+                if let Some((groups, start, _)) = &mut self.link {
+                    (*groups, *start) = (self.saved.len(), self.text.len());
+                }
+            }
             "listtext" | "pntext" => self.state.target = Target::Marker,
             "info" | "colortbl" | "pict" | "object" | "header" | "headerl" | "headerr" | "headerf" | "footer"
             | "footerl" | "footerr" | "footerf" | "footnote" | "annotation" | "author" | "operator" | "creatim"
             | "revtim" | "NeXTGraphic" | "listtable" | "listoverridetable" | "revtbl" | "rsidtbl" | "generator"
-            | "xe" | "tc" | "template" | "filetbl" | "fldinst" | "datafield" | "nonshppict" | "bkmkstart"
-            | "bkmkend" => {
+            | "xe" | "tc" | "template" | "filetbl" | "datafield" | "nonshppict" | "bkmkend" => {
                 self.state.target = Target::Nowhere;
             }
             // A destination that we do not know, and that says we need not.
@@ -293,6 +337,7 @@ impl Reader {
                 let style = self.state.style;
                 self.styles.entry(style).or_default().push(char);
             }
+            Target::Bookmark | Target::Instruction => self.aside.push(char),
             Target::Nowhere => {}
         }
     }
@@ -306,14 +351,8 @@ impl Reader {
 
     fn end_row(&mut self) {
         let cells = std::mem::take(&mut self.cells);
-        self.paragraphs.push(Styled {
-            text: String::new(),
-            size: 0.0,
-            bold: false,
-            mono: false,
-            role: Role::Row(cells),
-            page: None,
-        });
+        let marks = std::mem::take(&mut self.marks);
+        self.paragraphs.push(Styled { role: Role::Row(cells), marks, ..Styled::default() });
     }
 
     fn end_paragraph(&mut self) {
@@ -333,7 +372,9 @@ impl Reader {
             _ => text,
         };
         let all = |count: usize| looks.all > 0 && count == looks.all;
-        self.paragraphs.push(Styled { text, size, bold: all(looks.bold), mono: all(looks.mono), role, page: None });
+        let marks = std::mem::take(&mut self.marks);
+        let (bold, mono) = (all(looks.bold), all(looks.mono));
+        self.paragraphs.push(Styled { text, size, bold, mono, role, page: None, marks });
     }
 
     fn role(&self, text: &str, marker: &str) -> Role {

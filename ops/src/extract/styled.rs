@@ -3,12 +3,14 @@
 //! RTF, DOCX and PDF files give such paragraphs.
 
 use super::tidy;
+use crate::document::links::Marks;
 use crate::document::{Kind, Raw};
 
 /// What a paragraph is known to be.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) enum Role {
     /// Nothing but its look is known.
+    #[default]
     Text,
     /// A heading by its style, with its level.
     Heading(u8),
@@ -21,7 +23,7 @@ pub(super) enum Role {
 }
 
 /// A paragraph and its look.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Styled {
     pub(super) text: String,
     /// Points; 0 where unknown.
@@ -32,6 +34,8 @@ pub(super) struct Styled {
     pub(super) mono: bool,
     pub(super) role: Role,
     pub(super) page: Option<u32>,
+    /// The anchors and links in it.
+    pub(super) marks: Marks,
 }
 
 /// A heading is set at least this much larger than running text.
@@ -44,10 +48,12 @@ pub(super) fn blocks(mut paragraphs: Vec<Styled>) -> Vec<Raw> {
     tabbed_rows(&mut paragraphs);
     mark_headings(&mut paragraphs);
     let mut blocks: Vec<Raw> = Vec::new();
+    let mut waiting = Marks::default();
     let mut at = 0;
     while at < paragraphs.len() {
-        let first = &paragraphs[at];
         let end = run_end(&paragraphs, at);
+        paragraphs[at..end].iter_mut().for_each(|paragraph| waiting.add(std::mem::take(&mut paragraph.marks)));
+        let first = &paragraphs[at];
         let run = &paragraphs[at..end];
         let mut raw = match &first.role {
             Role::Heading(level) => Raw::new(Kind::Heading, (*level).clamp(1, 6), tidy::inline(&first.text, false)),
@@ -61,8 +67,12 @@ pub(super) fn blocks(mut paragraphs: Vec<Styled>) -> Vec<Raw> {
             Role::Text => Raw::new(Kind::Paragraph, 0, tidy::inline(&first.text, true)),
         };
         raw.page = first.page;
+        raw.marks = std::mem::take(&mut waiting);
         blocks.push(raw);
         at = end;
+    }
+    if let Some(last) = blocks.last_mut() {
+        last.marks.add(waiting);
     }
     blocks
 }
@@ -209,7 +219,7 @@ mod tests {
     use super::*;
 
     fn styled(text: &str, size: f32) -> Styled {
-        Styled { text: text.into(), size, bold: false, mono: false, role: Role::Text, page: None }
+        Styled { text: text.into(), size, ..Styled::default() }
     }
 
     #[test]

@@ -193,7 +193,8 @@ fn object(row: &RecordBatch) -> Value {
     let kept: Vec<usize> = (0..schema.fields().len())
         .filter(|at| {
             let field = schema.field(*at);
-            field.name() != "blocks" && !(is_document && field.name() == "text")
+            let left_out: &[&str] = if is_document { &["blocks", "links", "anchors", "text"] } else { &["blocks"] };
+            !left_out.contains(&field.name().as_str())
         })
         .collect();
     let mut out = Vec::new();

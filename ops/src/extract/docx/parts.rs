@@ -1,96 +1,23 @@
-//! The parts of a DOCX archive beside its body: styles, numbering, properties; unpacked within limits.
+//! The parts of a DOCX archive beside its body: styles and numbering.
 
 use std::collections::BTreeMap;
-use std::io::{Cursor, Read};
 
 use quick_xml::Reader;
-use quick_xml::events::{BytesRef, BytesStart, Event};
-use zip::ZipArchive;
-use zip::result::ZipError;
+use quick_xml::events::{BytesStart, Event};
 
 use crate::extract::format::Format;
-use crate::extract::reader::{MAX_BYTES, Unreadable};
-
-/// An archive in memory.
-pub(super) type Archive<'a> = ZipArchive<Cursor<&'a [u8]>>;
-
-pub(super) fn open(bytes: &[u8]) -> Result<Archive<'_>, Unreadable> {
-    ZipArchive::new(Cursor::new(bytes)).map_err(|error| Unreadable::malformed(Format::Docx, error))
-}
-
-/// A part's text; nothing if the archive has no such part. What unpacks to more than [`MAX_BYTES`] is refused.
-pub(super) fn text(archive: &mut Archive<'_>, name: &str) -> Result<Option<String>, Unreadable> {
-    let part = match archive.by_name(name) {
-        Ok(part) => part,
-        Err(ZipError::FileNotFound) => return Ok(None),
-        Err(ZipError::UnsupportedArchive(ZipError::PASSWORD_REQUIRED)) => {
-            return Err(Unreadable::Encrypted(Format::Docx));
-        }
-        Err(error) => return Err(Unreadable::malformed(Format::Docx, error)),
-    };
-    let mut bytes = Vec::new();
-    let read = part.take(MAX_BYTES + 1).read_to_end(&mut bytes);
-    read.map_err(|error| Unreadable::malformed(Format::Docx, format!("{name}: {error}")))?;
-    if bytes.len() as u64 > MAX_BYTES {
-        return Err(Unreadable::TooLarge("archive"));
-    }
-    Ok(Some(crate::extract::encoding::decode(&bytes, None)))
-}
-
-/// An attribute's value by its local name; empty if it is not there.
-pub(super) fn attribute(element: &BytesStart<'_>, wanted: &str) -> String {
-    let mut attributes = element.attributes().flatten();
-    let found = attributes.find(|attribute| attribute.key.local_name().as_ref() == wanted);
-    found
-        .and_then(|attribute| {
-            attribute.normalized_value(quick_xml::XmlVersion::Implicit1_0).ok().map(std::borrow::Cow::into_owned)
-        })
-        .unwrap_or_default()
-}
+use crate::extract::package::attribute;
+use crate::extract::reader::Unreadable;
 
 /// The `w:val` of an element.
 pub(super) fn value(element: &BytesStart<'_>) -> String {
     attribute(element, "val")
 }
 
-/// The text of a reference: one of XML's five, or a character by number. Nothing else is looked up.
-pub(super) fn entity(reference: &BytesRef<'_>) -> String {
-    if let Ok(Some(char)) = reference.resolve_char_ref() {
-        return char.to_string();
-    }
-    quick_xml::escape::resolve_xml_entity(&reference.xml10_content()).unwrap_or("").to_owned()
-}
-
 /// Whether a font's name is one of fixed pitch.
 pub(super) fn is_mono(font: &str) -> bool {
     let font = font.to_ascii_lowercase();
     ["courier", "consolas", "mono", "menlo", "monaco", "typewriter", "ohlfs"].iter().any(|part| font.contains(part))
-}
-
-/// The text of the first element of a name in a small part.
-pub(super) fn element_text(xml: &str, wanted: &str) -> Option<String> {
-    let mut reader = Reader::from_str(xml);
-    let mut text: Option<String> = None;
-    loop {
-        match reader.read_event().ok()? {
-            Event::Start(element) if element.local_name().as_ref() == wanted => text = Some(String::new()),
-            Event::Text(piece) => {
-                if let Some(text) = &mut text {
-                    text.push_str(&piece.xml10_content());
-                }
-            }
-            Event::GeneralRef(reference) => {
-                if let Some(text) = &mut text {
-                    text.push_str(&entity(&reference));
-                }
-            }
-            Event::End(element) if element.local_name().as_ref() == wanted => {
-                return text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-            }
-            Event::Eof => return None,
-            _ => {}
-        }
-    }
 }
 
 /// What a paragraph's style says.

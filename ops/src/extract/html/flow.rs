@@ -1,6 +1,7 @@
 //! Text on its way to blocks: runs of inline text become paragraphs, lines of navigation vanish, lists are put together.
 
 use super::chrome;
+use crate::document::links::Marks;
 use crate::document::{Kind, Raw};
 use crate::extract::tidy;
 
@@ -14,7 +15,10 @@ pub(super) struct Flow {
     bare: String,
     linked: String,
     links: usize,
-    links_open: usize,
+    /// Where in `line` the words of each open link begin, and its target.
+    links_open: Vec<(usize, String)>,
+    /// Anchors and links that the next block takes.
+    marks: Marks,
     /// Navigation was left out since the last block.
     left_out: bool,
 }
@@ -23,17 +27,26 @@ impl Flow {
     /// Inline text, as it stands in the source; a line break that counts is followed by NUL.
     pub(super) fn text(&mut self, text: &str) {
         self.line.push_str(text);
-        if self.links_open > 0 { &mut self.linked } else { &mut self.bare }.push_str(text);
+        if self.links_open.is_empty() { &mut self.bare } else { &mut self.linked }.push_str(text);
     }
 
-    pub(super) fn open_link(&mut self) {
+    pub(super) fn open_link(&mut self, target: String) {
         self.links += 1;
-        self.links_open += 1;
+        self.links_open.push((self.line.len(), target));
         self.linked.push(' ');
     }
 
     pub(super) fn close_link(&mut self) {
-        self.links_open -= 1;
+        let Some((start, target)) = self.links_open.pop() else { return };
+        if !target.is_empty() {
+            let label = self.line.get(start..).unwrap_or("").replace('\0', "");
+            self.marks.links.push((label, target));
+        }
+    }
+
+    /// A name that leads to what comes next.
+    pub(super) fn anchor(&mut self, name: &str) {
+        self.marks.anchors.push(name.to_owned());
     }
 
     /// Ends the open paragraph; a line of navigation is left out.
@@ -42,28 +55,38 @@ impl Flow {
         let bare = std::mem::take(&mut self.bare);
         let linked = std::mem::take(&mut self.linked);
         let links = std::mem::take(&mut self.links);
+        self.links_open.iter_mut().for_each(|(start, _)| *start = 0);
         let text = broken_lines(&line);
         if text.is_empty() {
             return;
         }
         if chrome::is_navigation(&bare, &linked, links) {
+            self.marks.links.clear();
             return self.left_out();
         }
         self.block(Kind::Paragraph, &text);
+    }
+
+    /// Adds a block, which takes the anchors and links that wait for one.
+    fn push(&mut self, mut block: Raw) {
+        let mut marks = std::mem::take(&mut self.marks);
+        marks.add(std::mem::take(&mut block.marks));
+        block.marks = marks;
+        self.blocks.push(block);
     }
 
     /// A finished block; nothing if its text is empty.
     pub(super) fn block(&mut self, kind: Kind, text: &str) {
         if !text.trim().is_empty() {
             self.left_out = false;
-            self.blocks.push(Raw::new(kind, 0, text));
+            self.push(Raw::new(kind, 0, text));
         }
     }
 
     /// A heading. The heading before it goes, if all that it stood over was navigation.
-    pub(super) fn heading(&mut self, level: u8, text: &str) {
+    pub(super) fn heading(&mut self, level: u8, text: &str, marks: Marks) {
         self.drop_emptied(level);
-        self.blocks.push(Raw::new(Kind::Heading, level, text));
+        self.push(Raw { marks, ..Raw::new(Kind::Heading, level, text) });
     }
 
     /// Notes that navigation stood here.
@@ -86,8 +109,8 @@ impl Flow {
     fn drop_emptied(&mut self, level: u8) {
         let emptied =
             self.left_out && self.blocks.last().is_some_and(|last| last.kind == Kind::Heading && last.level >= level);
-        if emptied {
-            self.blocks.pop();
+        if emptied && let Some(heading) = self.blocks.pop() {
+            self.marks.anchors.extend(heading.marks.anchors);
         }
         self.left_out = false;
     }
@@ -96,10 +119,10 @@ impl Flow {
     pub(super) fn blocks_of(&mut self, blocks: Vec<Raw>) {
         for block in blocks {
             if block.kind == Kind::Heading {
-                self.heading(block.level, &block.text);
+                self.heading(block.level, &block.text, block.marks);
             } else {
                 self.left_out = false;
-                self.blocks.push(block);
+                self.push(block);
             }
         }
     }
@@ -115,7 +138,9 @@ impl Flow {
         let text = text.join("\n");
         if !text.is_empty() {
             self.left_out = false;
-            self.blocks.push(Raw::new(Kind::List, depth.saturating_add(1), text));
+            let mut marks = Marks::default();
+            items.into_iter().flat_map(|(_, blocks)| blocks).for_each(|block| marks.add(block.marks));
+            self.push(Raw { marks, ..Raw::new(Kind::List, depth.saturating_add(1), text) });
         }
     }
 
@@ -123,13 +148,21 @@ impl Flow {
     pub(super) fn everything(mut self) -> Vec<Raw> {
         let text = broken_lines(&std::mem::take(&mut self.line));
         self.block(Kind::Paragraph, &text);
-        self.blocks
+        self.with_last_marks()
     }
 
     /// Everything.
     pub(super) fn finish(mut self) -> Vec<Raw> {
         self.flush();
         self.drop_emptied(0);
+        self.with_last_marks()
+    }
+
+    /// Anchors after the last block lead to it.
+    fn with_last_marks(mut self) -> Vec<Raw> {
+        if let Some(last) = self.blocks.last_mut() {
+            last.marks.add(self.marks);
+        }
         self.blocks
     }
 }

@@ -4,6 +4,7 @@ use ego_tree::NodeRef;
 use scraper::Node;
 use scraper::node::Element;
 
+use crate::document::links::Marks;
 use crate::document::{Kind, Raw};
 use crate::extract::tidy;
 
@@ -25,7 +26,10 @@ pub(super) fn read(table: NodeRef<'_, Node>, inside: &dyn Fn(NodeRef<'_, Node>) 
     if is_layout(&rows) {
         blocks.extend(rows.into_iter().flatten().flat_map(|cell| cell.blocks));
     } else {
-        blocks.push(Raw::new(Kind::Table, 0, tidy::table(&spread(&rows))));
+        let text = tidy::table(&spread(&rows));
+        let mut marks = Marks::default();
+        rows.into_iter().flatten().flat_map(|cell| cell.blocks).for_each(|block| marks.add(block.marks));
+        blocks.push(Raw { marks, ..Raw::new(Kind::Table, 0, text) });
     }
     blocks
 }

@@ -114,6 +114,7 @@ impl Open {
             mono: first.mono,
             role,
             page: Some(first.page),
+            ..Styled::default()
         };
         if !self.rows.is_empty() {
             markers.clear();

@@ -1,0 +1,365 @@
+//! References in running text: "see chapter 5", "section 3.2", "figure 4", "the next chapter", a heading in quotes. What
+//! they name is looked for among the document's headings and captions.
+//!
+//! Of several places with the number, the one under the same headings is meant; where that leaves more than one, none is
+//! taken: a reference that leads nowhere is better than a wrong one. Numbers of another work ("section 3 of RFC 1034")
+//! lead nowhere either.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use regex::Regex;
+
+use super::links::{Link, LinkKind};
+use super::{Document, Kind};
+
+/// A noun and a number: `Chapter 5`, `Fig. 4-2`, `sections 3.1`, `appendix B`.
+static NUMBERED: LazyLock<Regex> = LazyLock::new(|| {
+    let nouns =
+        "chapters?|sections?|sect\\.|appendix|appendices|parts?|figures?|figs?\\.|tables?|examples?|listings?|§§?";
+    regex(&format!(r"(?i)(?:\b|§)({nouns})[\s~]*({NUMBER})"))
+});
+/// What goes on with more numbers of the same noun: `Chapters 3, 4 and 5`.
+static MORE: LazyLock<Regex> =
+    LazyLock::new(|| regex(&format!(r"^(?:,|,? and|,? or|,? to|–|-|,? through)\s+({NUMBER})")));
+const NUMBER: &str = r"(?:[0-9]{1,3}|[A-Z]|[IVX]{1,5})(?:[.-][0-9]{1,3})*\b";
+static NEIGHBOUR: LazyLock<Regex> =
+    LazyLock::new(|| regex(r"(?i)\b(next|following|previous|preceding|last)\s+(chapter|section|appendix|part)\b"));
+/// `see "Adding a Printer"`, `in the section “Queues”`.
+static QUOTED: LazyLock<Regex> = LazyLock::new(|| {
+    regex(
+        r#"(?i)\b(?:see|in|under|section|chapter|also|and|titled|called|entitled)(?:\s+the)?(?:\s+(?:section|chapter|appendix))?,?\s+["“‘'`]{1,2}([^"“”‘’`\n]{3,80}?)[,.]?["”’']"#,
+    )
+});
+/// The number that a heading or a caption begins with.
+static HEADED: LazyLock<Regex> = LazyLock::new(|| {
+    regex(&format!(
+        r"^(?i:(chapter|section|appendix|part|figure|fig\.|table|example|listing|§)\s*)?({NUMBER})(?:[.):\s—–-]|$)"
+    ))
+});
+/// A word of these after a number says that another work is meant.
+static ELSEWHERE: LazyLock<Regex> =
+    LazyLock::new(|| regex(r"^,?\s+(?:of|in|from)\s+(?:RFC|the\s+[A-Z]|[A-Z“‘]|POSIX|ISO|your\b|that\b)"));
+
+fn regex(pattern: &str) -> Regex {
+    Regex::new(pattern).expect("a pattern of ours")
+}
+
+/// Adds the references of a document to its links, and sorts these by block.
+pub(super) fn find(document: &mut Document) {
+    let places = Places::of(document);
+    let mut found = Vec::new();
+    for (at, block) in document.blocks.iter().enumerate() {
+        if matches!(block.kind, Kind::Heading | Kind::Code) {
+            continue;
+        }
+        let text = document.text_of(block);
+        if !may_refer(text) {
+            continue;
+        }
+        numbered(&places, at, text, &mut found);
+        neighbours(&places, at, text, &mut found);
+        quoted(&places, at, text, &mut found);
+    }
+    // A hyperlink whose words are the reference says more than the words.
+    let linked = |reference: &Link| {
+        let held = document.links.partition_point(|link| link.block < reference.block);
+        let mut held = document.links[held..].iter().take_while(|link| link.block == reference.block);
+        held.any(|link| !link.label.is_empty() && link.label.to_lowercase().contains(&reference.label.to_lowercase()))
+    };
+    found.retain(|reference| !linked(reference));
+    document.links.extend(found);
+    document.links.sort_by_key(|link| link.block);
+}
+
+/// A cheap look before the patterns: most blocks have none of these letters together.
+fn may_refer(text: &str) -> bool {
+    text.contains("hapter")
+        || text.contains("ection")
+        || text.contains("ppendi")
+        || text.contains("igure")
+        || text.contains("ig.")
+        || text.contains("able ")
+        || text.contains("xample")
+        || text.contains("isting")
+        || text.contains('§')
+        || text.contains("art ")
+        || text.contains("ee ")
+        || text.contains("HAPTER")
+}
+
+fn numbered(places: &Places, at: usize, text: &str, found: &mut Vec<Link>) {
+    for part in NUMBERED.captures_iter(text) {
+        let whole = part.get(0).expect("a match has itself");
+        let noun = noun(&part[1]);
+        let caption = whole.start() == 0 && matches!(noun, "figure" | "table" | "example" | "listing");
+        // A noun in small letters is followed by a digit, or by a capital: `part I` is meant, `part a` is not.
+        if caption || !is_number(&part[2], noun) {
+            continue;
+        }
+        let mut end = whole.end();
+        let mut numbers = vec![(whole.as_str(), part[2].to_owned())];
+        while let Some(more) = MORE.captures(&text[end..]).filter(|more| is_number(&more[1], noun)) {
+            let number = more.get(1).expect("it has a number");
+            numbers.push((&text[end + number.start()..end + number.end()], number.as_str().to_owned()));
+            end += number.end();
+        }
+        let elsewhere = ELSEWHERE.is_match(&text[end..]) && !names_itself(&text[end..]);
+        for (label, number) in numbers {
+            let number = number.to_lowercase().replace('-', ".");
+            let to = if elsewhere { None } else { places.numbered(noun, &number, at) };
+            found.push(reference(at, label, format!("{noun} {number}"), to));
+        }
+    }
+}
+
+/// `of this chapter`, `of the manual`: the document itself is meant.
+fn names_itself(rest: &str) -> bool {
+    let rest = rest.trim_start_matches([',', ' ']);
+    ["of this ", "in this "].iter().any(|start| rest.starts_with(start))
+}
+
+fn is_number(number: &str, noun: &str) -> bool {
+    let digit = number.starts_with(|char: char| char.is_ascii_digit());
+    let capital = number.starts_with(|char: char| char.is_ascii_uppercase());
+    digit
+        || capital
+            && matches!(noun, "appendix" | "part" | "section" | "chapter")
+            && (number != "I" || noun == "part" || noun == "chapter")
+}
+
+/// The noun in full, and in the singular.
+fn noun(word: &str) -> &'static str {
+    match word.chars().next().map(|char| char.to_ascii_lowercase()) {
+        Some('c') => "chapter",
+        Some('s' | '§') => "section",
+        Some('a') => "appendix",
+        Some('p') => "part",
+        Some('f') => "figure",
+        Some('t') => "table",
+        Some('e') => "example",
+        _ => "listing",
+    }
+}
+
+fn neighbours(places: &Places, at: usize, text: &str, found: &mut Vec<Link>) {
+    for part in NEIGHBOUR.captures_iter(text) {
+        let next = matches!(part[1].to_ascii_lowercase().as_str(), "next" | "following");
+        let noun = noun(&part[2]);
+        if part[1].eq_ignore_ascii_case("last") && !matches!(noun, "chapter" | "section") {
+            continue;
+        }
+        let to = places.neighbour(noun, next, at);
+        let target = format!("{} {noun}", if next { "next" } else { "previous" });
+        found.push(reference(at, &part[0], target, to));
+    }
+}
+
+fn quoted(places: &Places, at: usize, text: &str, found: &mut Vec<Link>) {
+    for part in QUOTED.captures_iter(text) {
+        // Words in quotes are a reference only if there is such a heading.
+        if let Some(to) = places.titled(&part[1], at) {
+            found.push(reference(at, &part[1], plain(&part[1]), Some(to)));
+        }
+    }
+}
+
+fn reference(at: usize, label: &str, target: String, to: Option<usize>) -> Link {
+    let label = label.split_whitespace().collect::<Vec<_>>().join(" ");
+    Link { block: at as u32, kind: LinkKind::Reference, label, target, to: to.map(|to| to as u32) }
+}
+
+/// A title in lower case, letters and digits only, without its number.
+fn plain(title: &str) -> String {
+    let title = HEADED.find(title).map_or(title, |number| &title[number.end()..]);
+    let words = title.split(|char: char| !char.is_alphanumeric()).filter(|word| !word.is_empty());
+    words.map(str::to_lowercase).collect::<Vec<_>>().join(" ")
+}
+
+/// Where headings and captions are, by what they are called.
+struct Places<'a> {
+    document: &'a Document,
+    numbers: BTreeMap<(&'static str, String), Vec<usize>>,
+    titles: BTreeMap<String, Vec<usize>>,
+    headings: Vec<usize>,
+    /// The level at which the document's chapters stand.
+    chapter_level: u8,
+}
+
+impl<'a> Places<'a> {
+    fn of(document: &'a Document) -> Self {
+        let blocks = &document.blocks;
+        let headings: Vec<usize> = (0..blocks.len()).filter(|at| blocks[*at].kind == Kind::Heading).collect();
+        let mut places =
+            Self { document, numbers: BTreeMap::new(), titles: BTreeMap::new(), chapter_level: 1, headings };
+        for (at, block) in blocks.iter().enumerate() {
+            let text = document.text_of(block);
+            if block.kind == Kind::Heading {
+                places.titles.entry(plain(text)).or_default().push(at);
+            }
+            if block.kind == Kind::Code {
+                continue;
+            }
+            for (noun, number) in numbers_of(text, block.kind == Kind::Heading) {
+                places.numbers.entry((noun, number)).or_default().push(at);
+            }
+        }
+        places.chapter_level = places.level_of_chapters();
+        places
+    }
+
+    /// That of the headings called chapters, else the highest that more than one heading has.
+    fn level_of_chapters(&self) -> u8 {
+        let mut called = self.numbers.iter().filter(|((noun, _), _)| *noun == "chapter").flat_map(|(_, at)| at);
+        let level = |at: &usize| self.document.blocks[*at].level;
+        if let Some(at) =
+            called.find(|at| self.document.text_of(&self.document.blocks[**at]).to_lowercase().starts_with("chapter"))
+        {
+            return level(at);
+        }
+        let count = |wanted: u8| self.headings.iter().filter(|at| level(at) == wanted).count();
+        (1..=6).find(|wanted| count(*wanted) > 1).unwrap_or(1)
+    }
+
+    fn numbered(&self, noun: &'static str, number: &str, from: usize) -> Option<usize> {
+        let candidates = self.numbers.get(&(noun, number.to_owned()))?;
+        self.nearest(candidates, from)
+    }
+
+    fn titled(&self, title: &str, from: usize) -> Option<usize> {
+        let title = plain(title);
+        let candidates = self.titles.get(&title).filter(|_| !title.is_empty())?;
+        self.nearest(candidates, from)
+    }
+
+    /// The one that shares most headings with the block that refers; nothing if several do.
+    fn nearest(&self, candidates: &[usize], from: usize) -> Option<usize> {
+        let blocks = &self.document.blocks;
+        let shared = |at: usize| {
+            let pairs = blocks[at].heading_path.iter().zip(blocks[from].heading_path.iter());
+            pairs.take_while(|(one, other)| one == other).count()
+        };
+        let most = candidates.iter().map(|at| shared(*at)).max()?;
+        let mut best = candidates.iter().filter(|at| shared(**at) == most);
+        let found = best.next()?;
+        best.next().is_none().then_some(*found)
+    }
+
+    /// The heading after or before the one that the block lies under, at the same level.
+    fn neighbour(&self, noun: &str, next: bool, from: usize) -> Option<usize> {
+        let blocks = &self.document.blocks;
+        let above = self.headings.partition_point(|at| *at <= from);
+        let level = |index: usize| blocks[self.headings[index]].level;
+        let own = (0..above).rev().find(|index| noun == "section" || level(*index) <= self.chapter_level)?;
+        let wanted = level(own);
+        let mut others: Box<dyn Iterator<Item = usize>> =
+            if next { Box::new(own + 1..self.headings.len()) } else { Box::new((0..own).rev()) };
+        let found = others.find(|index| level(*index) <= wanted).filter(|index| level(*index) == wanted)?;
+        Some(self.headings[found])
+    }
+}
+
+/// What the first words of a heading or caption say it is called: `Chapter 5`, `3.2 Title`, `Figure 4:`.
+fn numbers_of(text: &str, heading: bool) -> Vec<(&'static str, String)> {
+    let Some(parts) = HEADED.captures(text) else { return Vec::new() };
+    let number = parts[2].to_lowercase().replace('-', ".");
+    if let Some(word) = parts.get(1) {
+        let noun = noun(word.as_str());
+        // Running text that begins so is a caption only if the number ends in a point or a colon, or stands alone.
+        let rest = text[parts.get(2).map_or(0, |number| number.end())..].trim_start_matches(' ');
+        let caption =
+            rest.is_empty() || rest.starts_with(['.', ':', ')', '—', '–', '-']) || rest.starts_with(char::is_uppercase);
+        let named = matches!(noun, "figure" | "table" | "example" | "listing");
+        return if heading || named && caption { vec![(noun, number)] } else { Vec::new() };
+    }
+    if !heading {
+        return Vec::new();
+    }
+    let digit = number.starts_with(|char: char| char.is_ascii_digit());
+    let parted = number.contains('.');
+    match (digit, parted) {
+        (true, true) => vec![("section", number)],
+        (true, false) => vec![("chapter", number.clone()), ("section", number)],
+        (false, true) => vec![("appendix", number.clone()), ("section", number)],
+        // `A Title` may be an article; `A. Title` is not.
+        (false, false) if text[parts[2].len()..].starts_with(['.', ':']) => vec![("appendix", number)],
+        (false, false) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Raw;
+    use super::*;
+
+    fn found(raws: &[(u8, &str)]) -> Vec<(String, String, Option<String>)> {
+        let raw = |(level, text): &(u8, &str)| {
+            let kind = if *level > 0 { Kind::Heading } else { Kind::Paragraph };
+            Raw::new(kind, *level, *text)
+        };
+        let document = Document::assemble(None, raws.iter().map(raw).collect());
+        let to = |to: u32| document.text_of(&document.blocks[to as usize]).to_owned();
+        document.links.iter().map(|link| (link.label.clone(), link.target.clone(), link.to.map(to))).collect()
+    }
+
+    fn only(raws: &[(u8, &str)]) -> Option<String> {
+        let found = found(raws);
+        assert_eq!(found.len(), 1, "{found:?}");
+        found[0].2.clone()
+    }
+
+    #[test]
+    fn numbers_lead_to_headings_and_captions() {
+        let book = [
+            (1, "Chapter 4: Disks"),
+            (0, "See Chapter 5, section 5.1 and Figs. 5-1 and 5-2; Appendix B or sections 4 and 9."),
+            (1, "Chapter 5: Printing"),
+            (2, "5.1 Queues"),
+            (0, "Figure 5-1. A queue"),
+            (1, "Appendix B. Codes"),
+        ];
+        let seen = found(&book);
+        let seen: Vec<_> = seen.iter().map(|(label, target, to)| (&**label, &**target, to.as_deref())).collect();
+        assert_eq!(
+            seen,
+            [
+                ("Chapter 5", "chapter 5", Some("Chapter 5: Printing")),
+                ("section 5.1", "section 5.1", Some("5.1 Queues")),
+                ("Figs. 5-1", "figure 5.1", Some("Figure 5-1. A queue")),
+                ("5-2", "figure 5.2", None),
+                ("Appendix B", "appendix b", Some("Appendix B. Codes")),
+                ("sections 4", "section 4", None),
+                ("9", "section 9", None),
+            ]
+        );
+    }
+
+    #[test]
+    fn neighbours_are_of_the_same_level() {
+        let book = |text| [(1, "Book"), (2, "One"), (3, "Deep"), (0, text), (2, "Two"), (0, "x"), (2, "Three")];
+        assert_eq!(only(&book("See the next chapter.")), Some("Two".into()));
+        assert_eq!(only(&book("As the previous chapter says.")), None);
+        assert_eq!(only(&book("in the following section")), None, "there is no section after this one in its chapter");
+        assert_eq!(only(&[(1, "A"), (0, "x"), (1, "B"), (0, "The preceding section did.")]), Some("A".into()));
+    }
+
+    #[test]
+    fn what_is_meant_elsewhere_or_twice_leads_nowhere() {
+        let rfc = [(1, "3 Names"), (0, "Section 3 of RFC 1034 says so.")];
+        assert_eq!(only(&rfc), None);
+        assert_eq!(only(&[(1, "3 Names"), (0, "Section 3 of this manual says so.")]), Some("3 Names".into()));
+        let twice =
+            [(1, "One"), (2, "1.1 A"), (1, "Two"), (2, "1.1 A"), (0, "See 1.1, section 1.1."), (1, "Three"), (0, "x")];
+        assert_eq!(only(&twice), Some("1.1 A".into()));
+        assert_eq!(only(&[(1, "1 A"), (1, "1 B"), (1, "C"), (0, "see chapter 1")]), None);
+        assert_eq!(found(&[(1, "A"), (0, "Part of it is in a table that we see here, the section a user needs.")]), []);
+    }
+
+    #[test]
+    fn headings_in_quotes_are_found() {
+        let book = |text| [(1, "3. Adding a Printer"), (0, text)];
+        assert_eq!(only(&book("See “Adding a Printer,” above.")), Some("3. Adding a Printer".into()));
+        assert_eq!(only(&book("see the section \"adding a printer\".")), Some("3. Adding a Printer".into()));
+        assert_eq!(found(&book("see \"man printcap\"")), []);
+    }
+}
