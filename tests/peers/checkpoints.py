@@ -35,28 +35,28 @@ LLAMA3 = {
     "factor": 8.0,
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
+    "original_max_position_embeddings": 8192,
 }
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
 WINDOW = 7
+GEMMA3 = SIZES | {
+    "head_dim": 8,
+    "sliding_window": WINDOW,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "rope_theta": 3000.0,
+    "rope_local_base_freq": 300.0,
+    "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+}
 
 CONFIGS = {
     "llama": LlamaConfig(**SIZES, tie_word_embeddings=True, rope_theta=500.0),
-    "llama3": LlamaConfig(**SIZES, rope_scaling=LLAMA3, rope_theta=500.0, attention_bias=True, mlp_bias=True),
+    "llama3": LlamaConfig(**SIZES, rope_scaling=LLAMA3, rope_theta=3e8, attention_bias=True, mlp_bias=True),
     "mistral": MistralConfig(**SIZES, sliding_window=WINDOW, head_dim=8),
     "qwen2": Qwen2Config(**SIZES, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=1),
     "qwen2-yarn": Qwen2Config(**SIZES, rope_scaling=YARN, rope_theta=500.0),
     "qwen3": Qwen3Config(**SIZES, head_dim=8, rope_scaling={"rope_type": "linear", "factor": 2.5}),
-    "gemma3": Gemma3TextConfig(
-        **SIZES,
-        head_dim=8,
-        query_pre_attn_scalar=11,
-        sliding_window=WINDOW,
-        layer_types=["sliding_attention", "full_attention"],
-        rope_theta=3000.0,
-        rope_local_base_freq=300.0,
-        rope_scaling={"rope_type": "linear", "factor": 8.0},
-    ),
+    "gemma3": Gemma3TextConfig(**GEMMA3, query_pre_attn_scalar=8),
+    "gemma3-scale": Gemma3TextConfig(**GEMMA3, query_pre_attn_scalar=11),
     "phi": PhiConfig(**SIZES, partial_rotary_factor=0.67, layer_norm_eps=1e-3),
 }
 

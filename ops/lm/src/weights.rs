@@ -277,26 +277,4 @@ fn unusable(path: &Path, reason: String) -> LmError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unpairing_gives_halves() {
-        // One head of four rows, two columns: rows 0 and 2 were neighbours.
-        let stored = [0.0, 0.1, 2.0, 2.1, 1.0, 1.1, 3.0, 3.1];
-        assert_eq!(unpair(&stored, 4, 2), [0.0, 0.1, 1.0, 1.1, 2.0, 2.1, 3.0, 3.1]);
-    }
-
-    #[test]
-    fn files_that_are_no_models_are_refused_by_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("not.gguf");
-        std::fs::write(&file, b"GGUX and more").unwrap();
-        let error = Weights::open(&file).unwrap_err().to_string();
-        assert!(error.contains("not.gguf` is not a usable model"), "{error}");
-        let error = Weights::open(&folder.path().join("absent")).unwrap_err().to_string();
-        assert!(error.starts_with("failed to open"), "{error}");
-        let error = Weights::open(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("config.json"), "{error}");
-    }
-}
+mod tests;

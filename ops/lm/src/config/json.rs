@@ -96,7 +96,9 @@ impl Config {
             Architecture::Gemma3 => {
                 json["sliding_window"] = json!(window);
                 json["layer_types"] = kinds.collect();
-                json["query_pre_attn_scalar"] = json!(1.0 / (self.attention_scale * self.attention_scale));
+                // A whole number in all published checkpoints, which the root has blurred.
+                let scaled_by = 1.0 / (self.attention_scale * self.attention_scale);
+                json["query_pre_attn_scalar"] = json!((scaled_by * 1000.0).round() / 1000.0);
                 json["rope_local_base_freq"] = json!(self.local_rotary.as_ref().map(|rotary| rotary.theta));
             }
             Architecture::Phi => {

@@ -50,6 +50,31 @@ fn logits_of_every_family_are_those_of_transformers() {
     }
 }
 
+/// Names, layouts and keys of GGUF: the files are llama.cpp's, which reads them as the same models
+/// (`tests/peers/gguf_checkpoints.py`).
+#[test]
+fn gguf_files_are_the_same_models() {
+    let mut compared = 0;
+    for folder in folders() {
+        let (weights, gguf) = (Weights::open(&folder).unwrap(), Weights::open(&folder.join("model.gguf")).unwrap());
+        for tensor in Model::from_weights(&weights).unwrap().tensors(None) {
+            let (one, other) = (weights.tensor(&tensor.name, &tensor.shape), gguf.tensor(&tensor.name, &tensor.shape));
+            assert_eq!(one.unwrap(), other.unwrap(), "{}: {}", folder.display(), tensor.name);
+        }
+        if gguf.config().windows != weights.config().windows {
+            // llama.cpp knows no windows of mistral and qwen2.
+            assert!(gguf.config().windows.iter().all(Option::is_none));
+            continue;
+        }
+        let (tokens, expected) = expected(&folder);
+        let got = logits(&Model::from_weights(&gguf).unwrap(), &tokens, 64);
+        let worst = got.iter().flatten().zip(expected.iter().flatten()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(worst < 5e-5, "{}: logits differ by {worst}", folder.display());
+        compared += 1;
+    }
+    assert!(compared > 5, "{compared}");
+}
+
 #[test]
 fn a_config_and_its_tensors_survive_being_written() {
     for folder in folders() {

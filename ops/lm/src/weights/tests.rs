@@ -1,0 +1,116 @@
+//! Tests of reading tensors: layouts, every type that a GGUF file may have, and what is refused.
+
+use candle_core::Tensor;
+use candle_core::quantized::gguf_file::{self, Value};
+use candle_core::quantized::{GgmlDType, QTensor};
+
+use super::*;
+use crate::testing::random;
+
+#[test]
+fn unpairing_gives_halves() {
+    // One head of four rows, two columns: rows 0 and 2 were neighbours.
+    let stored = [0.0, 0.1, 2.0, 2.1, 1.0, 1.1, 3.0, 3.1];
+    assert_eq!(unpair(&stored, 4, 2), [0.0, 0.1, 1.0, 1.1, 2.0, 2.1, 3.0, 3.1]);
+}
+
+#[test]
+fn files_that_are_no_models_are_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("not.gguf");
+    std::fs::write(&file, b"GGUX and more").unwrap();
+    let error = Weights::open(&file).unwrap_err().to_string();
+    assert!(error.contains("not.gguf` is not a usable model"), "{error}");
+    let error = Weights::open(&folder.path().join("absent")).unwrap_err().to_string();
+    assert!(error.starts_with("failed to open"), "{error}");
+    let error = Weights::open(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("config.json"), "{error}");
+}
+
+/// A GGUF file of one block with these metadata beside the usual ones, and these tensors.
+fn gguf(path: &Path, architecture: &str, more: &[(&str, Value)], tensors: &[(&str, &QTensor)]) {
+    let key = |name: &str| format!("{architecture}.{name}");
+    let mut metadata = vec![
+        ("general.architecture".to_owned(), Value::String(architecture.to_owned())),
+        (key("context_length"), Value::U32(64)),
+        (key("embedding_length"), Value::U32(256)),
+        (key("block_count"), Value::U32(1)),
+        (key("feed_forward_length"), Value::U32(256)),
+        (key("attention.head_count"), Value::U32(4)),
+        (key("attention.layer_norm_rms_epsilon"), Value::F32(1e-5)),
+        (key("attention.layer_norm_epsilon"), Value::F32(1e-5)),
+    ];
+    metadata.extend(more.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+    let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(name, value)| (name.as_str(), value)).collect();
+    gguf_file::write(&mut File::create(path).unwrap(), &metadata, tensors).unwrap();
+}
+
+fn quantized(rows: usize, columns: usize, dtype: GgmlDType) -> QTensor {
+    let values = random(rows * columns, 3);
+    QTensor::quantize(&Tensor::from_vec(values, (rows, columns), &Device::Cpu).unwrap(), dtype).unwrap()
+}
+
+fn values(tensor: &QTensor) -> Vec<f32> {
+    let tensor = tensor.dequantize(&Device::Cpu).unwrap();
+    tensor.flatten_all().unwrap().to_dtype(DType::F32).unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn every_type_is_read_as_candle_widens_it() {
+    use GgmlDType::{BF16, F16, F32, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
+    let folder = tempfile::tempdir().unwrap();
+    let embedding = quantized(8, 256, F32);
+    for dtype in [F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2K, Q3K, Q4K, Q5K, Q6K] {
+        let path = folder.path().join("model.gguf");
+        let weight = quantized(256, 256, dtype);
+        gguf(&path, "llama", &[], &[("token_embd.weight", &embedding), ("blk.0.attn_output.weight", &weight)]);
+        let weights = Weights::open(&path).unwrap();
+        let read = weights.tensor("model.layers.0.self_attn.o_proj.weight", &[256, 256]).unwrap();
+        assert_eq!(read, values(&weight), "{dtype:?}");
+        let error: f32 = read.iter().zip(random(256 * 256, 3)).map(|(a, b)| (a - b).abs()).sum();
+        assert!(error / 65_536.0 < 0.25, "{dtype:?}: {error}");
+    }
+}
+
+#[test]
+fn phis_queries_keys_and_values_may_lie_in_one_tensor() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let (embedding, fused) = (quantized(8, 256, GgmlDType::F32), quantized(512, 256, GgmlDType::Q8_0));
+    let more = [("phi2.attention.head_count_kv", Value::U32(2)), ("phi2.rope.dimension_count", Value::U32(32))];
+    gguf(&path, "phi2", &more, &[("token_embd.weight", &embedding), ("blk.0.attn_qkv.weight", &fused)]);
+    let weights = Weights::open(&path).unwrap();
+    let all = values(&fused);
+    for (name, rows) in [("q_proj", 0..256), ("k_proj", 256..384), ("v_proj", 384..512)] {
+        let name = format!("model.layers.0.self_attn.{name}.weight");
+        let read = weights.tensor(&name, &[rows.len(), 256]).unwrap();
+        assert_eq!(read, all[rows.start * 256..rows.end * 256], "{name}");
+    }
+}
+
+#[test]
+fn what_a_file_has_and_we_do_not_run_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let embedding = quantized(8, 256, GgmlDType::F32);
+    let refused = |architecture: &str, more: &[(&str, Value)]| {
+        gguf(&path, architecture, more, &[("token_embd.weight", &embedding)]);
+        Weights::open(&path).unwrap_err().to_string()
+    };
+    let error = refused("mamba", &[]);
+    assert!(error.contains("model.gguf` is not a usable model: architecture `mamba` is not supported"), "{error}");
+    assert!(error.contains("`llama`, `qwen2`, `qwen3`, `gemma3`, `phi2`"), "{error}");
+    let scaled = [("llama.rope.scaling.type", Value::String("longrope".into()))];
+    assert!(refused("llama", &scaled).contains("scaled by `longrope`"));
+
+    // The type of the one tensor stands four bytes before its offset, which ends the header.
+    gguf(&path, "llama", &[], &[("token_embd.weight", &embedding)]);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let name = b"token_embd.weight";
+    let at = bytes.windows(name.len()).position(|window| window == name).unwrap() + name.len() + 4 + 16;
+    assert_eq!(bytes[at..at + 4], [0; 4]);
+    bytes[at] = 20;
+    std::fs::write(&path, bytes).unwrap();
+    let error = Weights::open(&path).unwrap_err().to_string();
+    assert!(error.contains("it has tensors of type 20 (IQ4_NL), which is not supported (supported are F32"), "{error}");
+}
