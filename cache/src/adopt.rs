@@ -192,8 +192,9 @@ fn rewrite(from: &Path, to: &Path, origin: &str, most: u64) -> Result<Option<Con
             hasher.update(&batch)?;
             writer.write(&batch)?;
         }
-        writer.finish()?;
-        Ok(hasher.finish())
+        let id = hasher.finish();
+        writer.finish(id)?;
+        Ok(id)
     };
     match catch_unwind(copy) {
         Ok(Ok(id)) => Ok(Some(id)),

@@ -31,8 +31,11 @@ impl Digest {
         blake3::Hash::from_bytes(self.0).to_hex().to_string()
     }
 
-    /// Reads 64 hexadecimal digits.
+    /// Reads 64 lower-case hexadecimal digits: a digest is written in one way only, so that a flipped bit shows.
     pub fn from_hex(text: &str) -> Option<Self> {
+        if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return None;
+        }
         blake3::Hash::from_hex(text).ok().map(|hash| Digest(*hash.as_bytes()))
     }
 }

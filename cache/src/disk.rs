@@ -15,6 +15,8 @@
 //! Everything is written to a temporary file in the same folder, synced and renamed. There are no locks to be left behind:
 //! locks are the kernel's, and two processes that answer the same question all the same write the same bytes under the same name.
 
+mod sizes;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,14 +28,14 @@ use rayon::prelude::*;
 use crate::ahead::Ahead;
 use crate::claim::{Claimed, Claims};
 use crate::content::ContentHasher;
-use crate::files::{equal, is_temporary, link_atomically, rename_into_place, temporary_beside};
+use crate::files::{equal, link_atomically, rename_into_place, temporary_beside};
 use crate::parquet::FileWriter;
 use crate::pins::{self, Pins};
 use crate::quarantine::Quarantine;
 use crate::rowlog::RowLog;
 use crate::store::{Answer, Output, RowMemo, Store, Table, TableWriter};
 use crate::table_file::{TableFile, Whole};
-use crate::{ContentId, Digest, RecipeId, StoreError, answers, version};
+use crate::{ContentId, Digest, RecipeId, StoreError, answers, version, work};
 use answers::Found;
 
 /// A store in a folder.
@@ -59,18 +61,6 @@ impl Disk {
     /// The store's folder.
     pub fn root(&self) -> &Path {
         &self.root
-    }
-
-    /// Bytes and files below each kind's folder, in the order of their names.
-    pub fn sizes(&self) -> Result<Vec<(String, u64, u64)>, StoreError> {
-        let mut sizes = Vec::new();
-        for kind in sorted_entries(&self.root)? {
-            if kind.is_dir() && !kind.ends_with("claims") && !kind.ends_with("pins") {
-                let (bytes, files) = weigh(&kind)?;
-                sizes.push((file_name(&kind), bytes, files));
-            }
-        }
-        Ok(sizes)
     }
 
     /// The record of an answer, whether or not its tables are still there: what was asked, and what came of it.
@@ -122,6 +112,16 @@ impl Disk {
         answer.outputs.iter().all(|output| self.table_path(output.content).exists())
     }
 
+    /// Moves a link away that leads nowhere: it was changed, or what it led to is gone. Without it nothing else is lost.
+    fn clear_dead_link(&self, link: &Path) {
+        if fs::read_link(link).is_ok() && !link.exists() {
+            let told = self.quarantine.take_and_tell(link, &format!("the link `{}`", link.display()), "is made anew");
+            if let Err(error) = told {
+                self.quarantine.tell(format!("the link `{}` leads nowhere; {error}", link.display()));
+            }
+        }
+    }
+
     fn view_path(&self, node: &str, suffix: &str) -> PathBuf {
         self.root.join("view").join(format!("{node}.{suffix}"))
     }
@@ -156,7 +156,12 @@ impl Store for Disk {
     }
 
     fn last(&self, node: &str) -> Result<Option<Answer>, StoreError> {
-        self.answer(&self.view_path(node, "json"))
+        let path = self.view_path(node, "json");
+        let answer = self.answer(&path)?;
+        if answer.is_none() {
+            self.clear_dead_link(&path);
+        }
+        Ok(answer)
     }
 
     fn read_ahead(&self, nodes: &[String]) {
@@ -173,7 +178,11 @@ impl Store for Disk {
             return Ok(Some(recipe));
         }
         match fs::read_link(self.view_path(node, "json")) {
-            Ok(target) => Ok(recipe_of(&target)),
+            Ok(target) => {
+                let link = self.view_path(node, "json");
+                self.clear_dead_link(&link);
+                Ok(recipe_of(&target).filter(|_| link.exists()))
+            }
             // Where links can't be made there are copies.
             Err(_) => Ok(self.last(node)?.map(|answer| answer.recipe.id())),
         }
@@ -201,7 +210,7 @@ impl Store for Disk {
         self.pins.sign_in()?;
         answers::write(&path, answer)?;
         self.point(node, answer)?;
-        let workspace = self.root.join("work").join(recipe.to_string());
+        let workspace = work::folder(&self.root, recipe);
         if workspace.exists() {
             fs::remove_dir_all(&workspace).map_err(StoreError::io("remove", &workspace))?;
         }
@@ -228,7 +237,7 @@ impl Store for Disk {
     fn rows(&self, op: RecipeId, schema: SchemaRef) -> Result<Arc<dyn RowMemo>, StoreError> {
         let folder = self.root.join("rows").join(op.to_string());
         self.pins.pin_folder(&folder, pins::rows(op))?;
-        Ok(Arc::new(RowLog::open(&folder, schema)?.telling(self.quarantine.clone())))
+        Ok(Arc::new(RowLog::of_store(&folder, schema, self.quarantine.clone())?))
     }
 
     fn told(&self) -> Vec<String> {
@@ -236,8 +245,8 @@ impl Store for Disk {
     }
 
     fn workspace(&self, recipe: RecipeId) -> Result<PathBuf, StoreError> {
-        let path = self.root.join("work").join(recipe.to_string());
-        fs::create_dir_all(&path).map_err(StoreError::io("create", &path))?;
+        let path = work::folder(&self.root, recipe);
+        work::open(&path, &self.quarantine)?;
         Ok(path)
     }
 }
@@ -261,8 +270,8 @@ impl TableWriter for DiskWriter {
 
     fn finish(self: Box<Self>) -> Result<Table, StoreError> {
         let DiskWriter { file, hasher, guard, store: (tables, whole, quarantine), pins, schema, rows } = *self;
-        let file = file.finish()?;
         let id = hasher.finish();
+        let file = file.finish(id)?;
         let path = tables.join(sharded(&id.to_string(), "parquet"));
         let table = TableFile { id, path, whole, quarantine };
         pins.renew(&table.path, &guard.0, || pins::table(id))?;
@@ -301,35 +310,6 @@ fn recipe_of(link: &Path) -> Option<RecipeId> {
     let tail = link.file_stem()?.to_str()?;
     let head = link.parent()?.file_name()?.to_str()?;
     Digest::from_hex(&format!("{head}{tail}")).map(RecipeId)
-}
-
-fn weigh(folder: &Path) -> Result<(u64, u64), StoreError> {
-    let (mut bytes, mut files) = (0, 0);
-    for path in sorted_entries(folder)? {
-        let metadata = fs::symlink_metadata(&path).map_err(StoreError::io("inspect", &path))?;
-        if metadata.is_dir() {
-            let (inner_bytes, inner_files) = weigh(&path)?;
-            bytes += inner_bytes;
-            files += inner_files;
-        } else if !is_temporary(&file_name(&path)) {
-            bytes += metadata.len();
-            files += 1;
-        }
-    }
-    Ok((bytes, files))
-}
-
-fn sorted_entries(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).map_err(StoreError::io("list", folder))? {
-        paths.push(entry.map_err(StoreError::io("list", folder))?.path());
-    }
-    paths.sort();
-    Ok(paths)
-}
-
-fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 #[cfg(test)]

@@ -20,10 +20,12 @@ pub mod quarantine;
 pub mod recipe;
 pub mod remote;
 pub mod rowlog;
+mod seal;
 pub mod store;
 mod table_file;
 pub mod verify;
 mod version;
+pub mod work;
 
 pub use answers::ANSWER_VERSION;
 pub use claim::{Claim, Claimed, Holder};

@@ -15,7 +15,8 @@ use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression, Encoding, Type, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 
-use crate::{Batches, StoreError};
+use crate::seal::{CREATED_BY, Sealing};
+use crate::{Batches, ContentId, StoreError};
 
 /// Rows that are handed to the Parquet writer at a time: pages end only at such a boundary, however the rows came.
 const SLICE: usize = 1024;
@@ -24,7 +25,7 @@ const ROW_GROUP: usize = 8 * SLICE;
 
 /// Writes rows to a Parquet file, whatever batches they come in.
 pub struct FileWriter {
-    writer: ArrowWriter<File>,
+    writer: ArrowWriter<Sealing>,
     schema: SchemaRef,
     pending: Vec<RecordBatch>,
     n_pending: usize,
@@ -36,7 +37,7 @@ impl FileWriter {
     pub fn new(file: File, path: &Path, schema: SchemaRef) -> Result<Self, StoreError> {
         let path = path.display().to_string();
         let writer = properties(&schema)
-            .and_then(|properties| ArrowWriter::try_new(file, schema.clone(), Some(properties)))
+            .and_then(|properties| ArrowWriter::try_new(Sealing::of(file), schema.clone(), Some(properties)))
             .map_err(StoreError::table("write", &path))?;
         Ok(FileWriter { writer, schema, pending: Vec::new(), n_pending: 0, path })
     }
@@ -56,10 +57,14 @@ impl FileWriter {
         Ok(())
     }
 
-    /// Ends the file and returns it, not yet synced.
-    pub fn finish(mut self) -> Result<File, StoreError> {
+    /// Ends and seals the file of the table that has the name `id`, and returns it, not yet synced.
+    pub fn finish(mut self, id: ContentId) -> Result<File, StoreError> {
         self.flush()?;
-        self.writer.into_inner().map_err(StoreError::table("write", &self.path))
+        self.writer.flush().map_err(StoreError::table("write", &self.path))?;
+        self.writer.sync().map_err(StoreError::table("write", &self.path))?;
+        self.writer.inner_mut().end_pages();
+        let file = self.writer.into_inner().map_err(StoreError::table("write", &self.path))?;
+        file.seal(id).map_err(StoreError::io("write", Path::new(&self.path)))
     }
 
     fn flush(&mut self) -> Result<(), StoreError> {
@@ -115,7 +120,7 @@ fn builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, StoreEr
 fn properties(schema: &Schema) -> parquet::errors::Result<WriterProperties> {
     let mut properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_2_0)
-        .set_created_by("retort tables 2".into())
+        .set_created_by(CREATED_BY.into())
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_dictionary_enabled(false)
         .set_statistics_enabled(EnabledStatistics::Chunk)

@@ -7,7 +7,9 @@
 //!
 //! A writer owns its segment (one a process and log), so nobody waits. A segment that nobody writes to any more is sealed:
 //! its rows are found through its index, which is mapped and not read, so neither memory nor the time to open a log grow with
-//! it. A frame that a crash cut short, or whose bytes changed, costs its own rows only: they are asked again.
+//! it. A frame that a crash cut short, or whose bytes changed, costs its own rows only: they are asked again. Where such a one is
+//! met, when a log is opened or a row is read, its segment goes to the quarantine, and what is whole of it to a new one (`salvage`).
+//! A segment that ends early between two frames is one that nothing was added to, unless it has an index.
 //!
 //! Segments are joined when a log is opened and they are many (`merge`). What other processes have open they go on
 //! reading.
@@ -19,7 +21,7 @@ mod merge;
 mod salvage;
 mod segment;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -32,11 +34,12 @@ use crate::StoreError;
 use crate::digest::RowKey;
 use crate::quarantine::Quarantine;
 use crate::store::{RowAnswer, RowMemo};
-use frame::Answers;
+use frame::{Answers, Content};
 use index::{Place, first_of};
 pub(crate) use inventory::damage;
 pub use inventory::{LogInfo, drop_log, logs};
 pub(crate) use salvage::put_aside;
+use salvage::put_aside_and_tell;
 use segment::{Segment, Writer};
 
 /// When segments are parted, joined and indexed.
@@ -66,6 +69,7 @@ pub struct RowLog {
 struct State {
     segments: Vec<Arc<Segment>>,
     own: Option<Own>,
+    quarantine: Option<Arc<Quarantine>>,
 }
 
 /// The segment that we write to.
@@ -78,57 +82,82 @@ struct Own {
 impl RowLog {
     /// Opens the log in `folder`; no row is written before the first commit.
     pub fn open(folder: &Path, schema: SchemaRef) -> Result<Self, StoreError> {
-        Self::with_limits(folder, schema, LIMITS)
+        Self::with(folder, schema, LIMITS, None)
     }
 
-    fn with_limits(folder: &Path, schema: SchemaRef, limits: Limits) -> Result<Self, StoreError> {
-        let state = Mutex::new(State { segments: segments(folder, &limits)?, own: None });
-        Ok(RowLog { folder: folder.into(), schema, limits, state, quarantine: None })
+    /// Opens the log in `folder`; what is damaged in it goes to the quarantine, and is told there.
+    pub(crate) fn of_store(folder: &Path, schema: SchemaRef, quarantine: Arc<Quarantine>) -> Result<Self, StoreError> {
+        Self::with(folder, schema, LIMITS, Some(quarantine))
     }
 
-    /// Damage that is met is told there.
-    pub(crate) fn telling(self, quarantine: Arc<Quarantine>) -> Self {
-        RowLog { quarantine: Some(quarantine), ..self }
+    fn with(
+        folder: &Path,
+        schema: SchemaRef,
+        limits: Limits,
+        quarantine: Option<Arc<Quarantine>>,
+    ) -> Result<Self, StoreError> {
+        let segments = segments(folder, &limits, quarantine.as_deref())?;
+        let state = Mutex::new(State { segments, own: None, quarantine: quarantine.clone() });
+        Ok(RowLog { folder: folder.into(), schema, limits, state, quarantine })
     }
 
-    fn tell(&self, lost: usize) {
-        if let Some(quarantine) = self.quarantine.as_ref().filter(|_| lost > 0) {
-            let folder = self.folder.display();
-            let way_out = "`retort cache verify` puts the damaged piece aside";
-            quarantine.tell(format!("{lost} remembered rows in `{folder}` are damaged and are asked again; {way_out}"));
+    /// Moves damaged segments away, and goes on with what is whole of them.
+    fn put_aside(&self, broken: &BTreeSet<PathBuf>) -> Result<(), StoreError> {
+        let Some(quarantine) = self.quarantine.as_deref().filter(|_| !broken.is_empty()) else { return Ok(()) };
+        let mut state = self.state();
+        for path in broken {
+            if state.own.as_ref().is_some_and(|own| own.writer.path == *path) {
+                // Sealed by letting go of it.
+                state.own = None;
+            }
+            put_aside_and_tell(path, quarantine);
         }
+        state.segments = segments(&self.folder, &self.limits, Some(quarantine))?;
+        Ok(())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no thread panics while it holds the log")
     }
 
-    /// Reads the rows at these places; `found[at]` becomes the answer to `keys[at]` where the frame is what it was.
+    /// Reads the rows at these places; `found[at]` becomes the answer to `keys[at]` where the frame is what it was. Segments
+    /// with a frame that is not are added to `broken`.
     fn read(
         &self,
         mut wanted: Vec<Wanted>,
         keys: &[RowKey],
         found: &mut [Option<RowAnswer>],
+        broken: &mut BTreeSet<PathBuf>,
     ) -> Result<(), StoreError> {
         wanted.sort_unstable_by_key(|wanted| (Arc::as_ptr(&wanted.segment) as usize, wanted.place));
         let same_frame = |one: &Wanted, other: &Wanted| {
             Arc::ptr_eq(&one.segment, &other.segment) && one.place.frame() == other.place.frame()
         };
         let frames: Vec<&[Wanted]> = wanted.chunk_by(same_frame).collect();
-        let read = |rows: &&[Wanted]| -> Result<Vec<(usize, RowAnswer)>, StoreError> {
+        let read = |rows: &&[Wanted]| -> Result<Read, StoreError> {
             let (segment, frame) = (&rows[0].segment, rows[0].place.frame());
-            let Some(answers) = Answers::read(segment, frame, &self.schema)? else { return Ok(Vec::new()) };
+            let answers = match Answers::read(segment, frame, &self.schema)? {
+                Content::Answers(answers) => answers,
+                Content::Foreign => return Ok(Ok(Vec::new())),
+                Content::Broken => return Ok(Err(segment.path.clone())),
+            };
             // A few rows are copied, or each would keep its whole frame in memory.
             let few = rows.len() * 4 < answers.len();
             let answer = |row: &Wanted| Some((row.at, answers.answer(row.place.row(), &keys[row.at], few)?));
-            Ok(rows.iter().filter_map(answer).collect())
+            Ok(Ok(rows.iter().filter_map(answer).collect()))
         };
-        for rows in frames.par_iter().map(read).collect::<Result<Vec<_>, _>>()? {
-            rows.into_iter().for_each(|(at, answer)| found[at] = Some(answer));
+        for read in frames.par_iter().map(read).collect::<Result<Vec<_>, _>>()? {
+            match read {
+                Ok(rows) => rows.into_iter().for_each(|(at, answer)| found[at] = Some(answer)),
+                Err(segment) => drop(broken.insert(segment)),
+            }
         }
         Ok(())
     }
 }
+
+/// The rows of a frame with their places among the keys, or the segment in which it is broken.
+type Read = Result<Vec<(usize, RowAnswer)>, PathBuf>;
 
 /// A row to be read: the place of the answer to the key number `at`.
 struct Wanted {
@@ -145,19 +174,20 @@ impl RowMemo for RowLog {
             wanted.push(Wanted { segment: segment.clone(), place, at });
         })?;
         let found: Vec<usize> = wanted.iter().map(|wanted| wanted.at).collect();
-        self.read(wanted, keys, &mut answers)?;
+        let mut broken = BTreeSet::new();
+        self.read(wanted, keys, &mut answers, &mut broken)?;
         for at in found.iter().copied() {
             if answers[at].is_none() {
                 // That was another key that begins alike, or a broken frame; the row may be elsewhere too.
                 let places = self.state().places(&keys[at])?;
                 for (segment, place) in places {
                     if answers[at].is_none() {
-                        self.read(vec![Wanted { segment, place, at }], keys, &mut answers)?;
+                        self.read(vec![Wanted { segment, place, at }], keys, &mut answers, &mut broken)?;
                     }
                 }
             }
         }
-        self.tell(found.iter().filter(|at| answers[**at].is_none()).count());
+        self.put_aside(&broken)?;
         Ok(answers)
     }
 
@@ -189,7 +219,7 @@ impl RowMemo for RowLog {
         if own.rows.len() >= self.limits.own {
             // Sealed by letting go of it; with the others it is found through its index.
             state.own = None;
-            state.segments = segments(&self.folder, &self.limits)?;
+            state.segments = segments(&self.folder, &self.limits, self.quarantine.as_deref())?;
         }
         Ok(())
     }
@@ -225,7 +255,7 @@ impl State {
         for segment in &mut self.segments {
             let mut rest = Vec::with_capacity(order.len());
             for (first, at) in order {
-                match nth(segment, first, 0)? {
+                match nth(segment, first, 0, self.quarantine.as_deref())? {
                     Some(place) => take(at, segment, place),
                     None => rest.push((first, at)),
                 }
@@ -241,7 +271,7 @@ impl State {
         let mut places: Vec<_> = own.into_iter().collect();
         for segment in &mut self.segments {
             let mut n = 0;
-            while let Some(place) = nth(segment, first_of(key), n)? {
+            while let Some(place) = nth(segment, first_of(key), n, self.quarantine.as_deref())? {
                 places.push((segment.clone(), place));
                 n += 1;
             }
@@ -251,18 +281,23 @@ impl State {
 }
 
 /// The `nth` place in a segment, whose index is made anew if it is torn.
-fn nth(segment: &mut Arc<Segment>, first: u64, n: usize) -> Result<Option<Place>, StoreError> {
+fn nth(
+    segment: &mut Arc<Segment>,
+    first: u64,
+    n: usize,
+    quarantine: Option<&Quarantine>,
+) -> Result<Option<Place>, StoreError> {
     if let Ok(place) = segment.nth(first, n) {
         return Ok(place);
     }
-    *segment = Arc::new(segment.indexed_anew()?);
+    *segment = Arc::new(segment.indexed_anew(quarantine)?);
     Ok(segment.nth(first, n).unwrap_or(None))
 }
 
-/// Opens all segments of a folder, joined where they are many.
-fn segments(folder: &Path, limits: &Limits) -> Result<Vec<Arc<Segment>>, StoreError> {
+/// Opens all segments of a folder, damaged ones put aside, joined where they are many.
+fn segments(folder: &Path, limits: &Limits, quarantine: Option<&Quarantine>) -> Result<Vec<Arc<Segment>>, StoreError> {
     const TRIES: usize = 100;
-    let mut tries = 0;
+    let (mut tries, mut tried) = (0, BTreeSet::new());
     loop {
         let paths = segment::files(folder, "rows")?;
         for index in segment::files(folder, "index")? {
@@ -271,8 +306,16 @@ fn segments(folder: &Path, limits: &Limits) -> Result<Vec<Arc<Segment>>, StoreEr
                 let _ = std::fs::remove_file(index);
             }
         }
-        let opened: Result<Vec<_>, _> = paths.iter().map(|path| Segment::open(path, limits.small)).collect();
-        match opened.and_then(|segments| merge::merge(folder, segments, limits)) {
+        let opened: Result<Vec<_>, _> =
+            paths.iter().map(|path| Segment::open(path, limits.small, quarantine)).collect();
+        let broken = opened.iter().flatten().find(|segment| segment.broken && !tried.contains(&segment.path));
+        if let (Some(segment), Some(quarantine)) = (broken, quarantine) {
+            tried.insert(segment.path.clone());
+            if put_aside_and_tell(&segment.path, quarantine) {
+                continue;
+            }
+        }
+        match opened.and_then(|segments| merge::merge(folder, segments, limits, quarantine)) {
             // Another process joined what was listed: what came of it is listed by the next look.
             Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound && tries < TRIES => tries += 1,
             segments => return Ok(segments?.into_iter().map(Arc::new).collect()),

@@ -158,6 +158,7 @@ pub trait Store: Send + Sync {
         Vec::new()
     }
     /// A folder that survives a crash, for work that can be resumed, such as training checkpoints. It is emptied by `commit` of the same recipe.
+    /// Every file in it ends with its check (`work`).
     fn workspace(&self, recipe: RecipeId) -> Result<std::path::PathBuf, StoreError>;
 }
 

@@ -1,13 +1,13 @@
-//! A stored table's file: opened when its rows are asked for, and held to its name while they pass by.
+//! A stored table's file: opened when its rows are asked for, held to its seal before and to its name while they pass by.
 //!
 //! | what is met | what comes of it |
 //! |---|---|
-//! | all rows were read and do not give the name, or can't be decoded | the file is read once more; if it is damaged indeed it goes to `quarantine/`, and `Corrupt` names it |
+//! | the bytes break the seal (`seal`), all rows were read and do not give the name, or can't be decoded | the file is read once more; if it is damaged indeed it goes to `quarantine/`, and `Corrupt` names it |
 //! | the system can't read (an error of the disk, a permission) | that error; the file stays where it is |
 //! | there is no file | `Gone` |
 //!
-//! A table that was read whole once, or written by this process, is not hashed again as long as the process lives. Who stops
-//! before the last row has not checked anything. What changes neither schema nor values is not noticed: the name is the content's.
+//! A table that was read whole once, or written by this process, is not hashed again as long as the process lives. Columns and
+//! number of rows are held to the seal whenever they are asked for. Only of a file without a seal is what changes no value not noticed.
 
 use std::collections::HashSet;
 use std::error::Error;
@@ -20,6 +20,7 @@ use arrow::datatypes::SchemaRef;
 
 use crate::content::ContentHasher;
 use crate::quarantine::Quarantine;
+use crate::seal::{self, Seal};
 use crate::store::{Batches, Source};
 use crate::{ContentId, StoreError, parquet};
 
@@ -56,8 +57,11 @@ pub(crate) struct TableFile {
 
 impl Source for TableFile {
     fn batches(&self) -> Result<Batches, StoreError> {
-        let (schema, batches) = guarded(|| parquet::open(&self.path)).map_err(|error| self.explain(error))?;
-        let hasher = (!self.whole.has(self.id)).then(|| ContentHasher::new(&schema));
+        let is_known = self.whole.has(self.id);
+        let sealed = || if is_known { Ok(()) } else { self.unbroken(seal::check(&self.path, self.id)?) };
+        let opened = sealed().and_then(|()| guarded(|| parquet::open(&self.path)));
+        let (schema, batches) = opened.map_err(|error| self.explain(error))?;
+        let hasher = (!is_known).then(|| ContentHasher::new(&schema));
         Ok(Box::new(Checked { file: self.clone(), batches, hasher, ended: false }))
     }
 
@@ -69,11 +73,22 @@ impl Source for TableFile {
 impl TableFile {
     /// The columns and the number of rows, from the file's end.
     pub(crate) fn describe(&self) -> Result<(SchemaRef, u64), StoreError> {
-        guarded(|| parquet::describe(&self.path)).map_err(|error| self.explain(error))
+        let sealed = || self.unbroken(seal::check_tail(&self.path, self.id)?);
+        sealed().and_then(|()| guarded(|| parquet::describe(&self.path))).map_err(|error| self.explain(error))
     }
 
-    /// Whether the rows give the name. An error is one of the system.
+    fn unbroken(&self, seal: Seal) -> Result<(), StoreError> {
+        if seal != Seal::Broken {
+            return Ok(());
+        }
+        Err(StoreError::table("read", self.path.display())("its bytes are not those that were written"))
+    }
+
+    /// Whether the bytes are those that were written and the rows give the name. An error is one of the system.
     pub(crate) fn is_whole(&self) -> Result<bool, StoreError> {
+        if seal::check(&self.path, self.id)? == Seal::Broken {
+            return Ok(false);
+        }
         match guarded(|| name_of(&self.path)) {
             Ok(id) => Ok(id == self.id),
             Err(error) if is_of_the_system(&error) => Err(error),

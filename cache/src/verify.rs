@@ -2,16 +2,16 @@
 //!
 //! | file | what must hold |
 //! |---|---|
-//! | `tables/…` | the rows give the name |
+//! | `tables/…` | the seal holds, and the rows give the name |
 //! | `answers/…` | the check over the record holds, and the recipe gives the name |
 //! | `rows/…` | every frame is what was written, an end that a crash cut off is no damage; so is every block of an index |
-//! | `view/…` | a link that leads to a table or an answer |
+//! | `work/…` | the check at the file's end |
+//! | `view/…` | a link that leads to a table or an answer, which is there |
 //! | `runs/…` | JSON; the last event of a killed run may be cut |
 //! | `assets/models/…` | the SHA-256 is the name |
 //! | `assets/digests` | the check over the memo holds |
 //!
-//! A file is read batch by batch, one a thread, so memory does not grow with the store. Checkpoints in `work/` have no check
-//! of their own: they are read by the training that wrote them, or not at all.
+//! A file is read batch by batch, one a thread, so memory does not grow with the store.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,9 +22,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::answers::{self, Found};
 use crate::digest::{Digest, RecipeId};
 use crate::files::is_temporary;
-use crate::quarantine::Quarantine;
+use crate::quarantine::{self, Quarantine};
 use crate::table_file::{TableFile, Whole};
-use crate::{ContentId, StoreError, digests, rowlog};
+use crate::{ContentId, StoreError, digests, rowlog, work};
 
 /// What was looked at, and what is wrong.
 #[derive(Debug, Default)]
@@ -83,7 +83,7 @@ pub fn verify(root: &Path, threads: usize, progress: &(dyn Fn(u64, u64) + Sync))
 /// All files, the large ones first: threads end at about the same time.
 fn jobs(root: &Path) -> Result<Vec<Job>, StoreError> {
     let mut jobs = Vec::new();
-    for kind in ["tables", "answers", "rows", "view", "runs", "assets"] {
+    for kind in ["tables", "answers", "rows", "work", "view", "runs", "assets"] {
         list(&root.join(kind), kind, &mut jobs)?;
     }
     jobs.sort_by(|one, other| other.bytes.cmp(&one.bytes).then_with(|| one.path.cmp(&other.path)));
@@ -116,7 +116,8 @@ fn look(root: &Path, job: &Job, quarantine: &Quarantine) -> Option<Wrong> {
         "tables" => table(&job.path),
         "answers" => answer(&job.path),
         "rows" => rowlog::damage(&job.path),
-        "view" => link(&job.path),
+        "work" => work::damage(&job.path),
+        "view" => link(root, &job.path),
         "runs" => record(&job.path),
         _ => asset(&below, &job.path),
     };
@@ -144,7 +145,7 @@ fn table(path: &Path) -> Result<Option<String>, StoreError> {
     let Some(id) = name(path) else { return Ok(Some("its name is none of a table".into())) };
     let (whole, quarantine) = (Whole::default().into(), Quarantine::of(path).into());
     let file = TableFile { id: ContentId(id), path: path.into(), whole, quarantine };
-    Ok((!file.is_whole()?).then(|| "its rows do not give its name".into()))
+    Ok((!file.is_whole()?).then(|| "it is not what was written, or its rows do not give its name".into()))
 }
 
 fn answer(path: &Path) -> Result<Option<String>, StoreError> {
@@ -157,13 +158,18 @@ fn answer(path: &Path) -> Result<Option<String>, StoreError> {
 }
 
 /// The links under `view` are relative, and lead to a table or an answer.
-fn link(path: &Path) -> Result<Option<String>, StoreError> {
+fn link(root: &Path, path: &Path) -> Result<Option<String>, StoreError> {
     if cfg!(not(unix)) {
         return Ok(None);
     }
     let Ok(target) = fs::read_link(path) else { return Ok(Some("it is no link".into())) };
-    let ours = target.iter().any(|part| part == "tables" || part == "answers") && name(&target).is_some();
-    Ok((!ours).then(|| format!("it leads to `{}`", target.display())))
+    let below: PathBuf = target.iter().skip_while(|part| *part == "..").collect();
+    if !(below.starts_with("tables") || below.starts_with("answers")) || name(&below).is_none() {
+        return Ok(Some(format!("it leads to `{}`", target.display())));
+    }
+    // What was damaged itself is named by itself.
+    let is_there = path.exists() || fs::symlink_metadata(root.join(quarantine::FOLDER).join(&below)).is_ok();
+    Ok((!is_there).then(|| format!("it leads to `{}`, which is not there", target.display())))
 }
 
 fn record(path: &Path) -> Result<Option<String>, StoreError> {
@@ -249,6 +255,32 @@ mod tests {
         assert_eq!((verified.wrong.len(), fs::read(place).unwrap()), (1, bytes));
         assert!(!path.exists());
         assert_eq!(verify(root.path(), 2, &|_, _| ()).unwrap().wrong, [], "what was found is found once");
+    }
+
+    #[test]
+    fn a_link_that_leads_elsewhere_is_moved() {
+        let root = tempfile::tempdir().unwrap();
+        filled(root.path());
+        let link = root.path().join("view/pipe/node.json");
+        let right = fs::read_link(&link).unwrap();
+        let text = right.to_str().unwrap();
+        for at in 0..text.len() {
+            let mut other = text.as_bytes().to_vec();
+            other[at] ^= 1;
+            fs::remove_file(&link).unwrap();
+            std::os::unix::fs::symlink(str::from_utf8(&other).unwrap(), &link).unwrap();
+            let disk = Disk::open(root.path()).unwrap();
+            assert_eq!(disk.newest("pipe/node").unwrap(), None, "byte {at}");
+            assert!(disk.told()[0].contains("view/pipe/node.json"), "byte {at}");
+            let kept = root.path().join("quarantine/view/pipe/node.json");
+            assert_eq!(fs::read_link(&kept).unwrap().as_os_str().as_encoded_bytes(), other);
+            // The same, ahead of time.
+            fs::rename(&kept, &link).unwrap();
+            assert_eq!(verify(root.path(), 1, &|_, _| ()).unwrap().wrong.len(), 1, "byte {at}");
+            fs::remove_file(&kept).unwrap();
+            std::os::unix::fs::symlink(&right, &link).unwrap();
+        }
+        assert_eq!(verify(root.path(), 1, &|_, _| ()).unwrap().wrong, []);
     }
 
     #[test]

@@ -87,7 +87,7 @@ fn damaged(failure: &Failure) -> Option<ContentId> {
 }
 
 /// Passes on what the store has to tell.
-fn tell(graph: &Graph, id: NodeId, world: World<'_>) {
+pub(crate) fn tell(graph: &Graph, id: NodeId, world: World<'_>) {
     for text in world.store.told() {
         note(graph, id, world, text);
     }

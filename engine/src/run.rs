@@ -82,13 +82,9 @@ pub(crate) fn look(
     forced: bool,
 ) -> Result<Look, Failure> {
     let question = Question::of(graph, id, answers, world)?;
-    if forced {
-        return Ok(Look::Stale(Box::new(question)));
-    }
-    Ok(match known(graph, id, &question, world)? {
-        Some(tables) => Look::Fresh(tables),
-        None => Look::Stale(Box::new(question)),
-    })
+    let known = if forced { None } else { known(graph, id, &question, world)? };
+    recover::tell(graph, id, world);
+    Ok(known.map_or_else(|| Look::Stale(Box::new(question)), Look::Fresh))
 }
 
 /// The tables of an answer that is known. It becomes the newest of the node.

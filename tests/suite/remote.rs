@@ -93,6 +93,13 @@ fn a_run_reads_through_and_takes_only_what_it_needs() {
     let server = Server::start(folder.path(), Fault::Never);
     let (here, there) = (machine(&server), machine(&server));
     here.run_with("words.yaml", &["--remote", &url(), "--push"]);
+    let plan = there.retort(&["plan", "words.yaml", "--json", "--remote", &url()]);
+    let plan: serde_json::Value = serde_json::from_slice(&plan.stdout).unwrap();
+    let nodes = plan["nodes"].as_array().unwrap();
+    assert!(
+        nodes.len() > 2 && nodes.iter().all(|node| node["verdict"] == "fresh"),
+        "a plan sees what is there: {plan}"
+    );
     let story = there.run_with("words.yaml", &["--remote", &url()]);
     assert!(story.ran().is_empty(), "{:?}", story.ran());
     assert!(all_fresh(&there), "what came is kept");

@@ -13,7 +13,7 @@ use super::travel::{Moved, fetch, pull_rows};
 use super::{Object, Remote};
 use crate::claim::Claimed;
 use crate::disk::Disk;
-use crate::store::{Answer, RowMemo, Store, Table, TableWriter};
+use crate::store::{Answer, Output, RowMemo, Store, Table, TableWriter};
 use crate::{ContentId, RecipeId, StoreError};
 
 /// A store on disk with a remote one behind it. Clones share what they know.
@@ -95,8 +95,20 @@ impl Store for ReadThrough {
         self.disk.open(content)
     }
 
+    fn table(&self, output: &Output, schema: &SchemaRef) -> Result<Option<Table>, StoreError> {
+        if self.disk.has_table(output.content) { self.disk.table(output, schema) } else { self.open(output.content) }
+    }
+
+    fn read_ahead(&self, nodes: &[String]) {
+        self.disk.read_ahead(nodes);
+    }
+
     fn last(&self, node: &str) -> Result<Option<Answer>, StoreError> {
         self.disk.last(node)
+    }
+
+    fn newest(&self, node: &str) -> Result<Option<RecipeId>, StoreError> {
+        self.disk.newest(node)
     }
 
     fn writer(&self, schema: SchemaRef) -> Result<Box<dyn TableWriter>, StoreError> {
@@ -129,6 +141,10 @@ impl Store for ReadThrough {
             state.moved.untrue.extend(moved.untrue);
         }
         self.disk.rows(op, schema)
+    }
+
+    fn told(&self) -> Vec<String> {
+        self.disk.told()
     }
 
     fn workspace(&self, recipe: RecipeId) -> Result<PathBuf, StoreError> {

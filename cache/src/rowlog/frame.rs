@@ -25,7 +25,7 @@ use crate::StoreError;
 use crate::digest::{Digest, RowKey};
 use crate::store::RowAnswer;
 
-pub(super) const MARK: [u8; 8] = *b"\xf5row 2\r\n";
+const MARK: [u8; 8] = *b"\xf5row 2\r\n";
 const HEAD: u64 = 32;
 const KEY: u64 = 32;
 /// Rows in a frame: a row's number in it has 16 bits.
@@ -92,14 +92,6 @@ pub(super) fn next_mark(segment: &Segment, mut from: u64) -> Result<Option<u64>,
     Ok(None)
 }
 
-/// How many bytes the frame has that begins so, as far as its head says.
-pub(super) fn needs(bytes: &[u8]) -> u64 {
-    let number =
-        |from: usize| bytes.get(from..from + 4).map(|four| u32::from_le_bytes(four.try_into().expect("four bytes")));
-    let numbers = number(8).zip(number(12));
-    numbers.map_or(u64::MAX, |(n_keys, length)| HEAD + u64::from(n_keys) * KEY + u64::from(length))
-}
-
 /// A frame's body as it was written, or `None` where it is not.
 pub(super) fn body<'s>(segment: &'s Segment, head: &Head) -> Result<Option<Cow<'s, [u8]>>, StoreError> {
     let body = segment.bytes(head.body(), head.length())?;
@@ -109,6 +101,16 @@ pub(super) fn body<'s>(segment: &'s Segment, head: &Head) -> Result<Option<Cow<'
 /// The batch of a body.
 pub(super) fn batch(body: &[u8]) -> Option<RecordBatch> {
     StreamReader::try_new(body, None).ok()?.next()?.ok()
+}
+
+/// What a frame's bytes are.
+pub(super) enum Content<'s> {
+    /// Those that were written.
+    Answers(Answers<'s>),
+    /// Those that were written, and not what is read here.
+    Foreign,
+    /// Not those that were written: its rows are not known, and are asked again.
+    Broken,
 }
 
 /// The answers of a frame, read once for all its rows.
@@ -121,12 +123,11 @@ pub(super) struct Answers<'s> {
 }
 
 impl<'s> Answers<'s> {
-    /// The answers of the frame at `at`; `None` where the bytes are not those that were written: its rows are then not
-    /// known, and are asked again.
-    pub(super) fn read(segment: &'s Segment, at: u64, schema: &SchemaRef) -> Result<Option<Self>, StoreError> {
-        let Some((head, keys)) = head(segment, at)? else { return Ok(None) };
-        let Some(body) = body(segment, &head)? else { return Ok(None) };
-        Ok(Self::of(keys, &body, schema))
+    /// The answers of the frame at `at`.
+    pub(super) fn read(segment: &'s Segment, at: u64, schema: &SchemaRef) -> Result<Content<'s>, StoreError> {
+        let Some((head, keys)) = head(segment, at)? else { return Ok(Content::Broken) };
+        let Some(body) = body(segment, &head)? else { return Ok(Content::Broken) };
+        Ok(Self::of(keys, &body, schema).map_or(Content::Foreign, Content::Answers))
     }
 
     fn of(keys: Cow<'s, [u8]>, body: &[u8], schema: &SchemaRef) -> Option<Self> {

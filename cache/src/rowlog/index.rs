@@ -92,6 +92,18 @@ impl Index {
     }
 }
 
+/// What lies where the index of a segment would.
+pub(super) enum Beside {
+    /// Nothing that can be read.
+    Nothing,
+    /// What nobody wrote.
+    Damaged,
+    /// An index with so many entries, of a segment that was of this name.
+    Another(usize),
+    /// The segment's index.
+    Its(Mapped),
+}
+
 /// Entries in a file.
 pub(super) struct Mapped {
     map: Mmap,
@@ -102,9 +114,14 @@ pub(super) struct Mapped {
 }
 
 impl Mapped {
-    /// The index in the file `path`, if it is there, whole and that of the segment.
-    pub(super) fn open(path: &Path, segment: [u8; 8]) -> Option<Self> {
-        Self::of(&File::open(path).ok()?).filter(|mapped| mapped.map[32..40] == segment)
+    /// Looks for the index of a segment in the file `path`.
+    pub(super) fn open(path: &Path, segment: [u8; 8]) -> Beside {
+        let Ok(file) = File::open(path) else { return Beside::Nothing };
+        match Self::of(&file) {
+            None => Beside::Damaged,
+            Some(mapped) if mapped.map[32..40] == segment => Beside::Its(mapped),
+            Some(mapped) => Beside::Another(mapped.n),
+        }
     }
 
     /// Whether every byte of an index is one that was written.

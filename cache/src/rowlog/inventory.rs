@@ -5,9 +5,9 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::frame::{self, MARK};
+use super::frame;
 use super::index::Mapped;
-use super::segment::{HEADER, Segment, files, index_path};
+use super::segment::{Segment, files, index_path};
 use crate::StoreError;
 use crate::claim::leads_to;
 
@@ -79,7 +79,7 @@ pub fn drop_log(folder: &Path) -> Result<u64, StoreError> {
     Ok(bytes)
 }
 
-/// What is wrong with a segment or an index, if anything is. The end of a segment that a crash cut off is no damage.
+/// What is wrong with a segment or an index, if anything is. That a crash cut an end off can't be told from other damage.
 pub(crate) fn damage(path: &Path) -> Result<Option<String>, StoreError> {
     let file = File::open(path).map_err(StoreError::io("open", path))?;
     if path.extension().is_some_and(|extension| extension == "index") {
@@ -90,21 +90,18 @@ pub(crate) fn damage(path: &Path) -> Result<Option<String>, StoreError> {
         return Ok(None);
     }
     let segment = Segment::growing(path, file);
-    let length = segment.length()?;
-    let (mut broken, mut end) = (0, HEADER.len() as u64);
-    let begins_right = segment.bytes(0, end)?.is_none_or(|bytes| *bytes == *HEADER);
+    let begin = segment.begin()?;
+    let (mut broken, mut end) = (usize::from(begin.is_none()), begin.unwrap_or(0));
     for frame in segment.frames() {
         let (head, _) = frame?;
         // What lies before a frame and is none was one.
         broken += usize::from(head.at != end) + usize::from(frame::body(&segment, &head)?.is_none());
         end = head.end();
     }
-    let rest = segment.bytes(end.min(length), length.saturating_sub(end))?.unwrap_or_default();
-    let is_cut =
-        MARK.iter().zip(rest.iter()).all(|(mark, byte)| mark == byte) && frame::needs(&rest) > rest.len() as u64;
-    Ok(match (broken, begins_right && (rest.is_empty() || is_cut)) {
-        (0, true) => None,
-        (0, false) => Some("it can't be read to its end".into()),
+    let is_cut = end < segment.length()?;
+    Ok(match (broken, is_cut) {
+        (0, false) => None,
+        (0, true) => Some("its end was cut off, or is not what was written".into()),
         (n, _) => Some(format!("{n} of its pieces are not what was written")),
     })
 }

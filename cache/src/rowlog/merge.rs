@@ -13,6 +13,7 @@ use super::segment::{Segment, index_path, write_header};
 use crate::StoreError;
 use crate::claim::leads_to;
 use crate::files::{rename_into_place, temporary_beside};
+use crate::quarantine::Quarantine;
 
 /// Frames with fewer rows and bytes than these are joined.
 const SMALL_FRAME: (u32, u64) = (256, 1 << 18);
@@ -21,7 +22,12 @@ const JOINED: (usize, u64) = (1024, 1 << 22);
 
 /// Joins segments where there are many, or where their frames are many and small. Readers that have the old segments open
 /// go on reading them; a crash in between leaves rows twice, which is harmless.
-pub(super) fn merge(folder: &Path, segments: Vec<Segment>, limits: &Limits) -> Result<Vec<Segment>, StoreError> {
+pub(super) fn merge(
+    folder: &Path,
+    segments: Vec<Segment>,
+    limits: &Limits,
+    quarantine: Option<&Quarantine>,
+) -> Result<Vec<Segment>, StoreError> {
     let (mut picked, mut kept) = pick(segments, limits)?;
     // Whoever has no lock on a segment leaves it alone: another process is at it. So does whoever saw it before all was written.
     let mut locks = Vec::new();
@@ -41,15 +47,21 @@ pub(super) fn merge(folder: &Path, segments: Vec<Segment>, limits: &Limits) -> R
         return Ok(kept);
     }
     let mut joined = Joined::begin(folder)?;
-    for segment in &picked {
+    for segment in &mut picked {
+        let mut n_broken = 0;
         for frame in segment.frames() {
             let (head, keys) = frame?;
-            joined.take(segment, &head, &keys)?;
+            n_broken += usize::from(!joined.take(segment, &head, &keys)?);
         }
+        segment.broken |= n_broken > 0;
     }
-    let path = joined.finish(folder)?;
-    kept.push(Segment::open(&path, 0)?);
+    let path = joined.finish(folder, None)?;
+    kept.push(Segment::open(&path, 0, quarantine)?);
     for segment in picked.into_iter().filter(|segment| segment.path != path) {
+        if let Some(quarantine) = quarantine.filter(|_| segment.broken) {
+            // Nothing that is damaged is deleted.
+            quarantine.take_and_tell(&segment.path, "a file of remembered rows", "what it lost is asked again")?;
+        }
         for path in [segment.path.clone(), index_path(&segment.path)] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
@@ -107,11 +119,13 @@ impl Joined {
         Ok(Joined { path, out, hasher, keys: Vec::new(), batches: Vec::new(), bytes: 0 })
     }
 
-    /// Takes over a frame, if its body is what was written.
-    pub(super) fn take(&mut self, segment: &Segment, head: &Head, keys: &[u8]) -> Result<(), StoreError> {
-        let Some(body) = frame::body(segment, head)? else { return Ok(()) };
+    /// Takes over a frame, if its body is what was written; whether it is.
+    pub(super) fn take(&mut self, segment: &Segment, head: &Head, keys: &[u8]) -> Result<bool, StoreError> {
+        let Some(body) = frame::body(segment, head)? else { return Ok(false) };
         let is_small = head.n_keys < SMALL_FRAME.0 && head.length() < SMALL_FRAME.1;
-        let Some(batch) = is_small.then(|| frame::batch(&body)).flatten() else { return self.write(keys, &body) };
+        let Some(batch) = is_small.then(|| frame::batch(&body)).flatten() else {
+            return self.write(keys, &body).map(|()| true);
+        };
         let same = self.batches.last().is_none_or(|last| last.schema() == batch.schema());
         if !same || self.keys.len() / 32 >= JOINED.0 || self.bytes >= JOINED.1 {
             self.join()?;
@@ -119,7 +133,7 @@ impl Joined {
         self.keys.extend_from_slice(keys);
         self.batches.push(batch);
         self.bytes += head.length();
-        Ok(())
+        Ok(true)
     }
 
     /// Writes the small frames that were taken as one.
@@ -139,13 +153,15 @@ impl Joined {
         self.out.write_all(&frame).map_err(StoreError::io("write", &self.path))
     }
 
-    /// Gives the segment a name.
-    pub(super) fn finish(mut self, folder: &Path) -> Result<PathBuf, StoreError> {
+    /// Gives the segment a name, which is not `avoided`.
+    pub(super) fn finish(mut self, folder: &Path, avoided: Option<&Path>) -> Result<PathBuf, StoreError> {
         self.join()?;
         self.out.flush().map_err(StoreError::io("write", &self.path))?;
         self.out.get_ref().sync_all().map_err(StoreError::io("sync", &self.path))?;
         // By what is in it: two who join segments at the same time can't take each other's name.
-        let path = folder.join(format!("merged-{}.rows", &self.hasher.finalize().to_hex()[..32]));
+        let name = format!("merged-{}", &self.hasher.finalize().to_hex()[..32]);
+        let path = folder.join(format!("{name}.rows"));
+        let path = if avoided == Some(&path) { folder.join(format!("{name}-1.rows")) } else { path };
         rename_into_place(&self.path, &path)?;
         Ok(path)
     }

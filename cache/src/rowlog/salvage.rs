@@ -32,10 +32,31 @@ pub(crate) fn put_aside(path: &Path, quarantine: &Quarantine) -> Result<Option<P
         n_frames += 1;
     }
     if n_frames > 0 {
-        whole.finish(folder)?;
+        // Where all frames are whole it may get the name that the old one still has.
+        whole.finish(folder, Some(path))?;
     }
     let place = quarantine.take(path)?;
     // Without its segment it is of no use; what stays is taken by the next clean-up.
     let _ = fs::remove_file(index_path(path));
     Ok(place)
+}
+
+/// Puts a segment aside that was found damaged, and tells it. Whether it went: another process may be at it.
+pub(super) fn put_aside_and_tell(path: &Path, quarantine: &Quarantine) -> bool {
+    let segment = path.display();
+    match put_aside(path, quarantine) {
+        Ok(Some(place)) => quarantine.tell(format!(
+            "remembered rows in `{segment}` were damaged; the file lies in `{}` now, what is whole of it was kept, and the other rows are asked again",
+            place.display()
+        )),
+        Ok(None) => {
+            quarantine.tell(format!("remembered rows in `{segment}` are damaged and are asked again"));
+            return false;
+        }
+        Err(error) => {
+            quarantine.tell(format!("remembered rows in `{segment}` are damaged and are asked again; {error}"));
+            return false;
+        }
+    }
+    true
 }

@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use memmap2::Mmap;
 
 use super::frame::{self, Frame, beginning};
-use super::index::{Entry, Index, Mapped, Place, Torn, entry, map};
+use super::index::{Beside, Entry, Index, Mapped, Place, Torn, entry, map};
 use crate::StoreError;
 use crate::claim::leads_to;
 use crate::digest::Digest;
+use crate::quarantine::Quarantine;
 
 /// For people: what reads the file goes by the frames' marks.
 pub(super) const HEADER: &[u8] = b"retort rows 2\n";
@@ -25,6 +26,8 @@ pub(super) struct Segment {
     index: Index,
     /// Whether the rows came in so small frames that reading them costs more than need be.
     pub(super) ragged: bool,
+    /// Whether it was seen that something of it is not what was written. The bodies of frames are looked at by who reads them.
+    pub(super) broken: bool,
 }
 
 enum Source {
@@ -36,12 +39,17 @@ enum Source {
 
 impl Segment {
     /// Opens a segment. One that is sealed and has more than `small` bytes gets an index beside it, if it has none yet.
-    pub(super) fn open(path: &Path, small: u64) -> Result<Self, StoreError> {
+    pub(super) fn open(path: &Path, small: u64, quarantine: Option<&Quarantine>) -> Result<Self, StoreError> {
         let file = File::open(path).map_err(StoreError::io("open", path))?;
         let index = index_path(path);
         let stamp = stamp(&file, path)?;
-        if let Some(mapped) = Mapped::open(&index, stamp) {
-            return Self::mapped(path, &file, Index::Mapped(mapped));
+        let mut had = 0;
+        match Mapped::open(&index, stamp) {
+            Beside::Its(mapped) => return Self::mapped(path, &file, Index::Mapped(mapped)),
+            // It was written when the segment was whole; one of another segment goes before the name is taken again.
+            Beside::Another(rows) => had = rows,
+            Beside::Damaged => put_index_aside(&index, quarantine),
+            Beside::Nothing => {}
         }
         if file.try_lock_shared().is_err() {
             return Self::growing(path, file).scanned();
@@ -49,11 +57,12 @@ impl Segment {
         // A mapping would keep the lock for as long as it is there.
         file.unlock().map_err(StoreError::io("unlock", path))?;
         let mut segment = Self::mapped(path, &file, Index::InMemory(Vec::new()))?.scanned()?;
+        segment.broken |= segment.rows() < had;
         if let Index::InMemory(entries) = &segment.index
             && segment.length()? > small
             // Whoever can't write an index, on a full disk or one that is read only, goes on with what is in memory.
             && Mapped::write(&index, stamp, entries).is_ok()
-            && let Some(mapped) = Mapped::open(&index, stamp)
+            && let Beside::Its(mapped) = Mapped::open(&index, stamp)
         {
             segment.index = Index::Mapped(mapped);
         }
@@ -63,37 +72,55 @@ impl Segment {
     /// A segment that someone writes to, without its rows.
     pub(super) fn growing(path: &Path, file: File) -> Self {
         let source = Source::File(Mutex::new(file));
-        Segment { path: path.into(), identity: None, source, index: Index::InMemory(Vec::new()), ragged: false }
+        Self::of(path, None, source, Index::InMemory(Vec::new()))
+    }
+
+    fn of(path: &Path, identity: Identity, source: Source, index: Index) -> Self {
+        Segment { path: path.into(), identity, source, index, ragged: false, broken: false }
     }
 
     /// The same segment with a new index, when the one it had is torn: in memory now, beside it when it is next opened.
-    pub(super) fn indexed_anew(&self) -> Result<Self, StoreError> {
+    pub(super) fn indexed_anew(&self, quarantine: Option<&Quarantine>) -> Result<Self, StoreError> {
         let Source::Map(map) = &self.source else { unreachable!("what is still written to has no index beside it") };
-        // It may be gone by now, or the store read only.
-        let _ = fs::remove_file(index_path(&self.path));
+        put_index_aside(&index_path(&self.path), quarantine);
         let (source, index) = (Source::Map(map.clone()), Index::InMemory(Vec::new()));
-        Segment { path: self.path.clone(), identity: self.identity, source, index, ragged: false }.scanned()
+        Self::of(&self.path, self.identity, source, index).scanned()
     }
 
     fn mapped(path: &Path, file: &File, index: Index) -> Result<Self, StoreError> {
         let source = Source::Map(Arc::new(map(file).map_err(StoreError::io("map", path))?));
         let identity = identity(&file.metadata().map_err(StoreError::io("inspect", path))?);
-        Ok(Segment { path: path.into(), identity, source, index, ragged: false })
+        Ok(Self::of(path, identity, source, index))
     }
 
     /// Reads the keys of all frames.
     fn scanned(mut self) -> Result<Self, StoreError> {
         let (mut entries, mut n_frames): (Vec<Entry>, usize) = (Vec::new(), 0);
+        let begin = self.begin()?;
+        let (mut end, mut gaps) = (begin.unwrap_or(0), usize::from(begin.is_none()));
         for frame in self.frames() {
             let (head, keys) = frame?;
             n_frames += 1;
+            // What lies before a frame and is none was one.
+            gaps += usize::from(head.at != end);
+            end = head.end();
             let places = (0..).map(|row| Place::new(head.at, row));
             entries.extend(keys.chunks_exact(32).zip(places).map(|(key, place)| entry(key, place)));
         }
         entries.sort_unstable();
         self.ragged = n_frames > 1000 && entries.len() / n_frames < 32 && self.length()? / (n_frames as u64) < 1 << 16;
+        // The end of one that is still written to is not there yet.
+        self.broken = self.is_sealed() && (gaps > 0 || end < self.length()?);
         self.index = Index::InMemory(entries);
         Ok(self)
+    }
+
+    /// Where the first frame is; `None` where the file does not begin as a segment does.
+    pub(super) fn begin(&self) -> Result<Option<u64>, StoreError> {
+        let length = self.length()?;
+        let Some(bytes) = self.bytes(0, length.min(HEADER.len() as u64))? else { return Ok(None) };
+        // Of one that a crash left before anything was written there may be less.
+        Ok((HEADER.starts_with(&bytes)).then_some(bytes.len() as u64))
     }
 
     /// The `nth` place of a row whose key begins with `first`.
@@ -187,6 +214,8 @@ impl Writer {
                 // Before it was locked another process took it for one that nobody writes to, and cleared it away.
                 continue;
             }
+            // Of a segment that had this name, and went in a crash.
+            let _ = fs::remove_file(index_path(&path));
             file.write_all(HEADER).map_err(StoreError::io("write", &path))?;
             File::open(folder).and_then(|folder| folder.sync_all()).map_err(StoreError::io("sync", folder))?;
             return Ok(Writer { file, path, length: HEADER.len() as u64 });
@@ -246,6 +275,14 @@ pub(super) fn write_header(out: &mut impl Write) -> std::io::Result<()> {
 /// Where the index of a segment is.
 pub(super) fn index_path(segment: &Path) -> PathBuf {
     segment.with_extension("index")
+}
+
+/// Moves an index away that is not what was written. It is a memo: where that fails, all is the same without.
+fn put_index_aside(index: &Path, quarantine: Option<&Quarantine>) {
+    let told = quarantine.map(|to| to.take_and_tell(index, "an index of remembered rows", "is made anew"));
+    if !matches!(told, Some(Ok(()))) {
+        let _ = fs::remove_file(index);
+    }
 }
 
 /// What tells a segment from another of its name: its length, how it begins and how it ends.

@@ -33,7 +33,7 @@ fn row(n: u32) -> (RowKey, RowAnswer) {
 }
 
 fn open(folder: &Path, limits: Limits) -> RowLog {
-    RowLog::with_limits(folder, schema(), limits).unwrap()
+    RowLog::with(folder, schema(), limits, None).unwrap()
 }
 
 fn holds(log: &RowLog, rows: std::ops::Range<u32>) -> bool {
@@ -106,6 +106,72 @@ fn a_torn_or_flipped_frame_costs_only_its_own_rows() {
             let its_own = |n: usize| at < ends[n] && (n == 0 || at >= ends[n - 1]);
             check(&bytes, &its_own, &format!("byte {at} flipped"));
         }
+    }
+}
+
+/// Every byte of a segment and of its index: what is damaged is told once, moved, and costs its own rows only.
+#[test]
+fn what_is_damaged_is_put_aside_when_it_is_met() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("rows/operator");
+    let quarantine = Arc::new(Quarantine::of(root.path()));
+    let path = sealed(&folder, &[0..2, 2..4, 4..6]);
+    let index = segment::index_path(&path);
+    drop(open(&folder, INDEXED));
+    let whole = [&path, &index].map(|path| fs::read(path).unwrap());
+    let keys: Vec<_> = (0..6).map(key).collect();
+    for limits in [LIMITS, INDEXED] {
+        let try_it = |damaged: &Path, bytes: &[u8], what: &str| {
+            fs::remove_dir_all(&folder).unwrap();
+            fs::create_dir_all(&folder).unwrap();
+            let _ = fs::remove_dir_all(root.path().join("quarantine"));
+            for (path, bytes) in [&path, &index].into_iter().zip(&whole) {
+                fs::write(path, bytes).unwrap();
+            }
+            fs::write(damaged, bytes).unwrap();
+            let begin = || RowLog::with(&folder, schema(), limits, Some(quarantine.clone())).unwrap();
+            let log = begin();
+            let lost: Vec<_> = (0..6).filter(|n| log.recall(&keys[*n..=*n]).unwrap() == [None]).collect();
+            let told = quarantine.told();
+            assert_eq!(told.len(), 1, "{what}: {told:#?}");
+            assert!(lost.len() <= 2 || what.starts_with("cut"), "{what}: {lost:?} are lost");
+            let kept = root.path().join("quarantine").join(damaged.strip_prefix(root.path()).unwrap());
+            assert_eq!(fs::read(kept).unwrap(), bytes, "{what}: it is not in the quarantine: {told:?}");
+            log.commit(&lost.iter().map(|n| row(*n as u32)).collect::<Vec<_>>()).unwrap();
+            drop(log);
+            assert!(holds(&begin(), 0..6), "{what}: asked again");
+            assert_eq!(quarantine.told(), Vec::<String>::new(), "{what}: it is told once");
+        };
+        for (damaged, whole) in [&path, &index].into_iter().zip(&whole) {
+            for at in (0..whole.len()).step_by(if limits.small == 0 { 1 } else { 5 }) {
+                let mut bytes = whole.clone();
+                bytes[at] ^= 1 << (at % 8);
+                try_it(damaged, &bytes, &format!("byte {at} of {}", damaged.display()));
+            }
+            for length in (0..whole.len()).step_by(37) {
+                try_it(damaged, &whole[..length], &format!("cut at {length} of {}", damaged.display()));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_joined_segment_whose_header_is_damaged_keeps_its_rows() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("rows/operator");
+    let quarantine = Arc::new(Quarantine::of(root.path()));
+    sealed(&folder, &(0..1200).map(|n| n..n + 1).collect::<Vec<_>>());
+    for _ in 0..3 {
+        let begin = || RowLog::with(&folder, schema(), LIMITS, Some(quarantine.clone())).unwrap();
+        assert!(holds(&begin(), 0..1200));
+        assert_eq!(quarantine.told(), Vec::<String>::new());
+        let joined = segment::files(&folder, "rows").unwrap();
+        assert_eq!(joined.len(), 1);
+        let mut bytes = fs::read(&joined[0]).unwrap();
+        bytes[3] ^= 1;
+        fs::write(&joined[0], bytes).unwrap();
+        assert!(holds(&begin(), 0..1200));
+        assert_eq!(quarantine.told().len(), 1);
     }
 }
 

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::causes::Causes;
 use super::pipeline::{PipelineArgs, nodes};
-use super::stop::{Ended, Result};
+use super::remote::RemoteArgs;
+use super::stop::{Ended, Result, warn};
 use super::workplace::width_of_stdout;
 use crate::history;
 use crate::observe::{TOLD, words};
@@ -29,18 +30,24 @@ pub(super) struct Args {
     /// Prints one JSON object
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    remote: RemoteArgs,
 }
 
 pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
     // The process ends with the command: taking a large graph apart would only delay it.
     let loaded = ManuallyDrop::new(args.pipeline.load(ops)?);
     let targets = nodes(&loaded.graph, &args.nodes)?;
-    let place = args.pipeline.look()?;
+    let (place, far) = args.remote.look(&args.pipeline)?;
     let events = |_: &retort_engine::Event| ();
     let plans = retort_engine::plan(&loaded.graph, &targets, place.world(&events));
     place.save();
     let plans = ManuallyDrop::new(plans?);
     let causes = Causes::of(&loaded.graph, &plans, place.world(&events));
+    place.world(&events).store.told().iter().for_each(|text| warn(text));
+    if let Some(far) = far {
+        far.say();
+    }
     let mut out = std::io::stdout().lock();
     if args.json {
         let nodes = plans.iter().map(|plan| object(&causes, plan)).collect::<Result<Vec<_>>>()?;

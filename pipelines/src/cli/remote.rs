@@ -34,6 +34,11 @@ impl RemoteArgs {
         self.open()?.ok_or_else(missing)
     }
 
+    /// The same for those who look only: without a remote store nothing is written. With one, what must be read comes from there.
+    pub(super) fn look(&self, pipeline: &PipelineArgs) -> Result<(Workplace, Option<Far>)> {
+        if self.open()?.is_none() { Ok((pipeline.look()?, None)) } else { self.place(pipeline) }
+    }
+
     /// The store that belongs to a pipeline, with the remote store behind it if one is named.
     pub(super) fn place(&self, pipeline: &PipelineArgs) -> Result<(Workplace, Option<Far>)> {
         let Some(remote) = self.open()? else { return Ok((pipeline.workplace()?, None)) };

@@ -3,7 +3,8 @@
 //! Tensors are `adapter.*`, `first.*` and `second.*` (the optimizer's moments) and `best.*`, under the adapter's names.
 //! The header holds the format's version, the digest of everything that decides the outcome but the base weights (the
 //! caller keeps a folder for each model), and the rest of the state as JSON. The file replaces its predecessor by a
-//! rename, so a crash leaves one or the other.
+//! rename, so a crash leaves one or the other. After the safetensors file comes its check, as all files of unfinished work in a
+//! store have it: a mark and a BLAKE3 digest. Whoever hands out the folder moves away what does not hold.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -23,8 +24,10 @@ use crate::train::TrainConfig;
 use crate::train::state::{Best, Metric, State, optimizer};
 
 /// Raised with the first change of what the file holds.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 const FILE: &str = "checkpoint.safetensors";
+/// What stands before the digest of all before it.
+const MARK: [u8; 16] = *b"\nretort check 1\n";
 
 /// Where and how often the state of a training is saved. It is also saved after each evaluation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,14 +107,15 @@ impl Checkpoint {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(io("read", &path)(error)),
         };
+        let Some(file) = checked(&file) else { return Ok(None) };
         let recipe = recipe(model, config, data, eval);
-        let Ok((_, header)) = SafeTensors::read_metadata(&file) else { return Ok(None) };
+        let Ok((_, header)) = SafeTensors::read_metadata(file) else { return Ok(None) };
         let says = |key: &str| header.metadata().as_ref().and_then(|header| header.get(key)).cloned();
         if says("format").as_deref() != Some(FORMAT) || says("recipe") != Some(recipe) {
             return Ok(None);
         }
         let cursor = says("state").and_then(|state| serde_json::from_str(&state).ok());
-        let tensors = SafeTensors::deserialize(&file).ok();
+        let tensors = SafeTensors::deserialize(file).ok();
         Ok(cursor.zip(tensors).and_then(|(cursor, tensors)| state(model, config, cursor, &tensors)))
     }
 }
@@ -186,13 +190,30 @@ fn recipe(model: &Model, config: &TrainConfig, data: &[Examples], eval: &[Segmen
     hasher.finalize().to_hex().to_string()
 }
 
+/// What was saved, if the check after it holds.
+fn checked(bytes: &[u8]) -> Option<&[u8]> {
+    let (file, digest) =
+        bytes.split_last_chunk::<32>().and_then(|(rest, digest)| Some((rest.strip_suffix(&MARK)?, digest)))?;
+    (check(file) == *digest).then_some(file)
+}
+
+fn check(file: &[u8]) -> [u8; 32] {
+    *blake3::Hasher::new_derive_key("retort unfinished work 1").update_rayon(file).finalize().as_bytes()
+}
+
 /// Writes beside, syncs, renames, syncs the folder.
 fn replace(folder: &Path, file: &[u8]) -> Result<(), LmError> {
     use std::io::Write as _;
     let (beside, path) = (folder.join(format!("{FILE}.new")), folder.join(FILE));
     std::fs::create_dir_all(folder).map_err(io("create", folder))?;
     let mut out = File::create(&beside).map_err(io("create", &beside))?;
-    out.write_all(file).and_then(|()| out.sync_all()).map_err(io("write", &beside))?;
+    let check = check(file);
+    let parts = [file, &MARK, &check];
+    parts
+        .iter()
+        .try_for_each(|part| out.write_all(part))
+        .and_then(|()| out.sync_all())
+        .map_err(io("write", &beside))?;
     std::fs::rename(&beside, &path).map_err(io("rename", &beside))?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("sync", folder))
 }

@@ -198,8 +198,18 @@ fn a_checkpoint_of_another_training_is_not_used() {
     assert!(replays(&config, &data));
     assert!(!replays(&TrainConfig { seed: 8, ..config.clone() }, &data));
     assert!(!replays(&config, &[examples(counting(24, 1, 3))]));
-    std::fs::write(folder.path().join("checkpoint.safetensors"), b"torn").unwrap();
+    let path = folder.path().join("checkpoint.safetensors");
+    let whole = std::fs::read(&path).unwrap();
+    for at in (0..whole.len()).step_by(whole.len() / 40).chain(whole.len() - 48..whole.len()) {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1 << (at % 8);
+        std::fs::write(&path, bytes).unwrap();
+        assert!(!replays(&config, &data), "byte {at}");
+    }
+    std::fs::write(&path, &whole[..whole.len() - 1]).unwrap();
     assert!(!replays(&config, &data), "a torn file is no checkpoint");
+    std::fs::write(&path, &whole).unwrap();
+    assert!(replays(&config, &data));
 }
 
 #[test]
