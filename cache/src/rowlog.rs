@@ -18,6 +18,7 @@ mod frame;
 mod index;
 mod inventory;
 mod merge;
+mod recent;
 mod salvage;
 mod segment;
 
@@ -34,7 +35,7 @@ use crate::StoreError;
 use crate::digest::RowKey;
 use crate::quarantine::Quarantine;
 use crate::store::{RowAnswer, RowMemo};
-use frame::{Answers, Content};
+use frame::Content;
 use index::{Place, first_of};
 pub(crate) use inventory::damage;
 pub use inventory::{LogInfo, drop_log, logs};
@@ -136,13 +137,13 @@ impl RowLog {
         let frames: Vec<&[Wanted]> = wanted.chunk_by(same_frame).collect();
         let read = |rows: &&[Wanted]| -> Result<Read, StoreError> {
             let (segment, frame) = (&rows[0].segment, rows[0].place.frame());
-            let answers = match Answers::read(segment, frame, &self.schema)? {
+            let answers = match segment.answers(frame, &self.schema)? {
                 Content::Answers(answers) => answers,
                 Content::Foreign => return Ok(Ok(Vec::new())),
                 Content::Broken => return Ok(Err(segment.path.clone())),
             };
-            // A few rows are copied, or each would keep its whole frame in memory.
-            let few = rows.len() * 4 < answers.len();
+            // A few rows of one in memory are copied, or each would keep all of it there.
+            let few = answers.is_copied() && rows.len() * 4 < answers.len();
             let answer = |row: &Wanted| Some((row.at, answers.answer(row.place.row(), &keys[row.at], few)?));
             Ok(Ok(rows.iter().filter_map(answer).collect()))
         };

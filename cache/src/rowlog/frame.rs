@@ -14,10 +14,10 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, StringArray, StructArray, UInt64Array};
-use arrow::buffer::OffsetBuffer;
+use arrow::buffer::{Buffer, OffsetBuffer};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::ipc::reader::StreamReader;
+use arrow::ipc::reader::{StreamDecoder, StreamReader};
 use arrow::ipc::writer::StreamWriter;
 
 use super::segment::Segment;
@@ -104,9 +104,9 @@ pub(super) fn batch(body: &[u8]) -> Option<RecordBatch> {
 }
 
 /// What a frame's bytes are.
-pub(super) enum Content<'s> {
+pub(super) enum Content {
     /// Those that were written.
-    Answers(Answers<'s>),
+    Answers(Arc<Answers>),
     /// Those that were written, and not what is read here.
     Foreign,
     /// Not those that were written: its rows are not known, and are asked again.
@@ -114,24 +114,33 @@ pub(super) enum Content<'s> {
 }
 
 /// The answers of a frame, read once for all its rows.
-pub(super) struct Answers<'s> {
-    keys: Cow<'s, [u8]>,
+pub(super) struct Answers {
+    keys: Buffer,
     reasons: StringArray,
     rows: OffsetBuffer<i32>,
     /// `None` where the rows were remembered with other columns than are wanted now.
     kept: Option<RecordBatch>,
+    /// The length of the body, where it was copied and is not that of the mapped file.
+    copied: usize,
 }
 
-impl<'s> Answers<'s> {
+impl Answers {
     /// The answers of the frame at `at`.
-    pub(super) fn read(segment: &'s Segment, at: u64, schema: &SchemaRef) -> Result<Content<'s>, StoreError> {
-        let Some((head, keys)) = head(segment, at)? else { return Ok(Content::Broken) };
-        let Some(body) = body(segment, &head)? else { return Ok(Content::Broken) };
-        Ok(Self::of(keys, &body, schema).map_or(Content::Foreign, Content::Answers))
+    pub(super) fn read(segment: &Segment, at: u64, schema: &SchemaRef) -> Result<Content, StoreError> {
+        let Some((head, _)) = head(segment, at)? else { return Ok(Content::Broken) };
+        let keys = segment.buffer(at + HEAD, u64::from(head.n_keys) * KEY)?;
+        let body = segment.buffer(head.body(), head.length())?;
+        let (Some(keys), Some(body)) = (keys, body.filter(|body| body_check(body) == head.check)) else {
+            return Ok(Content::Broken);
+        };
+        let copied = if segment.is_mapped_evenly(at) { 0 } else { body.len() };
+        let answers = Self::of(keys, body, schema, copied);
+        Ok(answers.map_or(Content::Foreign, |answers| Content::Answers(Arc::new(answers))))
     }
 
-    fn of(keys: Cow<'s, [u8]>, body: &[u8], schema: &SchemaRef) -> Option<Self> {
-        let batch = batch(body)?;
+    fn of(keys: Buffer, mut body: Buffer, schema: &SchemaRef, copied: usize) -> Option<Self> {
+        // What lies evenly in a mapped file is not copied.
+        let batch = StreamDecoder::new().decode(&mut body).ok()??;
         let answers = batch.column_by_name("answer")?.as_list_opt::<i32>()?;
         let columns = answers.values().as_struct_opt()?.columns().to_vec();
         Some(Answers {
@@ -139,7 +148,19 @@ impl<'s> Answers<'s> {
             reasons: batch.column_by_name("reason")?.as_string_opt::<i32>()?.clone(),
             rows: answers.offsets().clone(),
             kept: RecordBatch::try_new(schema.clone(), columns).ok(),
+            copied,
         })
+    }
+
+    /// Bytes of memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        const ARRAYS: usize = 4096;
+        ARRAYS + self.copied
+    }
+
+    /// Whether a row that is not copied out of it keeps its memory from being given back.
+    pub(super) fn is_copied(&self) -> bool {
+        self.copied > 0
     }
 
     /// How many rows there are.

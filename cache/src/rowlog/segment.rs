@@ -4,19 +4,24 @@ use std::borrow::Cow;
 use std::fs::{self, File, Metadata};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Mutex, MutexGuard};
 
-use memmap2::Mmap;
+use arrow::buffer::Buffer;
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
 
-use super::frame::{self, Frame, beginning};
+use super::frame::{self, Answers, Content, Frame, beginning};
 use super::index::{Beside, Entry, Index, Mapped, Place, Torn, entry, map};
+use super::recent::Recent;
 use crate::StoreError;
 use crate::claim::leads_to;
 use crate::digest::Digest;
 use crate::quarantine::Quarantine;
 
-/// For people: what reads the file goes by the frames' marks.
-pub(super) const HEADER: &[u8] = b"retort rows 2\n";
+/// How a segment begins. Its length, and that of all frames, is a multiple of eight: what is mapped can be used as it lies there.
+pub(super) const HEADER: &[u8] = b"retort rows 3\n                                                 \n";
+/// How segments of before began.
+const HEADER_2: &[u8] = b"retort rows 2\n";
 
 /// A segment that is read.
 pub(super) struct Segment {
@@ -28,11 +33,12 @@ pub(super) struct Segment {
     pub(super) ragged: bool,
     /// Whether it was seen that something of it is not what was written. The bodies of frames are looked at by who reads them.
     pub(super) broken: bool,
+    frames: Recent<Answers>,
 }
 
 enum Source {
     /// Sealed.
-    Map(Arc<Mmap>),
+    Map(Buffer),
     /// Still written to: it may grow, and be cut where a write failed.
     File(Mutex<File>),
 }
@@ -76,7 +82,7 @@ impl Segment {
     }
 
     fn of(path: &Path, identity: Identity, source: Source, index: Index) -> Self {
-        Segment { path: path.into(), identity, source, index, ragged: false, broken: false }
+        Segment { path: path.into(), identity, source, index, ragged: false, broken: false, frames: Recent::default() }
     }
 
     /// The same segment with a new index, when the one it had is torn: in memory now, beside it when it is next opened.
@@ -88,7 +94,7 @@ impl Segment {
     }
 
     fn mapped(path: &Path, file: &File, index: Index) -> Result<Self, StoreError> {
-        let source = Source::Map(Arc::new(map(file).map_err(StoreError::io("map", path))?));
+        let source = Source::Map(Buffer::from(Bytes::from_owner(map(file).map_err(StoreError::io("map", path))?)));
         let identity = identity(&file.metadata().map_err(StoreError::io("inspect", path))?);
         Ok(Self::of(path, identity, source, index))
     }
@@ -119,6 +125,9 @@ impl Segment {
     pub(super) fn begin(&self) -> Result<Option<u64>, StoreError> {
         let length = self.length()?;
         let Some(bytes) = self.bytes(0, length.min(HEADER.len() as u64))? else { return Ok(None) };
+        if bytes.starts_with(HEADER_2) {
+            return Ok(Some(HEADER_2.len() as u64));
+        }
         // Of one that a crash left before anything was written there may be less.
         Ok((HEADER.starts_with(&bytes)).then_some(bytes.len() as u64))
     }
@@ -176,7 +185,7 @@ impl Segment {
             Source::Map(map) => {
                 let range =
                     usize::try_from(at).ok().zip(at.checked_add(length).and_then(|to| usize::try_from(to).ok()));
-                Ok(range.and_then(|(from, to)| map.get(from..to)).map(Cow::Borrowed))
+                Ok(range.and_then(|(from, to)| map.as_slice().get(from..to)).map(Cow::Borrowed))
             }
             Source::File(file) => {
                 let mut bytes = vec![0; length as usize];
@@ -188,6 +197,35 @@ impl Segment {
                 }
             }
         }
+    }
+}
+
+/// Reading rows.
+impl Segment {
+    /// The answers of the frame at `at`, which may have been read before.
+    pub(super) fn answers(&self, at: u64, schema: &SchemaRef) -> Result<Content, StoreError> {
+        if let Some(answers) = self.frames.get(at, Answers::bytes) {
+            return Ok(Content::Answers(answers));
+        }
+        let content = Answers::read(self, at, schema)?;
+        if let Content::Answers(answers) = &content {
+            self.frames.put(at, answers, answers.bytes());
+        }
+        Ok(content)
+    }
+
+    /// Some bytes as they are mapped, or a copy of them; `None` past the end.
+    pub(super) fn buffer(&self, at: u64, length: u64) -> Result<Option<Buffer>, StoreError> {
+        Ok(match (&self.source, self.bytes(at, length)?) {
+            (_, None) => None,
+            (Source::Map(map), Some(_)) => Some(map.slice_with_length(at as usize, length as usize)),
+            (Source::File(_), Some(bytes)) => Some(Buffer::from_vec(bytes.into_owned())),
+        })
+    }
+
+    /// Whether what begins at `at` can be used as it is mapped.
+    pub(super) fn is_mapped_evenly(&self, at: u64) -> bool {
+        self.is_sealed() && at.is_multiple_of(8)
     }
 }
 

@@ -88,7 +88,7 @@ fn a_torn_or_flipped_frame_costs_only_its_own_rows() {
         let folder = tempfile::tempdir().unwrap();
         let path = sealed(folder.path(), &[1..2, 2..3, 3..4]);
         let whole = fs::read(&path).unwrap();
-        let ends = [0, 1, 2].map(|n| whole.len() - (2 - n) * (whole.len() - 14) / 3);
+        let ends = [0, 1, 2].map(|n| whole.len() - (2 - n) * (whole.len() - segment::HEADER.len()) / 3);
         let check = |bytes: &[u8], may_be_lost: &dyn Fn(usize) -> bool, what: &str| {
             fs::write(&path, bytes).unwrap();
             let log = open(folder.path(), limits);
@@ -153,6 +153,20 @@ fn what_is_damaged_is_put_aside_when_it_is_met() {
             }
         }
     }
+}
+
+/// Its frames do not lie evenly: they are copied out of the mapped file.
+#[test]
+fn a_segment_of_before_is_read() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("rows/operator");
+    let path = sealed(&folder, &[0..50, 50..60]);
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, [b"retort rows 2\n", &bytes[segment::HEADER.len()..]].concat()).unwrap();
+    let quarantine = Arc::new(Quarantine::of(root.path()));
+    let log = RowLog::with(&folder, schema(), INDEXED, Some(quarantine.clone())).unwrap();
+    assert!(holds(&log, 0..60) && holds(&log, 3..4));
+    assert_eq!(quarantine.told(), Vec::<String>::new());
 }
 
 #[test]
