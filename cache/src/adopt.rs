@@ -193,7 +193,7 @@ fn rewrite(from: &Path, to: &Path, origin: &str, most: u64) -> Result<Option<Con
             writer.write(&batch)?;
         }
         let id = hasher.finish();
-        writer.finish(id)?;
+        writer.seal(id)?;
         Ok(id)
     };
     match catch_unwind(copy) {

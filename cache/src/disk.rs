@@ -271,7 +271,7 @@ impl TableWriter for DiskWriter {
     fn finish(self: Box<Self>) -> Result<Table, StoreError> {
         let DiskWriter { file, hasher, guard, store: (tables, whole, quarantine), pins, schema, rows } = *self;
         let id = hasher.finish();
-        let file = file.finish(id)?;
+        let file = file.seal(id)?;
         let path = tables.join(sharded(&id.to_string(), "parquet"));
         let table = TableFile { id, path, whole, quarantine };
         pins.renew(&table.path, &guard.0, || pins::table(id))?;

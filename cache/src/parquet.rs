@@ -57,8 +57,14 @@ impl FileWriter {
         Ok(())
     }
 
+    /// Ends a file that is no table of a store, and returns it, not yet synced.
+    pub fn finish(mut self) -> Result<File, StoreError> {
+        self.flush()?;
+        self.writer.into_inner().map(Sealing::into_file).map_err(StoreError::table("write", &self.path))
+    }
+
     /// Ends and seals the file of the table that has the name `id`, and returns it, not yet synced.
-    pub fn finish(mut self, id: ContentId) -> Result<File, StoreError> {
+    pub(crate) fn seal(mut self, id: ContentId) -> Result<File, StoreError> {
         self.flush()?;
         self.writer.flush().map_err(StoreError::table("write", &self.path))?;
         self.writer.sync().map_err(StoreError::table("write", &self.path))?;

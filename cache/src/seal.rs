@@ -51,6 +51,11 @@ impl Sealing {
         Sealing { file, pages: pages_hasher(), n_pages: 0, tail: None }
     }
 
+    /// The file as it is, without a seal.
+    pub(crate) fn into_file(self) -> File {
+        self.file
+    }
+
     /// All pages were written.
     pub(crate) fn end_pages(&mut self) {
         self.tail = Some(Vec::new());
