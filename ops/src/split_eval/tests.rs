@@ -176,15 +176,17 @@ fn equal_and_nearly_equal_questions_never_straddle() {
 
 #[test]
 fn a_share_that_comes_out_otherwise_is_said() {
-    // One document of the four that `seed` holds out has most of their rows.
     let mut all = rows(40, 3);
-    let usual = split(&all, json!({"eval": 0.1, "seed": 1}));
-    assert!(usual.notes.is_empty(), "{:?}", usual.notes);
+    let with = |seed: u64| json!({"eval": 0.1, "near": 1, "seed": seed});
+    let seed = (0..50).find(|seed| split(&all, with(*seed)).notes.is_empty()).expect("chance is not always odd");
+    let usual = split(&all, with(seed));
+    assert!((3..=18).contains(&usual.eval.len()), "{}", usual.eval.len());
+    // One of the documents held out gets most of their rows.
     let doc = usual.eval[0].0.clone();
     all.extend(rows(1, 40).into_iter().map(|(_, question)| (doc.clone(), question.replace("What", "Which word"))));
-    let sides = split(&all, json!({"eval": 0.1, "seed": 1, "near": 1}));
+    let sides = split(&all, with(seed));
     let (held, rows) = (sides.eval.len(), all.len());
-    let note = format!("{held} of {rows} rows are held out, {:.0} % where 10 % was asked", 100 * held / rows);
+    let note = format!("{held} of {rows} rows are held out, {:.0} % where 10 % was asked", 100.0 * held as f64 / rows as f64);
     assert!(held > rows / 5 && sides.notes.last().unwrap().starts_with(&note), "{note} {:?}", sides.notes);
 }
 
