@@ -5,6 +5,7 @@ mod carry;
 pub mod cut;
 pub mod measure;
 pub mod pack;
+mod see;
 pub mod sentence;
 mod ties;
 
@@ -22,8 +23,10 @@ use serde::{Deserialize, Serialize};
 
 pub use self::cut::By;
 use self::measure::{Measure, Words};
-use self::pack::{Budget, ChunkError, Piece, chunks};
-use crate::document::{Document, blocks_from_arrow, blocks_type, heading_path_builder, heading_path_type};
+use self::pack::{Budget, ChunkError, Piece, chunks_with};
+pub use self::see::References;
+use crate::document::links::{links_from_arrow, links_type};
+use crate::document::{BlocksError, Document, blocks_from_arrow, blocks_type, heading_path_builder, heading_path_type};
 use crate::models::{self, ModelRef};
 
 /// Cuts documents into chunks that fit a budget, counted by the tokenizer of the model that will read them. No chunk is
@@ -37,7 +40,7 @@ use crate::models::{self, ModelRef};
 ///
 /// Columns: `chunk_id` (`doc_id`, a dash and digits that stand for the chunk's text), `heading_path`, `page` (of its first
 /// block, null where there are none), `start` and `end` (bytes of the document's text), `n_tokens`, `text`. The document's own
-/// `text` and `blocks` are left behind, its other columns go along.
+/// `text`, `blocks`, `links` and `anchors` are left behind, its other columns go along.
 ///
 /// ```yaml
 /// chunks:
@@ -69,6 +72,11 @@ pub struct Chunk {
     /// the budget, 0 for never.
     #[serde(default)]
     pub min_tokens: Option<usize>,
+    /// What a chunk says at its end of the places in the document that it points to (`see chapter 5`, links inside it): nothing (`off`,
+    /// default), their headings (`names`), or also their first paragraphs (`text`). At most a quarter of the budget is given to
+    /// it. References that lead nowhere, or had no room, are named in `rejects`, a row a document.
+    #[serde(default)]
+    pub references: References,
 }
 
 impl Define for Chunk {
@@ -114,13 +122,14 @@ impl Define for Chunk {
             return Err(Problem::at_field("min_tokens", format!("`min_tokens` is more than the budget of {max}")));
         }
         let budget = Budget { max, min, overlap: self.overlap, by: self.by };
-        Ok(Operator::Rows(Box::new(Chunker { budget, asset, tokenizer: OnceLock::new() })))
+        Ok(Operator::Rows(Box::new(Chunker { budget, references: self.references, asset, tokenizer: OnceLock::new() })))
     }
 }
 
 /// Chunks one document a row.
 struct Chunker {
     budget: Budget,
+    references: References,
     /// The model whose tokenizer counts; words where there is none.
     asset: Option<Asset>,
     tokenizer: OnceLock<Arc<Tokenizer>>,
@@ -138,6 +147,35 @@ impl Chunker {
     }
 }
 
+impl Chunker {
+    fn document(&self, batch: &RecordBatch, row: usize, text: &str) -> Result<Document, BlocksError> {
+        let blocks = blocks_from_arrow(batch.column(2), row, text)?;
+        let links = match self.references {
+            References::Off => Vec::new(),
+            References::Names | References::Text => links_from_arrow(batch.column(3), row, blocks.len())?,
+        };
+        Ok(Document { text: text.to_owned(), blocks, links, ..Document::default() })
+    }
+
+    /// What is said of the references that are not in any chunk.
+    fn lost(&self, document: &Document, chunks: &[Piece]) -> Option<String> {
+        if self.references == References::Off {
+            return None;
+        }
+        let nowhere: Vec<String> = see::unresolved(document).map(|link| format!("`{}`", see::said(link))).collect();
+        let left_out: usize = chunks.iter().map(|chunk| chunk.left_out).sum();
+        let mut lost = Vec::new();
+        if !nowhere.is_empty() {
+            let all = see::inner(document);
+            lost.push(format!("{} of {all} references lead nowhere: {}", nowhere.len(), nowhere.join(", ")));
+        }
+        if left_out > 0 {
+            lost.push(format!("{left_out} references had no room in their chunks"));
+        }
+        (!lost.is_empty()).then(|| lost.join("; "))
+    }
+}
+
 fn added() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("chunk_id", DataType::Utf8, false),
@@ -152,11 +190,16 @@ fn added() -> SchemaRef {
 
 impl RowOp for Chunker {
     fn reads(&self) -> Vec<String> {
-        vec!["doc_id".into(), "text".into(), "blocks".into()]
+        let mut reads = vec!["doc_id".into(), "text".into(), "blocks".into()];
+        if self.references != References::Off {
+            reads.push("links".into());
+        }
+        reads
     }
 
     fn adds(&self, reads: &Schema) -> Result<SchemaRef, Problem> {
-        for (field, wanted) in reads.fields().iter().zip([DataType::Utf8, DataType::Utf8, blocks_type()]) {
+        for (field, wanted) in reads.fields().iter().zip([DataType::Utf8, DataType::Utf8, blocks_type(), links_type()])
+        {
             if *field.data_type() != wanted {
                 let message = format!("column `{}` is {}, not {wanted}", field.name(), field.data_type());
                 return Err(Problem::new("type", "from", message).hint("`chunk` reads what `extract` gives"));
@@ -183,18 +226,22 @@ impl RowOp for Chunker {
                 out.reject(row, "a document without id, text or blocks")?;
                 continue;
             }
-            let text = texts.value(row);
-            let blocks = match blocks_from_arrow(rows.batch.column(2), row, text) {
-                Ok(blocks) => blocks,
+            let document = match self.document(&rows.batch, row, texts.value(row)) {
+                Ok(document) => document,
                 Err(error) => {
                     out.reject(row, error.to_string())?;
                     continue;
                 }
             };
-            let document = Document { text: text.to_owned(), blocks, ..Document::default() };
-            match chunks(&document, measure, self.budget) {
+            match chunks_with(&document, measure, self.budget, self.references) {
                 Ok(chunks) if chunks.is_empty() => out.reject(row, "no text but headings")?,
-                Ok(chunks) => out.keep(row, &chunk_rows(ids.value(row), &chunks))?,
+                Ok(chunks) => {
+                    let answer = chunk_rows(ids.value(row), &chunks);
+                    match self.lost(&document, &chunks) {
+                        Some(lost) => out.keep_some(row, &answer, lost)?,
+                        None => out.keep(row, &answer)?,
+                    }
+                }
                 Err(error @ (ChunkError::TooSmall(_) | ChunkError::Measure(_))) => {
                     out.reject(row, error.to_string())?;
                 }

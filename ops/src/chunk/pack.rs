@@ -7,6 +7,7 @@ use super::atoms::{self, Atom, Joint};
 use super::carry::{Prefix, Prefixes};
 use super::cut::{By, Layout, Limits};
 use super::measure::{Measure, MeasureError};
+use super::see::{self, References, Tail};
 use super::ties;
 use crate::document::{Block, Document, Kind};
 
@@ -37,8 +38,11 @@ pub struct Piece {
     /// Of `text`, exactly.
     pub n_tokens: usize,
     /// The headings above it on one line, a blank line, and the document's text from `start` to `end`. A piece of a
-    /// table that does not begin it has the table's header between the two.
+    /// table that does not begin it has the table's header between the two. At its end, if asked for, the places that it
+    /// points to.
     pub text: String,
+    /// Places that it points to, for which there was no room.
+    pub left_out: usize,
 }
 
 /// Why a document could not be chunked.
@@ -57,6 +61,16 @@ pub enum ChunkError {
 ///
 /// The same document and budget give the same chunks, whatever other documents there are.
 pub fn chunks(document: &Document, measure: &dyn Measure, budget: Budget) -> Result<Vec<Piece>, ChunkError> {
+    chunks_with(document, measure, budget, References::Off)
+}
+
+/// As [`chunks`]; each chunk says at its end what it points to, in at most a quarter of the budget.
+pub fn chunks_with(
+    document: &Document,
+    measure: &dyn Measure,
+    budget: Budget,
+    references: References,
+) -> Result<Vec<Piece>, ChunkError> {
     if document.blocks.is_empty() {
         return Ok(Vec::new());
     }
@@ -64,7 +78,7 @@ pub fn chunks(document: &Document, measure: &dyn Measure, budget: Budget) -> Res
     let atoms = atoms::of(document);
     let prefixes = Prefixes::new(document, budget.max);
     let (slack, counts) = (BTreeMap::new(), BTreeMap::new());
-    let mut packer = Packer { document, measure, budget, starts, atoms, prefixes, slack, counts };
+    let mut packer = Packer { document, measure, budget, references, starts, atoms, prefixes, slack, counts };
     packer.split_long()?;
     let limits = Limits { max: budget.max, min: budget.min, by: budget.by };
     loop {
@@ -88,6 +102,7 @@ struct Packer<'a> {
     document: &'a Document,
     measure: &'a dyn Measure,
     budget: Budget,
+    references: References,
     /// Where the tokens of the document's text begin.
     starts: Vec<usize>,
     atoms: Vec<Atom>,
@@ -258,12 +273,28 @@ impl Packer<'_> {
         Ok(self.prefixes.of(self.document, self.measure, self.atoms[atom].block, begins)?)
     }
 
-    /// The chunk of the atoms `start..end`: its text, and the bytes of the document that it holds.
-    fn text(&mut self, start: usize, end: usize) -> Result<(String, Range<usize>), ChunkError> {
+    /// The chunk of the atoms `start..end`: its text, the bytes of the document that it holds, and the places left out.
+    fn text(&mut self, start: usize, end: usize) -> Result<(String, Range<usize>, usize), ChunkError> {
         let mut text = self.prefix(start)?.text.clone();
         let span = self.atoms[start].start..self.atoms[end - 1].end;
         text.push_str(&self.document.text[span.clone()]);
-        Ok((text, span))
+        let tail = self.tail(start, end, &text)?;
+        text.push_str(&tail.text);
+        Ok((text, span, tail.left_out))
+    }
+
+    /// What the atoms `start..end` point to. No atom is split for it: of a single one the rest of the budget is the room.
+    fn tail(&self, start: usize, end: usize, text: &str) -> Result<Tail, ChunkError> {
+        if self.references == References::Off {
+            return Ok(Tail::default());
+        }
+        let mut room = self.budget.max / 4;
+        if end - start == 1 {
+            room = room.min(self.budget.max.saturating_sub(self.measure.count(text)? + 4));
+        }
+        let blocks = self.atoms[start].block..self.atoms[end - 1].block + 1;
+        let span = self.atoms[start].start..self.atoms[end - 1].end;
+        Ok(see::tail(self.document, self.measure, self.references, blocks, &span, room)?)
     }
 
     fn count(&mut self, start: usize, end: usize) -> Result<usize, ChunkError> {
@@ -278,10 +309,10 @@ impl Packer<'_> {
 
     fn piece(&mut self, start: usize, end: usize) -> Result<Piece, ChunkError> {
         let n_tokens = self.count(start, end)?;
-        let (text, span) = self.text(start, end)?;
+        let (text, span, left_out) = self.text(start, end)?;
         let blocks = &self.document.blocks[self.atoms[start].block..=self.atoms[end - 1].block];
         let heading_path = common_path(blocks);
-        Ok(Piece { heading_path, page: blocks[0].page, start: span.start, end: span.end, n_tokens, text })
+        Ok(Piece { heading_path, page: blocks[0].page, start: span.start, end: span.end, n_tokens, text, left_out })
     }
 
     /// Whether there is more to a chunk than headings.

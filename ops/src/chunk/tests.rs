@@ -1,5 +1,6 @@
 //! The laws of chunks: never over budget, nothing lost, offsets exact, whole things whole.
 
+use super::pack::chunks;
 use super::*;
 use crate::document::{Kind, Raw};
 
@@ -136,6 +137,35 @@ fn random_documents_obey_the_laws() {
         check(&document, &Letters, Budget { max: max * 4, ..budget });
         check(&document, &Surprising, Budget { max: max * 2, ..budget });
     }
+}
+
+#[test]
+fn chunks_with_references_are_never_over_budget_and_give_their_text_back() {
+    let mut random = Random(0x9E37_79B9_7F4A_7C15);
+    let mut said = 0;
+    for _ in 0..200 {
+        let mut raws = Vec::new();
+        for chapter in 1..5 {
+            raws.push(Raw::new(Kind::Heading, 1, format!("Chapter {chapter}: {}", random.words(3))));
+            for _ in 0..random.below(4) {
+                let (words, to) = (random.words(20), random.below(7));
+                raws.push(Raw::new(Kind::Paragraph, 0, format!("{words} For that see chapter {to}.")));
+                raws.push(random.block());
+            }
+        }
+        let document = Document::assemble(None, raws);
+        let max = 5 + random.below(80);
+        for references in [References::Names, References::Text] {
+            let found = chunks_with(&document, &Words, budget(max, max / 5, By::Headings), references).unwrap();
+            for chunk in &found {
+                assert!(chunk.n_tokens <= max, "{} of {max}: {chunk:?}", chunk.n_tokens);
+                assert_eq!(chunk.n_tokens, Words.count(&chunk.text).unwrap());
+                assert!(chunk.text.contains(&document.text[chunk.start..chunk.end]), "{chunk:?}");
+                said += usize::from(chunk.text.contains("\n\nSee:\n- "));
+            }
+        }
+    }
+    assert!(said > 300, "{said}");
 }
 
 /// Counts letters, and so has to cut inside words.

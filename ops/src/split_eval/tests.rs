@@ -186,7 +186,8 @@ fn a_share_that_comes_out_otherwise_is_said() {
     all.extend(rows(1, 40).into_iter().map(|(_, question)| (doc.clone(), question.replace("What", "Which word"))));
     let sides = split(&all, with(seed));
     let (held, rows) = (sides.eval.len(), all.len());
-    let note = format!("{held} of {rows} rows are held out, {:.0} % where 10 % was asked", 100.0 * held as f64 / rows as f64);
+    let note =
+        format!("{held} of {rows} rows are held out, {:.0} % where 10 % was asked", 100.0 * held as f64 / rows as f64);
     assert!(held > rows / 5 && sides.notes.last().unwrap().starts_with(&note), "{note} {:?}", sides.notes);
 }
 
