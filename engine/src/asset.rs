@@ -1,5 +1,6 @@
 //! Files outside the graph that an answer depends on: weights, tokenizers. Known by digest, fetched when they are needed.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::Failure;
@@ -27,4 +28,16 @@ pub trait Assets: Send + Sync {
         asset: &Asset,
         progress: &mut dyn FnMut(u64, u64) -> Result<(), Failure>,
     ) -> Result<PathBuf, Failure>;
+    /// How a node may start programs of this machine; `None` where the user has not allowed it to, by name.
+    fn programs(&self, node: &str) -> Option<Programs> {
+        let _ = node;
+        None
+    }
+}
+
+/// How a node may start programs of this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Programs {
+    /// The folders in which a program is looked for by its name, as `PATH` has them.
+    pub path: OsString,
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use retort_cache::digests::FileDigests;
 use retort_cache::{Digest, RecipeId, RowKey, Store, StoreError};
 
-use crate::asset::{Asset, Assets};
+use crate::asset::{Asset, Assets, Programs};
 use crate::event::{Event, EventKind, Observer};
 
 /// The run could not answer. Never remembered, unlike a reject.
@@ -97,6 +97,16 @@ impl Cx<'_> {
             self.check()
         };
         self.world.assets.path(asset, &mut progress)
+    }
+
+    /// The node's name.
+    pub fn node(&self) -> &str {
+        self.node
+    }
+
+    /// How the node may start programs; `None` where the user has not allowed it to.
+    pub fn programs(&self) -> Option<Programs> {
+        self.world.assets.programs(self.node)
     }
 
     /// The SHA-256 of an asset, as its fact has it.

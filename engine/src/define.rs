@@ -15,7 +15,7 @@ pub trait Define: Serialize + DeserializeOwned + JsonSchema + 'static {
     const NAME: &'static str;
     /// Raise it when the same config and rows would give another answer.
     const VERSION: u32;
-    /// Fields that say where the input is (`paths`) and not what is done with it. They are no facts: what they lead to is.
+    /// Fields that say where the input is (`paths`) or how the machine is used (`parallel`), and not what is done. They are no facts: what they lead to is.
     const PLACES: &'static [&'static str] = &[];
 
     /// Where the node waits its turn.

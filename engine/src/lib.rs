@@ -21,7 +21,7 @@ pub mod run;
 mod schedule;
 pub mod verify;
 
-pub use asset::{Asset, Assets};
+pub use asset::{Asset, Assets, Programs};
 pub use check::check;
 pub use cx::{Cx, Failure, World};
 pub use define::{Define, Env, Made, OpInfo, TokenBudget};

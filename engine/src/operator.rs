@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Schema, SchemaRef};
 use retort_cache::{Batches, RowAnswer, RowKey, StoreError, Table, TableWriter};
 
@@ -112,7 +112,9 @@ impl Answers<'_> {
     }
 
     fn promised(&self, answer: &RecordBatch) -> Result<RecordBatch, Failure> {
-        RecordBatch::try_new(self.schema.clone(), answer.columns().to_vec())
+        // An operator that adds no column still says how many rows it keeps.
+        let options = RecordBatchOptions::new().with_row_count(Some(answer.num_rows()));
+        RecordBatch::try_new_with_options(self.schema.clone(), answer.columns().to_vec(), &options)
             .map_err(|error| Failure::op(format!("the answer does not have the columns that were promised: {error}")))
     }
 
@@ -128,6 +130,10 @@ pub trait TableOp: Send + Sync {
     /// The inputs it takes. A `from` without names feeds `from`, or the only one.
     fn slots(&self) -> Vec<SlotSpec> {
         vec![SlotSpec::required("from")]
+    }
+    /// Whether it takes any number of inputs, at least one, under names of the user's choice: then `slots` says nothing.
+    fn takes_any_input(&self) -> bool {
+        false
     }
     /// The names of its outputs; a single one is `out`.
     fn outputs(&self) -> Vec<String> {

@@ -1,6 +1,6 @@
 //! A mistake in a pipeline, located by node and field. It knows no file: `pipelines` adds the place.
 
-use std::num::NonZeroUsize;
+use std::num::NonZeroU32;
 
 /// A mistake in a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,13 +23,15 @@ pub struct Locus {
     /// A dotted path below the node: `op`, `from.train`, `with.sample.top_p`, `with.messages[1].user`; empty for the node itself.
     pub field: String,
     /// The line of the field's text, from 1, where it is that of a template.
-    pub line: Option<NonZeroUsize>,
+    pub line: Option<NonZeroU32>,
+    /// The character of that line, from 1, where it is that of a query.
+    pub column: Option<NonZeroU32>,
 }
 
 impl Problem {
     /// A problem of the node that is being looked at.
     pub fn new(code: &'static str, field: impl Into<String>, message: impl Into<String>) -> Self {
-        let at = Locus { node: None, field: field.into(), line: None };
+        let at = Locus { node: None, field: field.into(), line: None, column: None };
         Problem { code, at, message: message.into(), hint: None }
     }
 
@@ -59,7 +61,15 @@ impl Problem {
     /// Says in which line of the field's text it is, from 1.
     #[must_use]
     pub fn in_line(mut self, line: Option<usize>) -> Self {
-        self.at.line = line.and_then(NonZeroUsize::new);
+        self.at.line = line.and_then(number);
+        self
+    }
+
+    /// Says at which line and character of the field's text it is, both from 1.
+    #[must_use]
+    pub fn in_text(mut self, place: Option<(usize, usize)>) -> Self {
+        self.at.line = place.and_then(|(line, _)| number(line));
+        self.at.column = place.and_then(|(_, column)| number(column));
         self
     }
 
@@ -69,6 +79,10 @@ impl Problem {
         self.at.node = Some(node.to_string());
         self
     }
+}
+
+fn number(n: usize) -> Option<NonZeroU32> {
+    NonZeroU32::new(u32::try_from(n).ok()?)
 }
 
 /// The name that is most likely meant by `wrong`, if one is near enough.

@@ -3,16 +3,20 @@
 pub mod chunk;
 pub mod document;
 pub mod evaluate;
+pub mod exec;
 pub mod extract;
 pub mod files;
+pub mod filter;
 pub mod lora_train;
 pub mod models;
 pub mod parse;
 pub mod prompt_llm;
+pub mod query;
 pub mod sample;
 pub mod score;
 pub mod server;
 pub mod split_eval;
+pub mod sql;
 pub mod stable;
 
 use retort_engine::OpInfo;
@@ -21,10 +25,13 @@ use retort_engine::OpInfo;
 pub const REGISTRY: &[OpInfo] = &[
     OpInfo::of::<chunk::Chunk>(),
     OpInfo::of::<evaluate::Evaluate>(),
+    OpInfo::of::<exec::Exec>(),
     OpInfo::of::<extract::Extract>(),
+    OpInfo::of::<filter::Filter>(),
     OpInfo::of::<lora_train::LoraTrain>(),
     OpInfo::of::<parse::Parse>(),
     OpInfo::of::<prompt_llm::PromptLlm>(),
     OpInfo::of::<sample::Sample>(),
     OpInfo::of::<split_eval::SplitEval>(),
+    OpInfo::of::<sql::Sql>(),
 ];

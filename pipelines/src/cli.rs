@@ -33,6 +33,7 @@ mod run;
 mod runs;
 mod schema;
 mod show;
+mod sql;
 mod stop;
 mod trace;
 mod unpack;
@@ -68,6 +69,8 @@ enum Command {
     Graph(graph::Args),
     /// Show a table.
     Show(show::Args),
+    /// Answer a SQL query over the tables of a pipeline.
+    Sql(sql::Args),
     /// Write down what an experiment used, and what came of it.
     Lock(lock::Args),
     /// Pack an experiment into one file.
@@ -113,6 +116,7 @@ pub fn main(ops: &[OpInfo]) -> ExitCode {
         Command::Fmt(args) => fmt::run(&args),
         Command::Graph(args) => graph::run(&args, ops),
         Command::Show(args) => show::run(&args, ops),
+        Command::Sql(args) => sql::run(&args, ops),
         Command::Lock(args) => lock::run(&args, ops),
         Command::Pack(args) => pack::run(&args, ops),
         Command::Unpack(args) => unpack::run(&args),

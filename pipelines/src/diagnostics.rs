@@ -64,6 +64,31 @@ impl Files {
         Some(Span { start, end: start + found.trim().len(), ..span })
     }
 
+    /// The word at a line and character, both from 1, of a text that is written in one line or as a block. `None` where that can't be told:
+    /// with escapes, filled in, folded.
+    pub(crate) fn word(&self, span: Span, line: usize, column: usize) -> Option<Span> {
+        let (file, text) = (&self.0[span.file].text, self.text(span));
+        if text.contains("${") {
+            return None;
+        }
+        let begin = file[..span.start].rfind('\n').map_or(0, |at| at + 1);
+        let is_block = file[begin..span.start].trim().is_empty();
+        let start = match line {
+            1 if text.starts_with('"') && text.contains('\\') => return None,
+            1 => usize::from(text.starts_with(['"', '\''])),
+            _ if is_block => {
+                text.split_inclusive('\n').take(line - 1).map(str::len).sum::<usize>() + (span.start - begin)
+            }
+            _ => return None,
+        };
+        let rest = text.get(start..)?.split('\n').next()?;
+        let start = start + rest.char_indices().nth(column - 1)?.0;
+        let rest = &text[start..];
+        let length = rest.find(|c: char| !c.is_alphanumeric() && c != '_').filter(|length| *length > 0);
+        let length = length.unwrap_or_else(|| rest.chars().next().map_or(0, char::len_utf8));
+        Some(Span { start: span.start + start, end: span.start + start + length, ..span })
+    }
+
     /// The part of a span on its first line, so that a block is not underlined whole.
     fn first_line(&self, span: Span) -> Span {
         let text = self.text(span);

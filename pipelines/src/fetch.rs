@@ -12,6 +12,8 @@ mod pip;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -21,7 +23,7 @@ use std::time::Duration;
 use retort_cache::digests::FileDigests;
 use retort_cache::files::{rename_into_place, temporary_beside};
 use retort_cache::quarantine::Quarantine;
-use retort_engine::{Asset, Assets, Failure};
+use retort_engine::{Asset, Assets, Failure, Programs};
 use sha2::{Digest as _, Sha256};
 
 pub use error::FetchError;
@@ -40,6 +42,9 @@ pub struct Fetch {
     hugging_face: String,
     token: Option<String>,
     pip: pip::Pip,
+    /// The nodes that may start programs.
+    allowed: BTreeSet<String>,
+    path: OsString,
 }
 
 impl Fetch {
@@ -53,7 +58,14 @@ impl Fetch {
             hugging_face: endpoint.trim_end_matches('/').to_string(),
             token: env("HF_TOKEN"),
             pip: pip::Pip::of_user(&env),
+            allowed: BTreeSet::new(),
+            path: std::env::var_os("PATH").unwrap_or_default(),
         }
+    }
+
+    /// Lets nodes start programs, by name; of one that a matrix multiplies, all copies.
+    pub fn allow(&mut self, nodes: impl IntoIterator<Item = String>) {
+        self.allowed.extend(nodes);
     }
 
     /// The local files of an asset that is nothing but files.
@@ -147,6 +159,11 @@ impl Fetch {
 }
 
 impl Assets for Fetch {
+    fn programs(&self, node: &str) -> Option<Programs> {
+        let is_allowed = [node, node.split('@').next().unwrap_or(node)].iter().any(|name| self.allowed.contains(*name));
+        is_allowed.then(|| Programs { path: self.path.clone() })
+    }
+
     fn digest(&self, asset: &Asset) -> Result<String, Failure> {
         if let Some(sha256) = &asset.sha256 {
             return Ok(sha256.to_lowercase());

@@ -178,7 +178,12 @@ impl Checker<'_> {
             placed.span = column.or_else(input).or(placed.span);
         }
         if let Some(line) = problem.at.line {
-            placed.span = found.value.and_then(|value| self.files.block_line(value, line.get())).or(placed.span);
+            let (line, column) = (line.get() as usize, problem.at.column.map(|column| column.get() as usize));
+            let place = |value| match column {
+                Some(column) => self.files.word(value, line, column),
+                None => self.files.block_line(value, line),
+            };
+            placed.span = found.value.and_then(place).or(placed.span);
         }
         let placed = match found.origin {
             Some(origin) => origin.explain(placed),

@@ -3,6 +3,7 @@
 
 mod diff;
 mod edits;
+mod exec;
 #[cfg(target_os = "linux")]
 mod faults;
 mod gc;
@@ -18,6 +19,7 @@ mod pack;
 mod remote;
 mod schema;
 mod server;
+mod sql;
 mod tidy;
 mod trace;
 mod verify;

@@ -6,7 +6,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use petgraph::graph::DiGraph;
 use retort_cache::store::rejects_schema;
 
-use super::edges::Edge;
+use super::edges::{Edge, slots_of};
 use super::listed;
 use crate::graph::{FILES_PORT, Node, NodeId, NodeSpec, REJECTS_PORT};
 use crate::question::appendable;
@@ -51,7 +51,7 @@ pub(super) fn connect(
         return Err(problems);
     }
     let unfed = |slot: &crate::SlotSpec| slot.required && !inputs.iter().any(|(name, _)| *name == slot.name);
-    if made.source.is_none() && Node::slots(&made.operator).iter().any(unfed) {
+    if made.source.is_none() && slots_of(&made, spec).iter().any(unfed) {
         // Said where the edges were looked at.
         return Ok(None);
     }

@@ -1,10 +1,10 @@
 //! What feeds each node: the sources that `from` names, slot by slot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::listed;
 use crate::graph::{Feed, Node, NodeSpec};
-use crate::{Made, Problem};
+use crate::{Made, Operator, Problem, SlotSpec};
 
 /// Mistakes for which the nearest name is looked for.
 const SEARCHED: usize = 100;
@@ -19,7 +19,7 @@ pub(super) fn wire(specs: &[&NodeSpec], made: &[Option<Made>], problems: &mut Ve
     let index: BTreeMap<&str, usize> = specs.iter().enumerate().map(|(i, spec)| (spec.name.as_str(), i)).collect();
     let mut wiring = Vec::new();
     for (spec, made) in specs.iter().zip(made) {
-        let slots = made.as_ref().map(|made| Node::slots(&made.operator)).unwrap_or_default();
+        let slots = made.as_ref().map(|made| slots_of(made, spec)).unwrap_or_default();
         let mut fed = Vec::new();
         for feed in &spec.from {
             let field = feed.slot.as_ref().map_or("from".to_string(), |slot| format!("from.{slot}"));
@@ -51,7 +51,19 @@ pub(super) fn wire(specs: &[&NodeSpec], made: &[Option<Made>], problems: &mut Ve
     wiring
 }
 
-fn unknown_slot(spec: &NodeSpec, field: &str, slot: Option<&str>, slots: &[crate::SlotSpec]) -> Problem {
+/// The inputs of a node: the operator's, or those that the node names where any will do, in the order of their names.
+pub(super) fn slots_of(made: &Made, spec: &NodeSpec) -> Vec<SlotSpec> {
+    match &made.operator {
+        Operator::Table(op) if op.takes_any_input() => {
+            let names: BTreeSet<&str> = spec.from.iter().map(|feed| feed.slot.as_deref().unwrap_or("from")).collect();
+            let names = if names.is_empty() { BTreeSet::from(["from"]) } else { names };
+            names.into_iter().map(SlotSpec::required).collect()
+        }
+        operator => Node::slots(operator),
+    }
+}
+
+fn unknown_slot(spec: &NodeSpec, field: &str, slot: Option<&str>, slots: &[SlotSpec]) -> Problem {
     let slot = slot.unwrap_or("from");
     let problem = if slots.is_empty() {
         Problem::new("unknown-input", field, format!("`{}` takes no inputs", spec.op))
@@ -63,12 +75,12 @@ fn unknown_slot(spec: &NodeSpec, field: &str, slot: Option<&str>, slots: &[crate
 }
 
 /// Whether a feed does not say which of several inputs it is for.
-fn is_unnamed(feed: &Feed, slots: &[crate::SlotSpec]) -> bool {
+fn is_unnamed(feed: &Feed, slots: &[SlotSpec]) -> bool {
     feed.slot.is_none() && slots.len() > 1 && slots[0].name != "from"
 }
 
 /// What is wrong where `from` does not say which of an operator's inputs it feeds.
-fn unnamed_slot(spec: &NodeSpec, slots: &[crate::SlotSpec]) -> Problem {
+fn unnamed_slot(spec: &NodeSpec, slots: &[SlotSpec]) -> Problem {
     let message = format!(
         "`{}` has several inputs, and `from` names none: {}",
         spec.op,
@@ -81,7 +93,7 @@ fn unnamed_slot(spec: &NodeSpec, slots: &[crate::SlotSpec]) -> Problem {
 fn missing_inputs(
     spec: &NodeSpec,
     made: &Made,
-    slots: &[crate::SlotSpec],
+    slots: &[SlotSpec],
     fed: &[(String, Vec<Option<Edge>>)],
     problems: &mut Vec<Problem>,
 ) {

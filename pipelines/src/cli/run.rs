@@ -9,7 +9,7 @@ use retort_engine::{Event, Graph, Limits, Observer, OpInfo, Summary};
 use super::closing;
 use super::interrupt;
 use super::lock::Held;
-use super::pipeline::{PipelineArgs, nodes};
+use super::pipeline::{PipelineArgs, node, nodes};
 use super::remote::RemoteArgs;
 use super::stop::{Ended, Result, chain, error, say, warn};
 use super::workplace::width_of_stderr;
@@ -41,6 +41,9 @@ pub(super) struct Args {
     /// Asks the nodes again whose answers are known, and compares; nothing in the store is replaced
     #[arg(long, conflicts_with_all = ["force", "keep_going", "locked", "push", "jobs"])]
     verify: bool,
+    /// Lets a node of the operator `exec` run its program, by the node's name; may be given several times
+    #[arg(long, value_name = "NODE")]
+    allow_exec: Vec<String>,
     /// Holds the run to the pipeline's lock: stops with exit status 3 at the first difference
     #[arg(long)]
     locked: bool,
@@ -62,7 +65,8 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
     if args.push {
         args.remote.required()?;
     }
-    let (place, far) = args.remote.place(&args.pipeline)?;
+    let (mut place, far) = args.remote.place(&args.pipeline)?;
+    place.allow(args.allowed(graph)?);
     if let Some(held) = &held
         && let Some(ended) = held.before(graph, &targets, place.world(&|_: &Event| ()))?
     {
@@ -121,6 +125,15 @@ impl Args {
             keep_going: self.keep_going,
             force: nodes(graph, &self.force)?,
         })
+    }
+
+    /// The nodes that may run programs; each must be there.
+    fn allowed(&self, graph: &Graph) -> Result<&[String]> {
+        let is_copy = |name: &str| graph.order().iter().any(|id| graph.node(*id).name.split('@').next() == Some(name));
+        for name in self.allow_exec.iter().filter(|name| !is_copy(name)) {
+            node(graph, name)?;
+        }
+        Ok(&self.allow_exec)
     }
 
     fn about(&self, loaded: &Loaded) -> About {

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use retort_cache::digests::FileDigests;
 use retort_cache::quarantine::Quarantine;
 use retort_cache::{Disk, Memory, Store};
-use retort_engine::{Assets, Observer, World};
+use retort_engine::{Observer, World};
 
 use super::stop::{Result, Stop, chain, warn};
 use crate::fetch::Fetch;
@@ -25,7 +25,7 @@ pub(super) struct Workplace {
     pub cancelled: Arc<AtomicBool>,
     store: Box<dyn Store>,
     digests: Arc<FileDigests>,
-    assets: Box<dyn Assets>,
+    assets: Box<Fetch>,
 }
 
 impl Workplace {
@@ -70,6 +70,11 @@ impl Workplace {
             events,
             cancelled: &self.cancelled,
         }
+    }
+
+    /// Lets nodes start programs, by name.
+    pub(super) fn allow(&mut self, nodes: &[String]) {
+        self.assets.allow(nodes.iter().cloned());
     }
 
     /// Puts another store in the place of the folder's own, such as one with a remote store behind it.

@@ -81,7 +81,15 @@ fn bytes(n: usize) -> Vec<u8> {
 fn fetch(folder: &Path, index: &str) -> Fetch {
     let pip = pip::Pip { indexes: vec![index.into()], cert: None, proxy: None };
     let digests = Arc::new(FileDigests::in_memory());
-    Fetch { folder: folder.into(), digests, hugging_face: index.into(), token: None, pip }
+    Fetch {
+        folder: folder.into(),
+        digests,
+        hugging_face: index.into(),
+        token: None,
+        pip,
+        allowed: BTreeSet::new(),
+        path: OsString::new(),
+    }
 }
 
 fn asset(sources: &[&str], content: &[u8]) -> Asset {

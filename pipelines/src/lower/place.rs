@@ -98,9 +98,22 @@ fn column(value: &Yaml, name: &str, files: &Files) -> Option<Span> {
             Some(files.within(value.span, &used)).map(|span| files.within(span, name))
         }
         Data::List(items) => items.iter().find_map(|item| column(item, name, files)),
-        Data::Map(entries) => entries.iter().find_map(|entry| column(&entry.value, name, files)),
+        Data::Map(entries) => entries.iter().find_map(|entry| match &entry.value.data {
+            Data::Text(text) if entry.key == "where" => in_condition(&entry.value, text, name, files),
+            _ => column(&entry.value, name, files),
+        }),
         _ => None,
     }
+}
+
+/// The place in a condition that names a column.
+fn in_condition(value: &Yaml, text: &str, name: &str, files: &Files) -> Option<Span> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let ends = |at: usize| !text[..at].ends_with(is_word) && !text[at + name.len()..].starts_with(is_word);
+    let (at, _) = text.match_indices(name).find(|(at, _)| ends(*at))?;
+    let line = text[..at].matches('\n').count() + 1;
+    let column = text[..at].rsplit('\n').next()?.chars().count() + 1;
+    files.word(value.span, line, column).or(Some(value.span))
 }
 
 #[derive(Clone, Copy)]

@@ -130,17 +130,19 @@ impl Gather {
         Ok(())
     }
 
-    /// Models that are local files: packed, or else pinned.
+    /// Models that are local files: packed, or else pinned; and the files of programs.
     fn models(&mut self, loaded: &Loaded, packed: bool) -> Result<(), PackError> {
         for id in loaded.graph.order() {
             let node = loaded.graph.node(*id);
+            // What a program is made of is small and part of the experiment.
+            let packed = packed || node.op == "exec";
             for asset in &node.made.assets {
                 let Some(files) = local(asset) else { continue };
                 if !packed && asset.sha256.is_none() {
                     return Err(PackError::Unpinned { node: node.name.clone() });
                 }
                 for name in files.iter().filter(|_| packed) {
-                    self.file("the model", &asset.base.join(name), name)?;
+                    self.file("the file", &asset.base.join(name), name)?;
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! The guide: its manual pages are those of `retort ops`, its pipelines check.
+//! The guide: its manual pages are those of `retort ops`, its pipelines check, and run where they need no model.
 //!
 //! `GUIDE_UPDATE=1 cargo test --workspace --test command guide` writes the manual pages anew.
 
@@ -32,7 +32,7 @@ fn the_guide_has_the_operators_own_pages() {
 #[test]
 fn every_pipeline_in_the_guide_and_the_readme_checks() {
     let project = Project::new();
-    let mut n_checked = 0;
+    let (mut n_checked, mut n_run) = (0, 0);
     for name in ["GUIDE.md", "README.md", "ARCHITECTURE.md"] {
         let text = page(name);
         for (i, block) in text.split("```yaml\n").skip(1).enumerate() {
@@ -48,10 +48,17 @@ fn every_pipeline_in_the_guide_and_the_readme_checks() {
             project.ends(0, &["fmt", "guide.yaml"]);
             project.ends(0, &["fmt", "--check", "guide.yaml"]);
             project.ends(0, &["check", "guide.yaml"]);
+            if ["op: sql", "op: exec"].iter().any(|op| block.contains(op)) {
+                let allowed = if block.contains("op: exec") { 6 } else { 2 };
+                let (_, said) = project
+                    .ends(0, &["run", "guide.yaml", "--allow-exec", "documents", "--allow-exec", "copied"][..allowed]);
+                assert!(said.contains(" ran"), "{name}, example {}: {said}", i + 1);
+                n_run += 1;
+            }
             n_checked += 1;
         }
     }
-    assert!(n_checked >= 1);
+    assert!(n_checked >= 3 && n_run >= 2);
 }
 
 #[test]
