@@ -19,7 +19,7 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 use retort_cache::TableWriter;
 use retort_engine::{Asset, Cx, Define, Env, Failure, Input, Inputs, Lane, Operator, Problem, SlotSpec, TableOp};
 use retort_lm::LmError;
-use retort_lm::data::{self, Examples, Pair};
+use retort_lm::data::{self, Counts, Examples, Pair};
 use retort_lm::gradient::Segment;
 use retort_lm::train::{Checkpoint, Progress, Source, TrainConfig, train};
 
@@ -31,7 +31,7 @@ const SAVE_EVERY: u64 = 10;
 
 impl Define for LoraTrain {
     const NAME: &'static str = "lora-train";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     fn lane(&self) -> Lane {
         Lane::Model
@@ -196,7 +196,7 @@ impl Tables {
             }
             let examples = match phase.data {
                 Source::Text => data::texts(tokenizer, self.text.iter().map(|[text]| text.as_str()), phase.max_length),
-                Source::Pairs => data::pairs(tokenizer, template, &self.train, phase.max_length),
+                Source::Pairs => data::pairs(tokenizer, template, &self.train, Counts::Answer, phase.max_length),
             };
             all.push(examples.map_err(failure)?);
         }
@@ -206,7 +206,8 @@ impl Tables {
     /// What each evaluation asks.
     fn exam(&self, loaded: &LoadedModel, config: &TrainConfig, cx: &Cx<'_>) -> Result<Vec<Segment>, Failure> {
         let longest = config.phases.iter().map(|phase| phase.max_length).max().unwrap_or(0);
-        let exam = data::pairs(&loaded.tokenizer, &loaded.template, &self.eval, longest).map_err(failure)?;
+        let exam =
+            data::pairs(&loaded.tokenizer, &loaded.template, &self.eval, Counts::Answer, longest).map_err(failure)?;
         if exam.dropped > 0 {
             let asked = self.eval.len();
             cx.note(format!("eval: {} of {asked} pairs dropped: empty, or over {longest} tokens", exam.dropped));

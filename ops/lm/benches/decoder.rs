@@ -9,7 +9,7 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use retort_lm::gradient::Segment;
 use retort_lm::kv::KvCache;
-use retort_lm::lora::{Adapter, LoraConfig, Target};
+use retort_lm::lora::{Adapter, LoraConfig};
 use retort_lm::model::{Model, Span};
 
 static MODEL: LazyLock<Model> = LazyLock::new(|| {
@@ -71,6 +71,6 @@ fn train(bencher: Bencher<'_, '_>, segments: usize) {
 }
 
 fn adapter() -> Adapter {
-    let config = LoraConfig { rank: 16, alpha: 16.0, dropout: 0.0, rslora: false, targets: Target::ALL.to_vec() };
+    let config = LoraConfig { rank: 16, alpha: 16.0, ..LoraConfig::default() };
     Adapter::init(MODEL.config(), &config, 1).expect("a good config")
 }

@@ -56,7 +56,7 @@ impl<'a> Pass<'a> {
         let pair = adapter.pair(self.layer, target)?;
         let place = (self.layer * Target::ALL.len() + target as usize) as u64;
         let dropout = self.dropout.map_or(Dropout::NONE, |(rate, seed)| Dropout::new(rate, seed, place));
-        Some(Adapted { pair, scaling: adapter.config().scaling(), dropout })
+        Some(Adapted { pair, dropout })
     }
 }
 

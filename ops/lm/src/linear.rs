@@ -8,9 +8,9 @@ use std::sync::OnceLock;
 use rayon::prelude::*;
 
 use crate::dropout::Dropout;
-use crate::kernels::{Buffer, Left, Packed, Product, Right, Start, gemm, multiply};
+use crate::kernels::{Buffer, Left, Packed, Product, Right, Start, add_assign, gemm, multiply};
 use crate::lazy::get_or_make;
-use crate::lora::PackedPair;
+use crate::lora::{Factors, PackedPair};
 
 /// A frozen linear layer.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub struct Linear {
     bias: Option<Vec<f32>>,
     /// The same, transposed, made when a gradient is first asked for.
     back: OnceLock<Packed>,
+    /// The squared length of each output's weights, for DoRA.
+    squares: OnceLock<Vec<f64>>,
 }
 
 impl Linear {
@@ -29,7 +31,7 @@ impl Linear {
     /// If the bias does not have a value for each output.
     pub fn new(weight: Packed, bias: Option<Vec<f32>>) -> Self {
         assert!(bias.as_ref().is_none_or(|bias| bias.len() == weight.n()), "a bias of {} values", weight.n());
-        Self { weight, bias, back: OnceLock::new() }
+        Self { weight, bias, back: OnceLock::new(), squares: OnceLock::new() }
     }
 
     /// The weights.
@@ -49,9 +51,24 @@ impl Linear {
         Start::Out
     }
 
+    /// Adds the bias, if there is one, to each row of `out (rows, outputs)`.
+    fn add_bias(&self, out: &mut [f32]) {
+        if let Some(bias) = &self.bias {
+            out.chunks_exact_mut(bias.len()).for_each(|row| add_assign(row, bias));
+        }
+    }
+
     /// The weights with inputs and outputs exchanged, which carry gradients back.
     pub fn back(&self) -> &Packed {
         get_or_make(&self.back, || self.weight.transposed())
+    }
+
+    /// The squared length of each output's weights.
+    pub(crate) fn row_squares(&self) -> &[f64] {
+        get_or_make::<Vec<f64>>(&self.squares, || {
+            let square = |row: &[f32]| row.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
+            self.weight.unpack().par_chunks_exact(self.weight.k()).map(square).collect()
+        })
     }
 
     /// Bytes held now.
@@ -64,7 +81,6 @@ impl Linear {
 #[derive(Clone, Copy)]
 pub(crate) struct Adapted<'a> {
     pub(crate) pair: &'a PackedPair,
-    pub(crate) scaling: f32,
     /// What of the input `A` does not see, in training.
     pub(crate) dropout: Dropout,
 }
@@ -79,11 +95,12 @@ pub(crate) struct Forward<'a> {
     pub(crate) low: &'a mut Vec<f32>,
 }
 
-/// `out = W·x + b + B·(s·A·dropout(x))` for layers that share the input `x (rows, inputs)`.
+/// `out = f ∘ (W·x + B·(s·A·dropout(x))) + b` for layers that share the input `x (rows, inputs)`; `f` is 1 but for DoRA.
 pub(crate) fn forward(rows: usize, x: &[f32], layers: &mut [Forward<'_>]) {
     let mut bases = Vec::new();
     for layer in layers.iter_mut() {
-        let start = layer.linear.begin(layer.out);
+        // What DoRA's factors multiply is without the bias.
+        let start = if layer.factors().is_some() { Start::Zero } else { layer.linear.begin(layer.out) };
         bases.push(Product { x, weight: &layer.linear.weight, out: layer.out, start });
     }
     multiply(rows, &mut bases);
@@ -108,11 +125,31 @@ pub(crate) fn forward(rows: usize, x: &[f32], layers: &mut [Forward<'_>]) {
     let mut ups = Vec::new();
     for layer in layers.iter_mut() {
         if let Some(adapted) = layer.adapted {
-            layer.low.iter_mut().for_each(|v| *v *= adapted.scaling);
+            layer.low.iter_mut().for_each(|v| *v *= adapted.pair.scaling);
             ups.push(Product { x: layer.low, weight: &adapted.pair.up, out: layer.out, start: Start::Out });
         }
     }
     multiply(rows, &mut ups);
+    drop(ups);
+    for layer in layers {
+        if let Some(factors) = layer.factors() {
+            multiply_columns(layer.out, &factors.factors);
+            layer.linear.add_bias(layer.out);
+        }
+    }
+}
+
+impl<'a> Forward<'a> {
+    fn factors(&self) -> Option<&'a Factors> {
+        self.adapted.and_then(|adapted| adapted.pair.factors(self.linear))
+    }
+}
+
+/// Multiplies each row of `values (rows, factors)` with the factors.
+fn multiply_columns(values: &mut [f32], factors: &[f32]) {
+    values.par_chunks_exact_mut(factors.len()).with_min_len(16).for_each(|row| {
+        row.iter_mut().zip(factors).for_each(|(value, factor)| *value *= factor);
+    });
 }
 
 /// A layer's part in a backward pass.
@@ -123,23 +160,26 @@ pub(crate) struct Backward<'a> {
     pub(crate) d_out: &'a [f32],
     /// What [`forward`] kept.
     pub(crate) low: &'a [f32],
-    /// Where the gradients of `A` and `B` go (overwritten); empty slices without an adapter.
-    pub(crate) grads: [&'a mut [f32]; 2],
+    /// Where the gradients of `A`, `B` and DoRA's lengths go (overwritten); empty slices where there are none.
+    pub(crate) grads: [&'a mut [f32]; 3],
 }
 
 /// Gives the gradient of the shared input `x` in `d_x (rows, inputs)`, overwritten, and those of the adapters.
 pub(crate) fn backward(rows: usize, x: &[f32], layers: &mut [Backward<'_>], d_x: &mut [f32]) {
-    for (at, layer) in layers.iter().enumerate() {
+    let shrunk: Vec<Option<Buffer<f32>>> = layers.iter_mut().map(|layer| layer.through_factors(rows, x)).collect();
+    let d_outs = layers.iter().zip(&shrunk).map(|(layer, shrunk)| shrunk.as_deref().unwrap_or(layer.d_out));
+    let d_outs: Vec<&[f32]> = d_outs.collect();
+    for (at, (layer, &d_out)) in layers.iter().zip(&d_outs).enumerate() {
         let start = if at == 0 { Start::Zero } else { Start::Out };
-        multiply(rows, &mut [Product { x: layer.d_out, weight: layer.linear.back(), out: d_x, start }]);
+        multiply(rows, &mut [Product { x: d_out, weight: layer.linear.back(), out: d_x, start }]);
     }
-    for layer in layers {
+    for (layer, d_out) in layers.iter_mut().zip(d_outs) {
         let Some(adapted) = layer.adapted else { continue };
         let mut d_low = vec![0.0; rows * adapted.pair.rank()];
         let weight = adapted.pair.up_back();
-        multiply(rows, &mut [Product { x: layer.d_out, weight, out: &mut d_low, start: Start::Zero }]);
+        multiply(rows, &mut [Product { x: d_out, weight, out: &mut d_low, start: Start::Zero }]);
         for value in &mut d_low {
-            *value *= adapted.scaling;
+            *value *= adapted.pair.scaling;
         }
 
         let weight = adapted.pair.down_back();
@@ -151,16 +191,41 @@ pub(crate) fn backward(rows: usize, x: &[f32], layers: &mut [Backward<'_>], d_x:
         } else {
             multiply(rows, &mut [Product { x: &d_low, weight, out: d_x, start: Start::Out }]);
         }
-        pair_gradients(rows, adapted.pair.rank(), dropped.as_deref().unwrap_or(x), &d_low, layer);
+        pair_gradients(rows, adapted.pair.rank(), dropped.as_deref().unwrap_or(x), &d_low, d_out, layer);
+    }
+}
+
+impl Backward<'_> {
+    /// With DoRA, the gradient of what the factors multiply, and that of the lengths: `f = m / ‖V‖`, so
+    /// `d_m = Σ over rows of d_out ∘ (W·x + B·low) / ‖V‖`. The factors' input is computed again.
+    fn through_factors(&mut self, rows: usize, x: &[f32]) -> Option<Buffer<f32>> {
+        let pair = self.adapted?.pair;
+        let factors = pair.factors(self.linear)?;
+        let mut inner = Buffer::zeroed(self.d_out.len());
+        let weight = &self.linear.weight;
+        multiply(rows, &mut [Product { x, weight, out: &mut inner, start: Start::Zero }]);
+        multiply(rows, &mut [Product { x: self.low, weight: &pair.up, out: &mut inner, start: Start::Out }]);
+        let outputs = weight.n();
+        let d_lengths = &mut *self.grads[2];
+        d_lengths.fill(0.0);
+        for (inner, d_out) in inner.chunks_exact(outputs).zip(self.d_out.chunks_exact(outputs)) {
+            for ((sum, &value), &d) in d_lengths.iter_mut().zip(inner).zip(d_out) {
+                *sum = value.mul_add(d, *sum);
+            }
+        }
+        d_lengths.iter_mut().zip(&factors.norms).for_each(|(sum, norm)| *sum /= norm.max(f32::MIN_POSITIVE));
+        inner.copy_from_slice(self.d_out);
+        multiply_columns(&mut inner, &factors.factors);
+        Some(inner)
     }
 }
 
 /// `d_A = d_lowᵀ · x` and `d_B = d_outᵀ · low`, sums over the rows in order.
-fn pair_gradients(rows: usize, rank: usize, x: &[f32], d_low: &[f32], layer: &mut Backward<'_>) {
+fn pair_gradients(rows: usize, rank: usize, x: &[f32], d_low: &[f32], d_out: &[f32], layer: &mut Backward<'_>) {
     let (inputs, outputs) = (layer.linear.weight.k(), layer.linear.weight.n());
-    let [d_a, d_b] = &mut layer.grads;
+    let [d_a, d_b, _] = &mut layer.grads;
     let mut d_b_turned = vec![0.0; rank * outputs];
-    let (d_out, low) = (layer.d_out, layer.low);
+    let low = layer.low;
     rayon::join(
         || sum_over_rows(rows, rank, d_low, inputs, x, d_a),
         || sum_over_rows(rows, rank, low, outputs, d_out, &mut d_b_turned),

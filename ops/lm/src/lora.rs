@@ -1,8 +1,15 @@
-//! Low-rank adapters: their shape, their start, their names.
+//! Low-rank adapters: their tensors, their start, their names.
 //!
 //! An adapted layer gives `W·x + s · B·(A·x)` with `A [rank, inputs]`, `B [outputs, rank]` (Hu et al., arXiv
-//! 2106.09685) and `s = alpha / rank`, or `alpha / √rank` with rsLoRA (Kalajdzievski, arXiv 2312.03732).
+//! 2106.09685) and `s = alpha / rank`, or `alpha / √rank` with rsLoRA (Kalajdzievski, arXiv 2312.03732). With DoRA (Liu et al.,
+//! arXiv 2402.09353) each output is then set to a length of its own; see `lora/packed.rs`. Which layers an adapter sits on, and
+//! with which rank, is `lora/shape.rs`'s.
 //! The master tensors are plain `f32` vectors in Hugging Face's layout; packed forms are made when first used.
+
+mod packed;
+mod shape;
+#[cfg(test)]
+mod tests;
 
 use std::sync::OnceLock;
 
@@ -12,8 +19,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::LmError;
 use crate::config::{Architecture, Config};
-use crate::kernels::{Packed, Precision};
 use crate::lazy::get_or_make;
+use crate::model::Model;
+
+pub(crate) use packed::{Factors, PackedPair};
+pub use shape::{LoraConfig, Place};
 
 /// A linear layer of a block that an adapter can sit on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -81,44 +91,31 @@ impl Target {
     }
 }
 
-/// What an adapter is made of.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct LoraConfig {
-    /// Rank of the update.
-    pub rank: usize,
-    /// Numerator of the scale.
-    pub alpha: f32,
-    /// Share of the inputs to `A` that training drops, 0 to 1.
-    pub dropout: f32,
-    /// Scale by `alpha / √rank` instead of `alpha / rank`.
-    pub rslora: bool,
-    /// The layers, in any order, each once.
-    pub targets: Vec<Target>,
-}
-
-impl LoraConfig {
-    /// What the update is multiplied with.
-    pub fn scaling(&self) -> f32 {
-        let rank = self.rank as f32;
-        if self.rslora { self.alpha / rank.sqrt() } else { self.alpha / rank }
-    }
-}
-
 /// A tensor of an adapter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AdapterTensor {
     /// Such as `model.layers.0.self_attn.q_proj.lora_A.weight` (PEFT puts `base_model.model.` before it).
     pub name: String,
-    /// `[rank, inputs]` or `[outputs, rank]`.
+    /// `[rank, inputs]`, `[outputs, rank]`, or of DoRA's lengths `[outputs, 1]`.
     pub shape: [usize; 2],
     /// Row by row.
     pub values: Vec<f32>,
 }
 
-/// A low-rank adapter: for each block, for each target in [`Target::ALL`]'s order, `A` and then `B`.
+impl AdapterTensor {
+    /// Whether it is an `A`: what LoRA+ leaves at the lower learning rate.
+    pub fn is_a(&self) -> bool {
+        self.name.ends_with(".lora_A.weight")
+    }
+}
+
+/// A low-rank adapter: for each of its [`Place`]s `A` and then `B`; with DoRA, after all of these the lengths, place by place.
 #[derive(Debug)]
 pub struct Adapter {
     config: LoraConfig,
+    places: Vec<Place>,
+    /// The model's blocks, adapted or not.
+    blocks: usize,
     tensors: Vec<AdapterTensor>,
     packed: OnceLock<Vec<PackedPair>>,
 }
@@ -130,16 +127,34 @@ pub struct Grads {
     pub tensors: Vec<Vec<f32>>,
 }
 
-impl Adapter {
-    /// A fresh adapter, which changes nothing yet: `B` is zero and `A` uniform within `√(6 / ((1 + 5) · inputs))`, as
-    /// PEFT starts it (Kaiming's bound with slope √5). Each tensor's numbers depend on the seed and its name only.
+impl Model {
+    /// A fresh adapter, which changes nothing yet: as [`Adapter::init`], with DoRA's lengths those of the weights' rows.
     ///
     /// # Errors
     ///
-    /// If the rank is zero, the dropout is not in `[0, 1)`, or there are no targets or a target comes twice.
+    /// As [`Adapter::init`].
+    pub fn fresh_adapter(&self, config: &LoraConfig, seed: u64) -> Result<Adapter, LmError> {
+        let mut adapter = Adapter::init(&self.config, config, seed)?;
+        let lengths = 2 * adapter.places.len()..adapter.tensors.len();
+        for (tensor, place) in adapter.tensors[lengths].iter_mut().zip(&adapter.places) {
+            let linear = self.blocks[place.layer].linears[place.target as usize].as_ref().expect("a place is a layer");
+            tensor.values = linear.row_squares().iter().map(|square| square.sqrt() as f32).collect();
+        }
+        Ok(adapter)
+    }
+}
+
+impl Adapter {
+    /// A fresh adapter for a model of this shape: `B` is zero and `A` uniform within `√(6 / ((1 + 5) · inputs))`, as
+    /// PEFT starts it (Kaiming's bound with slope √5). Each tensor's numbers depend on the seed and its name only. DoRA's lengths
+    /// are zero: they need weights, see [`Model::fresh_adapter`].
+    ///
+    /// # Errors
+    ///
+    /// As [`LoraConfig::places`].
     pub fn init(model: &Config, config: &LoraConfig, seed: u64) -> Result<Self, LmError> {
-        let mut adapter = Self::zeros(model, config)?;
-        for tensor in adapter.tensors.iter_mut().step_by(2) {
+        let mut adapter = Self::zeros(model, config.clone(), config.places(model)?);
+        for tensor in adapter.tensors.iter_mut().filter(|tensor| tensor.is_a()) {
             let bound = (1.0 / tensor.shape[1] as f32).sqrt();
             let mut rng = rng_by_name(seed, &tensor.name);
             for value in &mut tensor.values {
@@ -150,42 +165,61 @@ impl Adapter {
         Ok(adapter)
     }
 
-    /// An adapter from tensors in any order, by name.
+    /// An adapter on these places from tensors in any order, by name. Of `config` the scale's kind, DoRA, dropout, and what is
+    /// told of the whole count.
     ///
     /// # Errors
     ///
-    /// If one is missing, unknown or of another shape, or as [`Adapter::init`].
+    /// If a tensor is missing, unknown or of another shape, or there are no places.
     pub fn from_tensors(
         model: &Config,
         config: &LoraConfig,
+        mut places: Vec<Place>,
         tensors: impl IntoIterator<Item = AdapterTensor>,
     ) -> Result<Self, LmError> {
-        let mut adapter = Self::zeros(model, config)?;
+        let mistake = |message: String| Err(LmError::Argument(message));
+        places.sort_by_key(|place| (place.layer, place.target));
+        if places.is_empty() {
+            return mistake("an adapter has at least one layer".to_owned());
+        }
+        if let Some(place) = places.iter().find(|place| place.layer >= model.num_hidden_layers) {
+            return mistake(format!("the adapter has no layer `{}`: the model is smaller", place.path));
+        }
+        let mut adapter = Self::zeros(model, config.clone(), places);
         let mut seen = vec![false; adapter.tensors.len()];
         for tensor in tensors {
             let Some(at) = adapter.tensors.iter().position(|own| own.name == tensor.name) else {
-                return Err(LmError::Argument(format!("the adapter has no tensor `{}`", tensor.name)));
+                return mistake(format!("the adapter has no tensor `{}`", tensor.name));
             };
             let wanted = adapter.tensors[at].shape;
             if tensor.shape != wanted || tensor.values.len() != wanted[0] * wanted[1] {
-                let message = format!("tensor `{}` has shape {:?}, not {wanted:?}", tensor.name, tensor.shape);
-                return Err(LmError::Argument(message));
+                return mistake(format!("tensor `{}` has shape {:?}, not {wanted:?}", tensor.name, tensor.shape));
             }
             adapter.tensors[at] = tensor;
             seen[at] = true;
         }
         if let Some(at) = seen.iter().position(|seen| !seen) {
-            return Err(LmError::Argument(format!("tensor `{}` is missing", adapter.tensors[at].name)));
+            return mistake(format!("tensor `{}` is missing", adapter.tensors[at].name));
         }
         Ok(adapter)
     }
 
-    /// What it is made of; targets in [`Target::ALL`]'s order.
+    /// What it is made of.
     pub fn config(&self) -> &LoraConfig {
         &self.config
     }
 
-    /// The tensors: block by block, target by target, `A` then `B`.
+    /// Where it sits, block by block.
+    pub fn places(&self) -> &[Place] {
+        &self.places
+    }
+
+    /// Blocks of the model that it was made for.
+    pub fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// The tensors: place by place `A` then `B`, and with DoRA then the lengths.
     pub fn tensors(&self) -> &[AdapterTensor] {
         &self.tensors
     }
@@ -206,58 +240,67 @@ impl Adapter {
         Grads { tensors: self.tensors.iter().map(|tensor| vec![0.0; tensor.values.len()]).collect() }
     }
 
-    /// Where the tensors of a target in a block begin: `A` here, `B` next.
-    pub(crate) fn index(&self, layer: usize, target: Target) -> Option<usize> {
-        let at = self.config.targets.iter().position(|&own| own == target)?;
-        Some(2 * (layer * self.config.targets.len() + at))
-    }
-
     /// The packed pair of a target in a block.
     pub(crate) fn pair(&self, layer: usize, target: Target) -> Option<&PackedPair> {
-        let packed = get_or_make(&self.packed, || {
-            let pairs = self.tensors.as_chunks::<2>().0;
-            pairs.iter().map(|[a, b]| PackedPair::new(a, b)).collect()
-        });
-        Some(&packed[self.index(layer, target)? / 2])
+        let at = self.index(layer, target)?;
+        let packed =
+            get_or_make(&self.packed, || (0..self.places.len()).map(|at| PackedPair::new(&self.parts(at))).collect());
+        Some(&packed[at])
+    }
+
+    /// The number of a target in a block among the places.
+    pub(crate) fn index(&self, layer: usize, target: Target) -> Option<usize> {
+        self.places.binary_search_by_key(&(layer, target), |place| (place.layer, place.target)).ok()
+    }
+
+    /// What there is at place number `at`.
+    fn parts(&self, at: usize) -> packed::Parts<'_> {
+        packed::Parts {
+            a: &self.tensors[2 * at],
+            b: &self.tensors[2 * at + 1],
+            lengths: self.config.dora.then(|| &self.tensors[2 * self.places.len() + at]),
+            scaling: self.places[at].scaling(self.config.rslora),
+        }
     }
 
     /// Whether its tensors have the shapes that this model needs.
     pub(crate) fn fits(&self, model: &Config) -> bool {
-        let pairs = self.tensors.as_chunks::<2>().0;
-        pairs.len() == model.num_hidden_layers * self.config.targets.len()
-            && pairs.iter().zip(self.config.targets.iter().cycle()).all(|([a, b], target)| {
-                let (outputs, inputs) = target.shape(model);
-                a.shape[1] == inputs && b.shape[0] == outputs
-            })
+        let fits = |(at, place): (usize, &Place)| {
+            let ((outputs, inputs), parts) = (place.target.shape(model), self.parts(at));
+            parts.a.shape[1] == inputs && parts.b.shape[0] == outputs
+        };
+        self.blocks == model.num_hidden_layers && self.places.iter().enumerate().all(fits)
     }
 
-    fn zeros(model: &Config, config: &LoraConfig) -> Result<Self, LmError> {
-        let mut config = config.clone();
-        config.targets.sort_unstable();
-        check(&config)?;
-        config.targets.retain(|&target| target.path(model, 0).is_some());
-        if config.targets.is_empty() {
-            return Err(LmError::Argument("the model has none of the layers that an adapter is asked for".to_owned()));
-        }
+    fn zeros(model: &Config, config: LoraConfig, places: Vec<Place>) -> Self {
+        let zeros =
+            |name: String, shape: [usize; 2]| AdapterTensor { name, shape, values: vec![0.0; shape[0] * shape[1]] };
         let mut tensors = Vec::new();
-        for layer in 0..model.num_hidden_layers {
-            for target in &config.targets {
-                let Some(path) = target.path(model, layer) else { continue };
-                let (outputs, inputs) = target.shape(model);
-                for (part, shape) in [("lora_A", [config.rank, inputs]), ("lora_B", [outputs, config.rank])] {
-                    let name = format!("{path}.{part}.weight");
-                    tensors.push(AdapterTensor { name, shape, values: vec![0.0; shape[0] * shape[1]] });
-                }
-            }
+        for place in &places {
+            let (outputs, inputs) = place.target.shape(model);
+            tensors.push(zeros(format!("{}.lora_A.weight", place.path), [place.rank, inputs]));
+            tensors.push(zeros(format!("{}.lora_B.weight", place.path), [outputs, place.rank]));
         }
-        Ok(Self { config, tensors, packed: OnceLock::new() })
+        if config.dora {
+            let lengths = |place: &Place| {
+                zeros(format!("{}.lora_magnitude_vector", place.path), [place.target.shape(model).0, 1])
+            };
+            tensors.extend(places.iter().map(lengths));
+        }
+        Self { config, places, blocks: model.num_hidden_layers, tensors, packed: OnceLock::new() }
     }
 }
 
 impl Clone for Adapter {
     /// A copy of the tensors; packed forms are made anew.
     fn clone(&self) -> Self {
-        Self { config: self.config.clone(), tensors: self.tensors.clone(), packed: OnceLock::new() }
+        Self {
+            config: self.config.clone(),
+            places: self.places.clone(),
+            blocks: self.blocks,
+            tensors: self.tensors.clone(),
+            packed: OnceLock::new(),
+        }
     }
 }
 
@@ -273,56 +316,18 @@ impl Grads {
             crate::kernels::add_assign(own, other);
         }
     }
-}
 
-/// One layer's `A` and `B`, packed for products in both directions.
-#[derive(Debug)]
-pub(crate) struct PackedPair {
-    /// `x · Aᵀ`.
-    pub(crate) down: Packed,
-    /// `u · Bᵀ`.
-    pub(crate) up: Packed,
-    /// `d_u · A` and `d_y · B`.
-    back: OnceLock<(Packed, Packed)>,
-}
-
-impl PackedPair {
-    fn new(a: &AdapterTensor, b: &AdapterTensor) -> Self {
-        Self {
-            down: Packed::from_rows(&a.values, a.shape[0], a.shape[1], Precision::F32),
-            up: Packed::from_rows(&b.values, b.shape[0], b.shape[1], Precision::F32),
-            back: OnceLock::new(),
-        }
+    /// The slots of one block's layers, by target: `A`, `B` and lengths, empty where there are none.
+    pub(crate) fn of_block<'a>(&'a mut self, adapter: &Adapter, layer: usize) -> Vec<(Target, [&'a mut [f32]; 3])> {
+        let n = adapter.places.len();
+        let (pairs, lengths) = self.tensors.split_at_mut(2 * n);
+        let mut lengths = lengths.iter_mut();
+        let of_place = |(place, [a, b]): (&Place, &'a mut [Vec<f32>; 2])| {
+            let lengths = lengths.next().map_or(Default::default(), Vec::as_mut_slice);
+            (place.layer == layer).then_some((place.target, [a.as_mut_slice(), b, lengths]))
+        };
+        adapter.places.iter().zip(pairs.as_chunks_mut::<2>().0).filter_map(of_place).collect()
     }
-
-    pub(crate) fn rank(&self) -> usize {
-        self.down.n()
-    }
-
-    /// Carries gradients from the low rank back to the inputs.
-    pub(crate) fn down_back(&self) -> &Packed {
-        &get_or_make(&self.back, || (self.down.transposed(), self.up.transposed())).0
-    }
-
-    /// Carries gradients from the outputs back to the low rank.
-    pub(crate) fn up_back(&self) -> &Packed {
-        &get_or_make(&self.back, || (self.down.transposed(), self.up.transposed())).1
-    }
-}
-
-fn check(config: &LoraConfig) -> Result<(), LmError> {
-    let reason = if config.rank == 0 {
-        "an adapter's rank is at least 1".to_owned()
-    } else if !(0.0..1.0).contains(&config.dropout) {
-        format!("an adapter's dropout is from 0 to below 1, not {}", config.dropout)
-    } else if config.targets.is_empty() {
-        "an adapter has at least one target".to_owned()
-    } else if let Some(twice) = config.targets.windows(2).find(|pair| pair[0] == pair[1]) {
-        format!("target `{}` is given twice", twice[0].name())
-    } else {
-        return Ok(());
-    };
-    Err(LmError::Argument(reason))
 }
 
 /// A generator keyed by the seed and a tensor's name (by its FNV-1a hash and length).
@@ -333,61 +338,4 @@ fn rng_by_name(seed: u64, name: &str) -> ChaCha8Rng {
     key[8..16].copy_from_slice(&hash.to_le_bytes());
     key[16..24].copy_from_slice(&(name.len() as u64).to_le_bytes());
     ChaCha8Rng::from_seed(key)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::tiny_config;
-
-    fn config() -> LoraConfig {
-        let targets = vec![Target::DownProj, Target::QProj];
-        LoraConfig { rank: 4, alpha: 8.0, dropout: 0.0, rslora: false, targets }
-    }
-
-    #[test]
-    fn a_fresh_adapter_has_pefts_names_shapes_and_bounds() {
-        let model = tiny_config();
-        let adapter = Adapter::init(&model, &config(), 1).unwrap();
-        assert_eq!(adapter.tensors().len(), 2 * 2 * model.num_hidden_layers);
-        let [a, b, down, ..] = adapter.tensors() else { panic!("too few") };
-        assert_eq!(a.name, "model.layers.0.self_attn.q_proj.lora_A.weight");
-        assert_eq!((a.shape, b.shape), ([4, model.hidden_size], [model.query_width(), 4]));
-        assert_eq!(down.name, "model.layers.0.mlp.down_proj.lora_A.weight");
-        let bound = (1.0 / model.hidden_size as f32).sqrt();
-        assert!(a.values.iter().all(|v| v.abs() <= bound));
-        assert!(a.values.iter().any(|v| v.abs() > bound * 0.9));
-        assert!(b.values.iter().all(|&v| v == 0.0));
-        assert!(adapter.fits(&model));
-    }
-
-    #[test]
-    fn numbers_depend_on_seed_and_name_only() {
-        let model = tiny_config();
-        let one = Adapter::init(&model, &config(), 1).unwrap();
-        let only_q = LoraConfig { targets: vec![Target::QProj], ..config() };
-        let q = Adapter::init(&model, &only_q, 1).unwrap();
-        assert_eq!(one.tensors()[0], q.tensors()[0]);
-        assert_ne!(one.tensors()[0], Adapter::init(&model, &config(), 2).unwrap().tensors()[0]);
-        assert_ne!(one.tensors()[0].values[..8], one.tensors()[4].values[..8]);
-    }
-
-    #[test]
-    fn tensors_come_back_in_any_order_and_mistakes_are_named() {
-        let model = tiny_config();
-        let adapter = Adapter::init(&model, &config(), 1).unwrap();
-        let back = adapter.tensors().iter().rev().cloned();
-        assert_eq!(Adapter::from_tensors(&model, &config(), back).unwrap().tensors(), adapter.tensors());
-        let short = Adapter::from_tensors(&model, &config(), adapter.tensors()[1..].to_vec()).unwrap_err();
-        assert!(short.to_string().contains("q_proj.lora_A.weight` is missing"), "{short}");
-        let twice = LoraConfig { targets: vec![Target::QProj, Target::QProj], ..config() };
-        assert!(Adapter::init(&model, &twice, 1).unwrap_err().to_string().contains("`q_proj` is given twice"));
-        assert!(Adapter::init(&model, &LoraConfig { rank: 0, ..config() }, 1).is_err());
-    }
-
-    #[test]
-    fn rslora_scales_by_the_root() {
-        assert_eq!(config().scaling(), 2.0);
-        assert_eq!(LoraConfig { rslora: true, ..config() }.scaling(), 4.0);
-    }
 }

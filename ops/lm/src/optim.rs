@@ -16,11 +16,13 @@ pub struct AdamWConfig {
     pub epsilon: f32,
     /// Share of each weight, times the learning rate, that a step takes away.
     pub weight_decay: f32,
+    /// What the learning rate of all tensors but `A` is multiplied with: LoRA+ (Hayou et al., arXiv 2402.12354).
+    pub plus: f32,
 }
 
 impl Default for AdamWConfig {
     fn default() -> Self {
-        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0 }
+        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.0, plus: 1.0 }
     }
 }
 
@@ -64,16 +66,20 @@ impl AdamW {
         let state = &mut self.state;
         state.steps += 1;
         let corrected = |beta: f32| 1.0 - f64::from(beta).powi(i32::try_from(state.steps).unwrap_or(i32::MAX));
-        let update = Update {
+        let update = |rate: f64| Update {
             config: self.config,
             size: (rate / corrected(self.config.beta1)) as f32,
             root: corrected(self.config.beta2).sqrt() as f32,
             keep: (1.0 - rate * f64::from(self.config.weight_decay)) as f32,
         };
+        let (slow, fast) = (update(rate), update(rate * f64::from(self.config.plus)));
+        let updates: Vec<&Update> =
+            adapter.tensors().iter().map(|tensor| if tensor.is_a() { &slow } else { &fast }).collect();
         let values: Vec<&mut [f32]> = adapter.values_mut().collect();
         assert!(values.len() == grads.tensors.len() && values.len() == state.first.len(), "gradients of this adapter");
         let moments = state.first.par_iter_mut().zip(&mut state.second);
-        values.into_par_iter().zip(&grads.tensors).zip(moments).for_each(|((values, grads), (first, second))| {
+        let tensors = values.into_par_iter().zip(updates).zip(&grads.tensors).zip(moments);
+        tensors.for_each(|(((values, update), grads), (first, second))| {
             update.apply(values, grads, first, second);
         });
     }
@@ -125,7 +131,7 @@ mod tests {
     use crate::testing::tiny_config;
 
     fn adapter() -> Adapter {
-        let lora = LoraConfig { rank: 2, alpha: 4.0, dropout: 0.0, rslora: false, targets: vec![Target::QProj] };
+        let lora = LoraConfig { rank: 2, alpha: 4.0, targets: vec![Target::QProj], ..LoraConfig::default() };
         Adapter::init(&tiny_config(), &lora, 1).unwrap()
     }
 
@@ -159,6 +165,18 @@ mod tests {
 
     /// Gradient, and the value after it.
     const EXPECTED: [(f32, f32); 3] = [(0.3, 0.489_500_02), (-0.2, 0.487_565_3), (0.05, 0.485_093)];
+
+    #[test]
+    fn lora_plus_moves_b_so_many_times_as_far_as_a() {
+        let mut adapter = filled(0.0);
+        let mut optimizer = AdamW::new(AdamWConfig { plus: 16.0, ..AdamWConfig::default() }, &adapter);
+        let grads = grads_of(&adapter, 0.3);
+        optimizer.step(&mut adapter, &grads, 0.01);
+        for tensor in adapter.tensors() {
+            let expected = if tensor.name.contains("lora_A") { -0.01 } else { -0.16 };
+            assert!(tensor.values.iter().all(|value| (value - expected).abs() < 1e-6), "{}", tensor.name);
+        }
+    }
 
     #[test]
     fn a_resumed_optimizer_goes_on_to_the_same_bits() {

@@ -3,7 +3,7 @@
 //! A folder holds `adapter_config.json`, `adapter_model.safetensors` (keys `base_model.model.<our name>`, header
 //! metadata `format: pt`) and `README.md`, the model card with the front matter that the Hugging Face hub reads.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::LmError;
 use crate::config::Config;
-use crate::lora::{Adapter, AdapterTensor, LoraConfig, Target};
+use crate::lora::{Adapter, AdapterTensor, LoraConfig, Place};
 
 /// What PEFT puts before the name of each tensor.
 pub const PREFIX: &str = "base_model.model.";
@@ -56,8 +56,7 @@ pub fn write(adapter: &Adapter, card: &Card, folder: &Path) -> Result<(), LmErro
 ///
 /// # Errors
 ///
-/// If a file cannot be read, or the adapter is of a kind that we do not run: not LoRA, `DoRA`, biases, ranks or scales
-/// that differ by layer, only some of the layers, modules saved whole.
+/// If a file cannot be read, or the adapter is of a kind that we do not run: not LoRA, biases, modules saved whole.
 pub fn read(folder: &Path, model: &Config) -> Result<Adapter, LmError> {
     let path = folder.join(CONFIG);
     let text = std::fs::read_to_string(&path).map_err(io("read", &path))?;
@@ -65,15 +64,25 @@ pub fn read(folder: &Path, model: &Config) -> Result<Adapter, LmError> {
     let path = folder.join(TENSORS);
     let bytes = std::fs::read(&path).map_err(io("read", &path))?;
     let tensors = SafeTensors::deserialize(&bytes).map_err(|error| unusable(&path, error.to_string()))?;
-    let config = lora_config(&json, tensors.names()).map_err(|reason| unusable(&folder.join(CONFIG), reason))?;
+    let config = lora_config(&json).map_err(|reason| unusable(&folder.join(CONFIG), reason))?;
     let tensors = tensors.iter().map(|(name, view)| adapter_tensor(name, &view)).collect::<Result<Vec<_>, _>>();
-    Adapter::from_tensors(model, &config, tensors.map_err(|reason| unusable(&path, reason))?)
+    let tensors = tensors.map_err(|reason| unusable(&path, reason))?;
+    // Which layers, and with which ranks, the tensors say: `target_modules` may be a pattern.
+    let mut places = Vec::new();
+    let whole = LoraConfig { only: None, rank_pattern: BTreeMap::new(), ..config.clone() };
+    for place in whole.places(model)? {
+        let a = format!("{}.lora_A.weight", place.path);
+        if let Some(tensor) = tensors.iter().find(|tensor| tensor.name == a) {
+            places.push(Place { rank: tensor.shape[0], ..place });
+        }
+    }
+    Adapter::from_tensors(model, &config, places, tensors)
 }
 
 fn config_json(adapter: &Adapter, card: &Card) -> Value {
     let config = adapter.config();
     json!({
-        "alpha_pattern": {},
+        "alpha_pattern": pattern(adapter, |place| (place.alpha != config.alpha).then(|| json!(place.alpha))),
         "auto_mapping": null,
         "base_model_name_or_path": card.base_model,
         "bias": "none",
@@ -87,23 +96,40 @@ fn config_json(adapter: &Adapter, card: &Card) -> Value {
         "modules_to_save": null,
         "peft_type": "LORA",
         "r": config.rank,
-        "rank_pattern": {},
+        "rank_pattern": pattern(adapter, |place| (place.rank != config.rank).then(|| json!(place.rank))),
         "revision": null,
         "target_modules": modules(adapter),
         "task_type": "CAUSAL_LM",
-        "use_dora": false,
+        "use_dora": config.dora,
         "use_rslora": config.rslora,
     })
 }
 
-/// The adapted layers by the names that the model's checkpoints give them, in a block's order.
-fn modules(adapter: &Adapter) -> Vec<&str> {
-    let a_block = adapter.tensors().iter().step_by(2).take(adapter.config().targets.len());
-    a_block.filter_map(|tensor| tensor.name.rsplit('.').nth(2)).collect()
+/// The last part of a name.
+fn last(path: &str) -> String {
+    path.rsplit('.').next().unwrap_or(path).to_owned()
 }
 
-/// The config of a PEFT adapter. Its `target_modules` may be a pattern, so the targets are those of the tensors' names.
-fn lora_config<'a>(json: &Value, names: impl IntoIterator<Item = &'a str>) -> Result<LoraConfig, String> {
+/// The adapted layers: by their names' ends where the adapter sits on that layer of every block, or else each by its whole name.
+fn modules(adapter: &Adapter) -> Vec<String> {
+    let places = adapter.places();
+    let count = |target| places.iter().filter(|place| place.target == target).count();
+    let everywhere = places.iter().all(|place| count(place.target) == adapter.blocks());
+    let mut names: Vec<String> =
+        places.iter().map(|place| if everywhere { last(&place.path) } else { place.path.clone() }).collect();
+    let mut seen = BTreeSet::new();
+    names.retain(|name| seen.insert(name.clone()));
+    names
+}
+
+/// What is other than in the whole, by whole name: PEFT reads keys as patterns of the names' ends, so the points are literal ones.
+fn pattern(adapter: &Adapter, other: impl Fn(&Place) -> Option<Value>) -> Value {
+    let named = adapter.places().iter().filter_map(|place| Some((place.path.replace('.', "\\."), other(place)?)));
+    Value::Object(named.collect())
+}
+
+/// The config of a PEFT adapter.
+fn lora_config(json: &Value) -> Result<LoraConfig, String> {
     if json["peft_type"] != "LORA" {
         return Err(format!("its `peft_type` is {}, not `LORA`", json["peft_type"]));
     }
@@ -113,21 +139,20 @@ fn lora_config<'a>(json: &Value, names: impl IntoIterator<Item = &'a str>) -> Re
         Value::Array(items) => items.is_empty(),
         other => other == "none",
     };
-    let beyond = ["alpha_pattern", "bias", "layers_to_transform", "modules_to_save", "rank_pattern", "use_dora"];
-    if let Some(key) = beyond.into_iter().find(|key| !plain(&json[*key])) {
+    if let Some(key) = ["bias", "modules_to_save"].into_iter().find(|key| !plain(&json[*key])) {
         return Err(format!("its `{key}` is {}, which is not supported", json[key]));
     }
-    let rank = json["r"].as_u64().ok_or("it has no rank `r`")? as usize;
-    let mut targets: Vec<Target> =
-        names.into_iter().filter_map(|name| Target::by_name(name.rsplit('.').nth(2)?)).collect();
-    targets.sort_unstable();
-    targets.dedup();
+    let alphas = json["alpha_pattern"].as_object().into_iter().flatten();
+    let alpha =
+        |(name, value): (&String, &Value)| Some((name.trim_start_matches('^').to_owned(), value.as_f64()? as f32));
     Ok(LoraConfig {
-        rank,
+        rank: json["r"].as_u64().ok_or("it has no rank `r`")? as usize,
         alpha: json["lora_alpha"].as_f64().ok_or("it has no `lora_alpha`")? as f32,
         dropout: json["lora_dropout"].as_f64().unwrap_or(0.0) as f32,
         rslora: json["use_rslora"] == true,
-        targets,
+        dora: json["use_dora"] == true,
+        alpha_pattern: alphas.filter_map(alpha).collect(),
+        ..LoraConfig::default()
     })
 }
 
@@ -136,18 +161,26 @@ fn tensors_file(adapter: &Adapter) -> Vec<u8> {
         |tensor: &AdapterTensor| tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
     let tensors: Vec<_> = adapter.tensors().iter().map(|tensor| (tensor, bytes(tensor))).collect();
     let views = tensors.iter().map(|(tensor, bytes)| {
-        let view = TensorView::new(Dtype::F32, tensor.shape.to_vec(), bytes).expect("as many bytes as the shape says");
+        let shape = if is_lengths(&tensor.name) { vec![tensor.shape[0]] } else { tensor.shape.to_vec() };
+        let view = TensorView::new(Dtype::F32, shape, bytes).expect("as many bytes as the shape says");
         (format!("{PREFIX}{}", tensor.name), view)
     });
     let header = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize(views, Some(header)).expect("well-formed tensors")
 }
 
+/// Whether a tensor holds DoRA's lengths, which PEFT has as a vector.
+fn is_lengths(name: &str) -> bool {
+    name.ends_with(".lora_magnitude_vector")
+}
+
 /// A tensor of a PEFT file as ours, in `f32` from whichever float it was saved in.
 fn adapter_tensor(name: &str, view: &TensorView<'_>) -> Result<AdapterTensor, String> {
     let own = name.strip_prefix(PREFIX).ok_or_else(|| format!("tensor `{name}` does not begin with `{PREFIX}`"))?;
-    let &[rows, columns] = view.shape() else {
-        return Err(format!("tensor `{name}` has shape {:?}", view.shape()));
+    let (rows, columns) = match *view.shape() {
+        [rows, columns] => (rows, columns),
+        [rows] if is_lengths(own) => (rows, 1),
+        ref other => return Err(format!("tensor `{name}` has shape {other:?}")),
     };
     let pairs = || view.data().as_chunks::<2>().0.iter();
     let values = match view.dtype() {
@@ -161,7 +194,7 @@ fn adapter_tensor(name: &str, view: &TensorView<'_>) -> Result<AdapterTensor, St
 
 fn card_text(adapter: &Adapter, card: &Card) -> String {
     let config = adapter.config();
-    let targets: Vec<String> = modules(adapter).into_iter().map(|name| format!("`{name}`")).collect();
+    let layers: Vec<String> = modules(adapter).iter().map(|name| format!("`{name}`")).collect();
     let mut text = String::from("---\n");
     let mut line = |line: String| {
         text.push_str(&line);
@@ -178,8 +211,12 @@ fn card_text(adapter: &Adapter, card: &Card) -> String {
         line(format!("- base weights: SHA-256 `{sha256}`"));
     }
     let scale = if config.rslora { "alpha / √rank" } else { "alpha / rank" };
-    line(format!("- rank {}, alpha {} (scaled by {scale}), dropout {}", config.rank, config.alpha, config.dropout));
-    line(format!("- layers: {}", targets.join(", ")));
+    let dora = if config.dora { ", DoRA" } else { "" };
+    line(format!(
+        "- rank {}, alpha {} (scaled by {scale}), dropout {}{dora}",
+        config.rank, config.alpha, config.dropout
+    ));
+    line(format!("- layers: {}", layers.join(", ")));
     line(format!("- {} trained numbers", adapter.parameters()));
     for (heading, body) in &card.sections {
         write!(text, "\n## {heading}\n\n{}\n", body.trim_end()).expect("writing to a string");
@@ -196,70 +233,4 @@ fn io<'a>(verb: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{tiny_adapter, tiny_config};
-
-    fn card() -> Card {
-        Card {
-            title: "NeXTSTEP".into(),
-            base_model: "org/tiny".into(),
-            base_sha256: Some("ab".into()),
-            license: Some("apache-2.0".into()),
-            sections: vec![("Exam".into(), "| tuned | 1.0 |".into())],
-        }
-    }
-
-    #[test]
-    fn a_written_folder_is_read_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let adapter = tiny_adapter();
-        write(&adapter, &card(), folder.path()).unwrap();
-        let back = read(folder.path(), &tiny_config()).unwrap();
-        assert_eq!(back.config(), adapter.config());
-        assert_eq!(back.tensors(), adapter.tensors());
-    }
-
-    #[test]
-    fn keys_and_header_are_pefts() {
-        let folder = tempfile::tempdir().unwrap();
-        write(&tiny_adapter(), &card(), folder.path()).unwrap();
-        let bytes = std::fs::read(folder.path().join(TENSORS)).unwrap();
-        let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
-        assert_eq!(header.metadata().as_ref().unwrap()["format"], "pt");
-        let tensors = SafeTensors::deserialize(&bytes).unwrap();
-        let shape = |name: &str| {
-            tensors.tensor(&format!("base_model.model.model.layers.1.{name}.weight")).unwrap().shape().to_vec()
-        };
-        assert_eq!(shape("self_attn.q_proj.lora_A"), [3, 36]);
-        assert_eq!(shape("self_attn.q_proj.lora_B"), [60, 3]);
-        assert_eq!(shape("mlp.down_proj.lora_A"), [3, 50]);
-        let again = tempfile::tempdir().unwrap();
-        write(&tiny_adapter(), &card(), again.path()).unwrap();
-        assert_eq!(std::fs::read(again.path().join(TENSORS)).unwrap(), bytes, "the same adapter, the same file");
-    }
-
-    #[test]
-    fn the_card_has_front_matter_and_says_what_it_is() {
-        let text = card_text(&tiny_adapter(), &card());
-        assert!(text.starts_with("---\nbase_model: \"org/tiny\"\nlicense: apache-2.0\nlibrary_name: peft\n"), "{text}");
-        assert!(text.contains("rank 3, alpha 6 (scaled by alpha / rank)"), "{text}");
-        assert!(text.ends_with("\n## Exam\n\n| tuned | 1.0 |\n"), "{text}");
-    }
-
-    #[test]
-    fn adapters_that_we_cannot_run_are_refused() {
-        let config = config_json(&tiny_adapter(), &card());
-        let refused = |key: &str, value: Value| {
-            let mut config = config.clone();
-            config[key] = value;
-            lora_config(&config, []).unwrap_err()
-        };
-        assert!(refused("peft_type", json!("IA3")).contains("IA3"));
-        assert!(refused("use_dora", json!(true)).contains("use_dora"));
-        assert!(refused("bias", json!("all")).contains("bias"));
-        assert!(refused("rank_pattern", json!({"q_proj": 4})).contains("rank_pattern"));
-        assert!(refused("modules_to_save", json!(["lm_head"])).contains("modules_to_save"));
-        assert!(lora_config(&config, []).is_ok());
-    }
-}
+mod tests;

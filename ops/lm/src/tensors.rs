@@ -1,7 +1,5 @@
 //! A model's weights under the names that Hugging Face's checkpoints give them: a model made of them, and them of a model.
 
-use rayon::prelude::*;
-
 use crate::LmError;
 use crate::block::Block;
 use crate::config::{Config, Named};
@@ -49,7 +47,8 @@ impl Model {
         Ok(Self { config: config.clone(), embedding, head, blocks, norm })
     }
 
-    /// The weights under their Hugging Face names, one at a time; with an adapter, merged into them: `W + s·B·A`.
+    /// The weights under their Hugging Face names, one at a time; with an adapter, merged into them: `W + s·B·A`,
+    /// and with DoRA each row of that times its factor.
     /// They are what the model computes with, so after rounding to half floats.
     pub fn tensors<'a>(&'a self, adapter: Option<&'a Adapter>) -> impl Iterator<Item = NamedTensor> + 'a {
         let embedding = std::iter::once_with(|| self.embedding.weight_tensor(EMBEDDING));
@@ -117,8 +116,8 @@ impl Block {
         let linears = Target::ALL.into_iter().filter_map(move |target| {
             let (linear, path) = (self.linears[target as usize].as_ref()?, target.path(config, layer)?);
             let mut weight = linear.weight_tensor(&path);
-            if let Some((adapter, at)) = adapter.and_then(|adapter| Some((adapter, adapter.index(layer, target)?))) {
-                merge(adapter, at, &mut weight.values);
+            if let Some(adapter) = adapter {
+                adapter.merge(layer, target, linear, &mut weight.values);
             }
             Some(std::iter::once(weight).chain(linear.bias_tensor(&path)))
         });
@@ -154,17 +153,6 @@ impl Norm {
         let bias = (!bias.is_empty()).then(|| vector(format!("{name}.bias"), bias.to_vec()));
         std::iter::once(vector(format!("{name}.weight"), weight)).chain(bias)
     }
-}
-
-/// Adds an adapter's pair, whose tensors begin at `at`, to a weight.
-fn merge(adapter: &Adapter, at: usize, weight: &mut [f32]) {
-    let (a, b) = (&adapter.tensors()[at], &adapter.tensors()[at + 1]);
-    let (rank, inputs, scaling) = (a.shape[0], a.shape[1], adapter.config().scaling());
-    weight.par_chunks_exact_mut(inputs).zip(b.values.par_chunks_exact(rank)).for_each(|(row, b)| {
-        for (a, &b) in a.values.chunks_exact(inputs).zip(b) {
-            row.iter_mut().zip(a).for_each(|(value, &a)| *value += scaling * b * a);
-        }
-    });
 }
 
 fn vector(name: String, values: Vec<f32>) -> NamedTensor {

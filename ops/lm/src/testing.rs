@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::config::{Architecture, Config};
 use crate::gradient::Segment;
 use crate::kernels::Precision;
-use crate::lora::{Adapter, LoraConfig, Target};
+use crate::lora::{Adapter, LoraConfig};
 use crate::model::Model;
 
 /// Two blocks, six query heads over two key heads, widths that fill no panel.
@@ -61,11 +61,32 @@ pub(crate) fn tiny_adapter() -> Adapter {
 
 /// An adapter on all layers of a model whose tensors are all away from zero.
 pub(crate) fn random_adapter(model: &Config) -> Adapter {
-    let config = LoraConfig { rank: 3, alpha: 6.0, dropout: 0.3, rslora: false, targets: Target::ALL.to_vec() };
+    let config = LoraConfig { rank: 3, alpha: 6.0, dropout: 0.3, ..LoraConfig::default() };
     let mut adapter = Adapter::init(model, &config, 5).expect("a good config");
     for (at, values) in adapter.values_mut().enumerate() {
         let fresh = random(values.len(), 900 + at as u64);
         values.iter_mut().zip(fresh).for_each(|(value, fresh)| *value = 0.2 * fresh);
+    }
+    adapter
+}
+
+/// The same with DoRA, ranks that differ, and lengths away from the weights'.
+pub(crate) fn random_dora(model: &Model) -> Adapter {
+    let config = LoraConfig {
+        dora: true,
+        rank: 3,
+        alpha: 6.0,
+        dropout: 0.3,
+        rank_pattern: [("q_proj".to_owned(), 5), (r"layers\.1\.mlp\..*".to_owned(), 2)].into(),
+        ..LoraConfig::default()
+    };
+    let mut adapter = model.fresh_adapter(&config, 5).expect("a good config");
+    let pairs = 2 * adapter.places().len();
+    for (at, values) in adapter.values_mut().enumerate() {
+        let fresh = random(values.len(), 900 + at as u64);
+        values.iter_mut().zip(fresh).for_each(|(value, fresh)| {
+            *value = if at >= pairs { *value * (1.0 + 0.3 * fresh) } else { 0.2 * fresh };
+        });
     }
     adapter
 }

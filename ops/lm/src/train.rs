@@ -131,7 +131,7 @@ struct Run<'a> {
 
 fn plan(phase: &Phase, data: &Examples, seed: u64, at: u64) -> Vec<Step> {
     let lengths: Vec<usize> = data.segments.iter().map(|segment| segment.tokens.len()).collect();
-    let mut steps = steps(&lengths, phase.batch, phase.epochs, seed.wrapping_add(at << 32));
+    let mut steps = steps(&lengths, &data.parts, phase.batch, phase.epochs, seed.wrapping_add(at << 32));
     steps.truncate(phase.max_steps.map_or(usize::MAX, |max| max as usize));
     steps
 }

@@ -3,11 +3,13 @@
 //! | column | what |
 //! |---|---|
 //! | `tensor` | such as `base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight` |
-//! | `shape` | `[rank, inputs]` or `[outputs, rank]` |
-//! | `rank`, `alpha`, `dropout`, `rslora` | what the adapter was made with; the same in every row |
+//! | `shape` | `[rank, inputs]`, `[outputs, rank]`, or of DoRA's lengths `[outputs, 1]` |
+//! | `rank`, `alpha` | of the layer |
+//! | `dropout`, `rslora`, `dora` | what the adapter was made with; the same in every row |
 //! | `base_sha256` | of the weights that it was trained on; the same in every row |
 //! | `data` | row by row, 32-bit floats, little-endian |
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
@@ -18,7 +20,7 @@ use arrow::datatypes::{DataType, Field, Float32Type, Int64Type, Schema, SchemaRe
 use retort_cache::{StoreError, TableWriter};
 use retort_engine::Failure;
 use retort_lm::config::Config;
-use retort_lm::lora::{Adapter, AdapterTensor, LoraConfig, Target};
+use retort_lm::lora::{Adapter, AdapterTensor, LoraConfig};
 use retort_lm::peft::PREFIX;
 
 /// An adapter that was read from a table.
@@ -40,6 +42,7 @@ pub fn schema() -> SchemaRef {
         field("alpha", DataType::Float32),
         field("dropout", DataType::Float32),
         field("rslora", DataType::Boolean),
+        field("dora", DataType::Boolean),
         field("base_sha256", DataType::Utf8),
         field("data", DataType::Binary),
     ]))
@@ -51,16 +54,20 @@ pub fn schema() -> SchemaRef {
 /// The store's.
 pub fn write(adapter: &Adapter, base_sha256: &str, out: &mut dyn TableWriter) -> Result<(), Failure> {
     let config = adapter.config();
-    for tensor in adapter.tensors() {
+    let places = adapter.places();
+    // Two tensors a place, and then one.
+    let of_tensors = places.iter().flat_map(|place| [place; 2]).chain(places);
+    for (tensor, place) in adapter.tensors().iter().zip(of_tensors) {
         let shape = tensor.shape.map(|size| Some(size as i64));
         let data: Vec<u8> = tensor.values.iter().flat_map(|value| value.to_le_bytes()).collect();
         let columns: Vec<ArrayRef> = vec![
             Arc::new(StringArray::from_iter_values([format!("{PREFIX}{}", tensor.name)])),
             Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>([Some(shape)])),
-            Arc::new(Int64Array::from_iter_values([config.rank as i64])),
-            Arc::new(Float32Array::from_iter_values([config.alpha])),
+            Arc::new(Int64Array::from_iter_values([place.rank as i64])),
+            Arc::new(Float32Array::from_iter_values([place.alpha])),
             Arc::new(Float32Array::from_iter_values([config.dropout])),
             Arc::new(BooleanArray::from(vec![config.rslora])),
+            Arc::new(BooleanArray::from(vec![config.dora])),
             Arc::new(StringArray::from_iter_values([base_sha256])),
             Arc::new(BinaryArray::from_iter_values([data])),
         ];
@@ -77,23 +84,30 @@ pub fn read(
     batches: impl IntoIterator<Item = Result<RecordBatch, StoreError>>,
     model: &Config,
 ) -> Result<Stored, Failure> {
-    let (mut tensors, mut about) = (Vec::new(), None);
+    let (mut tensors, mut ranks, mut about) = (Vec::new(), BTreeMap::new(), None);
     for batch in batches {
         let batch = batch?;
         if !is_adapter(&batch.schema()) {
             return Err(Failure::op("the table is no adapter: `lora-train` writes one on its port `adapter`"));
         }
         for row in 0..batch.num_rows() {
-            tensors.push(tensor(&batch, row)?);
-            about.get_or_insert_with(|| about_row(&batch, row));
+            let tensor = tensor(&batch, row)?;
+            ranks.insert(tensor.name.clone(), of_layer(&batch, row));
+            tensors.push(tensor);
+            about.get_or_insert_with(|| of_whole(&batch, row));
         }
     }
-    let Some((mut config, base_sha256)) = about else { return Err(Failure::op("the adapter has no tensors")) };
-    config.targets = tensors.iter().filter_map(|tensor| Target::by_name(tensor.name.rsplit('.').nth(2)?)).collect();
-    config.targets.sort_unstable();
-    config.targets.dedup();
-    let adapter = Adapter::from_tensors(model, &config, tensors);
-    let adapter = adapter.map_err(|error| Failure::op(format!("the adapter is not one of this model: {error}")))?;
+    let Some((config, base_sha256)) = about else { return Err(Failure::op("the adapter has no tensors")) };
+    let wrong = |error| Failure::op(format!("the adapter is not one of this model: {error}"));
+    let mut places = config.places(model).map_err(wrong)?;
+    places.retain_mut(|place| {
+        let found = ranks.get(&format!("{}.lora_A.weight", place.path));
+        found.is_some_and(|found| {
+            (place.rank, place.alpha) = *found;
+            true
+        })
+    });
+    let adapter = Adapter::from_tensors(model, &config, places, tensors).map_err(wrong)?;
     Ok(Stored { adapter, base_sha256 })
 }
 
@@ -105,16 +119,24 @@ pub fn is_adapter(columns: &Schema) -> bool {
     own.fields().len() == columns.len() && own.fields().iter().zip(columns).all(same)
 }
 
-/// What a row says of the whole; targets are left out.
-fn about_row(batch: &RecordBatch, row: usize) -> (LoraConfig, String) {
+/// Rank and alpha of a row's layer.
+fn of_layer(batch: &RecordBatch, row: usize) -> (usize, f32) {
+    let rank = batch.column(2).as_primitive::<Int64Type>().value(row) as usize;
+    (rank, batch.column(3).as_primitive::<Float32Type>().value(row))
+}
+
+/// What a row says of the whole. Layers, ranks and alphas the rows say one by one; those of this row stand for the whole.
+fn of_whole(batch: &RecordBatch, row: usize) -> (LoraConfig, String) {
+    let (rank, alpha) = of_layer(batch, row);
     let config = LoraConfig {
-        rank: batch.column(2).as_primitive::<Int64Type>().value(row) as usize,
-        alpha: batch.column(3).as_primitive::<Float32Type>().value(row),
+        rank,
+        alpha,
         dropout: batch.column(4).as_primitive::<Float32Type>().value(row),
         rslora: batch.column(5).as_boolean().value(row),
-        targets: Vec::new(),
+        dora: batch.column(6).as_boolean().value(row),
+        ..LoraConfig::default()
     };
-    (config, batch.column(6).as_string::<i32>().value(row).to_owned())
+    (config, batch.column(7).as_string::<i32>().value(row).to_owned())
 }
 
 fn tensor(batch: &RecordBatch, row: usize) -> Result<AdapterTensor, Failure> {
@@ -123,7 +145,7 @@ fn tensor(batch: &RecordBatch, row: usize) -> Result<AdapterTensor, Failure> {
     let &[rows, columns] = shape.as_primitive::<Int64Type>().values().as_ref() else {
         return Err(Failure::op(format!("tensor `{name}` has {} dimensions, not 2", shape.len())));
     };
-    let data = batch.column(7).as_binary::<i32>().value(row);
+    let data = batch.column(8).as_binary::<i32>().value(row);
     Ok(AdapterTensor {
         name: name.strip_prefix(PREFIX).unwrap_or(name).to_owned(),
         shape: [rows as usize, columns as usize],

@@ -1,8 +1,9 @@
 //! What `lora-train` is told, and whether it makes sense.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use retort_engine::Problem;
+use retort_lm::lora::LoraConfig;
 use retort_lm::train::TrainConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -56,8 +57,21 @@ pub struct LoraTrain {
     /// Scales by `alpha / √rank` instead, which keeps high ranks learning.
     #[serde(default)]
     pub rslora: bool,
+    /// DoRA: the length of each output's weights is learnt apart from their direction. Learns more at low ranks, and takes about a third longer.
+    #[serde(default)]
+    pub dora: bool,
+    /// LoRA+: what the learning rate of `B` (and of DoRA's lengths) is multiplied with; 1 for none, 16 is usual.
+    #[serde(default = "one")]
+    pub lora_plus: f64,
+    /// Other ranks for some layers, by the end of the layer's name, a regular expression: `{q_proj: 8, 'layers\.0\..*': 32}`. Of several that
+    /// match the longest counts. Their alpha stays.
+    #[serde(default)]
+    pub rank_pattern: BTreeMap<String, usize>,
+    /// Other alphas for some layers, in the same way.
+    #[serde(default)]
+    pub alpha_pattern: BTreeMap<String, f64>,
     /// Which layers are adapted: `all-linear`, `attention`, `mlp`, or a list of `q_proj`, `k_proj`, `v_proj`, `o_proj`, `gate_proj`, `up_proj`, `down_proj`. All
-    /// of them learn best for their size.
+    /// of them learn best for their size. `{regex: 'model\.layers\.[0-9]\..*'}` takes those whose whole name matches.
     #[serde(default)]
     pub targets: Targets,
     /// Of the adapter's first values, the order of examples, and dropout.
@@ -216,6 +230,10 @@ fn rank() -> usize {
     16
 }
 
+fn one() -> f64 {
+    1.0
+}
+
 fn max_grad_norm() -> f64 {
     1.0
 }
@@ -308,6 +326,22 @@ impl LoraTrain {
         }
         if self.alpha.is_some_and(|alpha| !(alpha > 0.0 && alpha.is_finite())) {
             return refuse("alpha", "`alpha` is above 0");
+        }
+        if !(self.lora_plus > 0.0 && self.lora_plus.is_finite()) {
+            return refuse("lora_plus", "`lora_plus` is above 0");
+        }
+        let (ranks, alphas) = (&self.rank_pattern, &self.alpha_pattern);
+        if let Some((pattern, _)) = ranks.iter().find(|(_, rank)| **rank == 0) {
+            return refuse(&format!("rank_pattern.{pattern}"), "a rank is at least 1");
+        }
+        if let Some((pattern, _)) = alphas.iter().find(|(_, alpha)| !(**alpha > 0.0 && alpha.is_finite())) {
+            return refuse(&format!("alpha_pattern.{pattern}"), "an alpha is above 0");
+        }
+        let named =
+            ranks.keys().map(|key| ("rank_pattern", key)).chain(alphas.keys().map(|key| ("alpha_pattern", key)));
+        for (field, pattern) in named {
+            LoraConfig::check_pattern(pattern)
+                .map_err(|error| Problem::at_field(format!("{field}.{pattern}"), error.to_string()))?;
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return refuse("dropout", "a share that is dropped lies from 0 to below 1");

@@ -1,7 +1,9 @@
 //! The config of `lora-train` when every phase has inherited what it leaves out.
 
+use std::collections::BTreeMap;
+
 use retort_lm::data::Batch;
-use retort_lm::lora::LoraConfig;
+use retort_lm::lora::{LoraConfig, Target};
 use retort_lm::schedule::{Decay, Schedule, Warmup};
 use retort_lm::train::{Phase, Source, TrainConfig};
 use schemars::JsonSchema;
@@ -19,6 +21,10 @@ pub(super) struct Resolved {
     alpha: f64,
     dropout: f64,
     rslora: bool,
+    dora: bool,
+    lora_plus: f64,
+    rank_pattern: BTreeMap<String, usize>,
+    alpha_pattern: BTreeMap<String, f64>,
     targets: Targets,
     seed: u64,
     pub(super) phases: Vec<ResolvedPhase>,
@@ -62,6 +68,10 @@ impl From<LoraTrain> for Resolved {
             rank: config.rank,
             dropout: config.dropout,
             rslora: config.rslora,
+            dora: config.dora,
+            lora_plus: config.lora_plus,
+            rank_pattern: config.rank_pattern,
+            alpha_pattern: config.alpha_pattern,
             targets: config.targets,
             seed: config.seed,
             phases: phases.iter().map(|phase| phase.resolve(&top)).collect(),
@@ -108,14 +118,23 @@ impl PhaseConfig {
 impl Resolved {
     /// What training is told.
     pub(super) fn train_config(self) -> TrainConfig {
+        let (targets, only) = match self.targets {
+            Targets::Named(targets) => (targets, None),
+            Targets::Pattern(regex) => (Target::ALL.to_vec(), Some(regex)),
+        };
         TrainConfig {
             lora: LoraConfig {
                 rank: self.rank,
                 alpha: self.alpha as f32,
                 dropout: self.dropout as f32,
                 rslora: self.rslora,
-                targets: self.targets.0,
+                dora: self.dora,
+                targets,
+                only,
+                rank_pattern: self.rank_pattern,
+                alpha_pattern: self.alpha_pattern.into_iter().map(|(name, alpha)| (name, alpha as f32)).collect(),
             },
+            lora_plus: self.lora_plus as f32,
             phases: self.phases.into_iter().map(ResolvedPhase::phase).collect(),
             weight_decay: self.weight_decay as f32,
             max_grad_norm: self.max_grad_norm as f32,

@@ -1,29 +1,37 @@
-//! Which layers an adapter sits on, as a pipeline says it: a word for several, or a list of names.
+//! Which layers an adapter sits on, as a pipeline says it: a word for several, a list of names, or a pattern of whole names.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use retort_lm::lora::Target;
+use retort_lm::lora::{LoraConfig, Target};
 use schemars::{JsonSchema, json_schema};
-use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::ser::Serializer;
 use serde::{Deserialize, Serialize};
 
-/// Which layers are adapted, in a block's order.
+/// Which layers are adapted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Targets(pub Vec<Target>);
+pub enum Targets {
+    /// These of each block, in a block's order.
+    Named(Vec<Target>),
+    /// Those whose whole name, such as `model.layers.3.mlp.up_proj`, matches a regular expression.
+    Pattern(String),
+}
 
 impl Default for Targets {
     /// All linear layers of the blocks.
     fn default() -> Self {
-        Self(Target::ALL.to_vec())
+        Self::Named(Target::ALL.to_vec())
     }
 }
 
 /// The names, so that a word and the list that it stands for are the same fact.
 impl Serialize for Targets {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(|target| target.name()))
+        match self {
+            Self::Named(targets) => serializer.collect_seq(targets.iter().map(|target| target.name())),
+            Self::Pattern(regex) => serializer.collect_map([("regex", regex)]),
+        }
     }
 }
 
@@ -39,16 +47,16 @@ impl<'de> Visitor<'de> for Words {
     type Value = Targets;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("`all-linear`, `attention`, `mlp` or a list of layers")
+        f.write_str("`all-linear`, `attention`, `mlp`, a list of layers, or `{regex: …}`")
     }
 
     fn visit_str<E: Error>(self, word: &str) -> Result<Targets, E> {
         let (attention, mlp) = Target::ALL.split_at(4);
         match word {
             "all-linear" => Ok(Targets::default()),
-            "attention" => Ok(Targets(attention.to_vec())),
-            "mlp" => Ok(Targets(mlp.to_vec())),
-            other => Ok(Targets(vec![layer(other)?])),
+            "attention" => Ok(Targets::Named(attention.to_vec())),
+            "mlp" => Ok(Targets::Named(mlp.to_vec())),
+            other => Ok(Targets::Named(vec![layer(other)?])),
         }
     }
 
@@ -62,7 +70,21 @@ impl<'de> Visitor<'de> for Words {
         if targets.is_empty() {
             return Err(A::Error::custom("an adapter sits on at least one layer"));
         }
-        Ok(Targets(targets))
+        Ok(Targets::Named(targets))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Targets, A::Error> {
+        let Some((key, regex)) = map.next_entry::<String, String>()? else {
+            return Err(A::Error::missing_field("regex"));
+        };
+        if key != "regex" {
+            return Err(A::Error::unknown_field(&key, &["regex"]));
+        }
+        if let Some(other) = map.next_key::<String>()? {
+            return Err(A::Error::unknown_field(&other, &["regex"]));
+        }
+        LoraConfig::check_pattern(&regex).map_err(A::Error::custom)?;
+        Ok(Targets::Pattern(regex))
     }
 }
 
@@ -83,10 +105,11 @@ impl JsonSchema for Targets {
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         let names = Target::ALL.map(Target::name);
         json_schema!({
-            "description": "Layers, by name or several by a word.",
+            "description": "Layers, by name, several by a word, or by a pattern of whole names.",
             "anyOf": [
                 {"type": "string", "enum": ["all-linear", "attention", "mlp"]},
                 {"type": "array", "items": {"type": "string", "enum": names}, "minItems": 1},
+                {"type": "object", "properties": {"regex": {"type": "string"}}, "required": ["regex"], "additionalProperties": false},
             ],
         })
     }
@@ -108,6 +131,9 @@ mod tests {
             json!(["gate_proj", "up_proj", "down_proj"])
         );
         assert!(read(json!(["q_prj"])).unwrap_err().to_string().contains("did you mean `q_proj`?"));
+        assert_eq!(read(json!({"regex": "a.b"})).unwrap(), Targets::Pattern("a.b".into()));
+        assert!(read(json!({"regex": "("})).unwrap_err().to_string().contains("no pattern"));
+        assert!(read(json!({"regx": "a"})).unwrap_err().to_string().contains("regx"));
         assert!(read(json!([])).unwrap_err().to_string().contains("at least one"));
     }
 }

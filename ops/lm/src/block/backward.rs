@@ -71,16 +71,10 @@ impl Block {
     }
 
     fn ways_back<'a>(&'a self, pass: Pass<'a>, lows: &'a [Vec<f32>; 7], grads: &'a mut Grads) -> WaysBack<'a> {
-        let mut slots: [[&'a mut [f32]; 2]; 7] = Default::default();
+        let mut slots: [[&'a mut [f32]; 3]; 7] = Default::default();
         if let Some(adapter) = pass.adapter {
-            let mut rest = grads.tensors.as_mut_slice();
-            let mut passed = 0;
-            for target in Target::ALL {
-                let Some(at) = adapter.index(pass.layer, target) else { continue };
-                let (pair, after) = std::mem::take(&mut rest)[at - passed..].split_at_mut(2);
-                let [a, b] = pair else { unreachable!("a pair has two tensors") };
-                slots[target as usize] = [a, b];
-                (rest, passed) = (after, at + 2);
+            for (target, slot) in grads.of_block(adapter, pass.layer) {
+                slots[target as usize] = slot;
             }
         }
         WaysBack { block: self, pass, lows, slots }
@@ -116,7 +110,7 @@ struct WaysBack<'a> {
     block: &'a Block,
     pass: Pass<'a>,
     lows: &'a [Vec<f32>; 7],
-    slots: [[&'a mut [f32]; 2]; 7],
+    slots: [[&'a mut [f32]; 3]; 7],
 }
 
 impl<'a> WaysBack<'a> {

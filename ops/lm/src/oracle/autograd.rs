@@ -7,23 +7,29 @@ use candle_core::{D, DType, Device, Tensor, Var};
 use crate::config::{Architecture, Config, NormKind, Rotary};
 use crate::gradient::Segment;
 use crate::kernels::Activation;
-use crate::lora::{Adapter, Target};
+use crate::lora::{Adapter, Place, Target};
 use crate::model::Model;
-use crate::testing::{random_adapter, random_model, segment, tiny_adapter, tiny_config, tiny_config_of, tiny_model};
+use crate::testing::{
+    random_adapter, random_dora, random_model, segment, tiny_adapter, tiny_config, tiny_config_of, tiny_model,
+};
 
 #[test]
 fn gradients_agree_with_candles_autograd_for_every_tensor() {
-    check(&tiny_config());
+    let both = |config: &Config| {
+        let model = random_model(config);
+        check(config, &model, &random_adapter(config));
+        check(config, &model, &random_dora(&model));
+    };
+    both(&tiny_config());
     for architecture in Architecture::ALL {
-        check(&tiny_config_of(architecture));
+        both(&tiny_config_of(architecture));
     }
 }
 
-fn check(config: &Config) {
-    let (model, adapter) = (random_model(config), random_adapter(config));
+fn check(config: &Config, model: &Model, adapter: &Adapter) {
     let segments = [segment(60, 1), segment(13, 2)];
-    let (losses, grads) = model.gradients(&adapter, &segments, None).unwrap();
-    let naive = Naive::new(&model, &adapter);
+    let (losses, grads) = model.gradients(adapter, &segments, None).unwrap();
+    let naive = Naive::new(model, adapter);
     let loss = (naive.loss(&segments[0]) + naive.loss(&segments[1])).unwrap();
     let expected = loss.to_scalar::<f64>().unwrap();
     let nll: f64 = losses.iter().map(|sum| sum.nll).sum();
@@ -72,7 +78,8 @@ struct Naive<'a> {
     config: &'a Config,
     weights: HashMap<String, Tensor>,
     vars: HashMap<String, Var>,
-    scaling: f64,
+    /// By layer.
+    scalings: HashMap<String, f64>,
 }
 
 impl<'a> Naive<'a> {
@@ -83,7 +90,9 @@ impl<'a> Naive<'a> {
         let weights = model.tensors(None).map(|t| (t.name, double(&t.values, &t.shape))).collect();
         let tensors = adapter.tensors().iter();
         let vars = tensors.map(|t| (t.name.clone(), Var::from_tensor(&double(&t.values, &t.shape)).unwrap())).collect();
-        Self { config: model.config(), weights, vars, scaling: f64::from(adapter.config().scaling()) }
+        let scaling = |place: &Place| (place.path.clone(), f64::from(place.scaling(adapter.config().rslora)));
+        let scalings = adapter.places().iter().map(scaling).collect();
+        Self { config: model.config(), weights, vars, scalings }
     }
 
     /// Summed loss of one segment.
@@ -174,14 +183,20 @@ impl<'a> Naive<'a> {
 
     fn linear(&self, x: &Tensor, path: &str) -> Tensor {
         let times = |x: &Tensor, weight: &Tensor| x.matmul(&weight.t().unwrap()).unwrap();
-        let base = times(x, &self.weights[&format!("{path}.weight")]);
-        let base = match self.weights.get(&format!("{path}.bias")) {
-            Some(bias) => base.broadcast_add(bias).unwrap(),
-            None => base,
-        };
-        let low = times(x, self.vars[&format!("{path}.lora_A.weight")].as_tensor());
-        let change = times(&low, self.vars[&format!("{path}.lora_B.weight")].as_tensor());
-        (base + (change * self.scaling).unwrap()).unwrap()
+        let weight = &self.weights[&format!("{path}.weight")];
+        let (a, b) = (&self.vars[&format!("{path}.lora_A.weight")], &self.vars[&format!("{path}.lora_B.weight")]);
+        let change = times(&times(x, a.as_tensor()), b.as_tensor());
+        let mut out = (times(x, weight) + (change * self.scalings[path]).unwrap()).unwrap();
+        if let Some(lengths) = self.vars.get(&format!("{path}.lora_magnitude_vector")) {
+            // The norms of the adapted weights, which no gradient goes through.
+            let update = (b.matmul(a).unwrap() * self.scalings[path]).unwrap();
+            let norms = (weight + update).unwrap().sqr().unwrap().sum_keepdim(1).unwrap().sqrt().unwrap().detach();
+            out = out.broadcast_mul(&(lengths.as_tensor() / norms).unwrap().flatten_all().unwrap()).unwrap();
+        }
+        match self.weights.get(&format!("{path}.bias")) {
+            Some(bias) => out.broadcast_add(bias).unwrap(),
+            None => out,
+        }
     }
 
     fn attention(&self, layer: usize, x: &Tensor) -> Tensor {

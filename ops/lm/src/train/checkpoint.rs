@@ -144,7 +144,7 @@ fn state(model: &Model, config: &TrainConfig, cursor: Cursor, tensors: &SafeTens
     let adapter = |kind: &str| -> Option<Adapter> {
         let named = shape.tensors().iter().zip(values(kind)?);
         let named = named.map(|(own, values)| AdapterTensor { name: own.name.clone(), shape: own.shape, values });
-        Adapter::from_tensors(model.config(), &config.lora, named).ok()
+        Adapter::from_tensors(model.config(), &config.lora, shape.places().to_vec(), named).ok()
     };
     let best = match cursor.best {
         Some((loss, step)) => Some(Best { loss, step, adapter: adapter("best")? }),

@@ -14,6 +14,8 @@ pub struct TrainConfig {
     pub lora: LoraConfig,
     /// In order; each goes on from the best adapter of the one before.
     pub phases: Vec<Phase>,
+    /// What the learning rate of all tensors but `A` is multiplied with: LoRA+.
+    pub lora_plus: f32,
     /// Decoupled weight decay.
     pub weight_decay: f32,
     /// Gradients longer than this are cut down to it; 0 for no limit.

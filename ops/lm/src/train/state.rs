@@ -80,7 +80,7 @@ pub(crate) struct State {
 impl State {
     /// Before the first step.
     pub(crate) fn start(model: &Model, config: &TrainConfig) -> Result<Self, LmError> {
-        let adapter = Adapter::init(model.config(), &config.lora, config.seed)?;
+        let adapter = model.fresh_adapter(&config.lora, config.seed)?;
         Ok(Self {
             phase: 0,
             phase_step: 0,
@@ -135,5 +135,5 @@ impl State {
 
 /// The optimizer's numbers.
 pub(crate) fn optimizer(config: &TrainConfig) -> AdamWConfig {
-    AdamWConfig { weight_decay: config.weight_decay, ..AdamWConfig::default() }
+    AdamWConfig { weight_decay: config.weight_decay, plus: config.lora_plus, ..AdamWConfig::default() }
 }

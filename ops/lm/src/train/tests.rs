@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::data::Batch;
-use crate::lora::{LoraConfig, Target};
+use crate::lora::LoraConfig;
 use crate::schedule::{Decay, Schedule, Warmup};
 use crate::testing::{tiny_model, tokens};
 
@@ -19,7 +19,7 @@ fn counting(n: usize, by: u32, seed: u64) -> Vec<Segment> {
 }
 
 fn examples(segments: Vec<Segment>) -> Examples {
-    Examples { segments, dropped: 0 }
+    Examples { segments, ..Examples::default() }
 }
 
 fn phase(name: &str, epochs: u64) -> Phase {
@@ -39,8 +39,16 @@ fn phase(name: &str, epochs: u64) -> Phase {
 }
 
 fn config(phases: Vec<Phase>) -> TrainConfig {
-    let lora = LoraConfig { rank: 4, alpha: 8.0, dropout: 0.1, rslora: false, targets: Target::ALL.to_vec() };
-    TrainConfig { lora, phases, weight_decay: 0.01, max_grad_norm: 1.0, seed: 7, max_tokens_per_pass: 24 }
+    let lora = LoraConfig { rank: 4, alpha: 8.0, dropout: 0.1, ..LoraConfig::default() };
+    TrainConfig {
+        lora,
+        phases,
+        lora_plus: 1.0,
+        weight_decay: 0.01,
+        max_grad_norm: 1.0,
+        seed: 7,
+        max_tokens_per_pass: 24,
+    }
 }
 
 fn quiet(_: Progress<'_>) -> Result<(), LmError> {
@@ -224,7 +232,7 @@ fn a_loss_that_is_no_number_ends_the_run_and_names_the_step() {
 
 #[test]
 fn a_phase_without_examples_says_what_became_of_them() {
-    let none = Examples { segments: Vec::new(), dropped: 3 };
+    let none = Examples { dropped: 3, ..Examples::default() };
     let error = train(&tiny_model(), &config(vec![phase("pairs", 1)]), &[none], &[], None, &mut quiet).unwrap_err();
     assert_eq!(error.to_string(), "phase `pairs` has no examples (3 were empty or over 64 tokens)");
 }

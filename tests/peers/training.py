@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""Trains SmolLM2-135M with LoRA (all-linear, rank 16, sequences of 256) in PyTorch with PEFT and in Retort, side by side.
+
+    pip install -r peft-requirements.txt
+    cargo build --workspace --example training
+    python training.py --ours ../../target/debug/examples/training --model ../../target/models/SmolLM2-135M-Instruct.Q4_1.gguf
+
+Every way is a process of its own, `--rounds` times in turn, so that a busy machine is as busy for each. All get the same
+sequences in the same order (Retort's), begin with the same adapter (Retort's, as a PEFT folder) and take the same AdamW
+steps. The table has the median over all steps but the warm-up of tokens a second (by the clock, and by CPU seconds of all
+threads), the peak of resident memory, and the load. Below it the losses in f32, step by step, and how far they part.
+
+Exit status: 0 if the f32 losses agree within 1e-3 at every step, 1 if not.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+LENGTH = 256
+RATE = 2e-4
+WARM = 1
+WAYS = ["f32", "autocast", "compile"]
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--ours", type=Path, required=True, help="the example `training`")
+    parser.add_argument("--model", type=Path, required=True, help="a GGUF file")
+    parser.add_argument("--texts", type=Path, nargs="*", default=[Path(__file__).parents[2] / "GUIDE.md"])
+    parser.add_argument("--folder", type=Path, default=Path("/tmp/retort-training"))
+    parser.add_argument("--steps", type=int, nargs=2, default=[12, 4], help="at batch 1 and at batch 8")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--ways", nargs="*", default=[*WAYS, "ours"])
+    parser.add_argument("--batches", type=int, nargs="*", default=[1, 8])
+    parser.add_argument("--theirs", nargs=3, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def prepare(args):
+    """Sequences of `LENGTH` + 1 tokens, enough for the most steps."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(args.model.parent), gguf_file=args.model.name)
+    text = "\n".join(path.read_text(encoding="utf-8") for path in args.texts)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    sequences = [ids[at : at + LENGTH + 1] for at in range(0, len(ids) - LENGTH, LENGTH)][:32]
+    args.folder.mkdir(parents=True, exist_ok=True)
+    (args.folder / "tokens.json").write_text(json.dumps(sequences))
+
+
+def theirs(args, way, batch, steps):
+    """One way in PyTorch: a line of JSON."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(2)
+    sequences = json.loads((args.folder / "tokens.json").read_text())
+    order = json.loads((args.folder / f"order-{batch}.json").read_text())
+    base = AutoModelForCausalLM.from_pretrained(str(args.model.parent), gguf_file=args.model.name, dtype=torch.float32)
+    base.config.use_cache = False
+    for parameter in base.parameters():  # as Retort keeps weights
+        if parameter.dim() == 2:
+            parameter.data = parameter.data.half().float()
+    model = PeftModel.from_pretrained(base, str(args.folder / "adapter"), is_trainable=True)
+    model.train()
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE, weight_decay=0.0)
+    run = torch.compile(model) if way == "compile" else model
+    losses, walls, cpus = [], [], []
+    for step in order[: steps + WARM]:
+        ids = torch.tensor([sequences[at] for at in step])
+        wall, cpu = time.perf_counter(), time.process_time()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=way != "f32"):
+            logits = run(input_ids=ids[:, :-1]).logits
+            loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(json.dumps({"losses": losses, "walls": walls, "cpus": cpus, "peak_kib": peak}))
+
+
+def one(args, way, batch, steps):
+    environment = {**os.environ, "RAYON_NUM_THREADS": "2", "OMP_NUM_THREADS": "2"}
+    if way == "ours":
+        command = [args.ours, args.model, args.folder, batch, steps + WARM]
+    else:
+        command = [sys.executable, __file__, "--ours", args.ours, "--model", args.model, "--folder", args.folder]
+        command += ["--theirs", way, batch, steps]
+    done = subprocess.run([str(word) for word in command], env=environment, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        raise SystemExit(f"{way}, batch {batch}: ended with {done.returncode}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main():
+    args = arguments()
+    if args.theirs:
+        way, batch, steps = args.theirs
+        theirs(args, way, int(batch), int(steps))
+        return 0
+    prepare(args)
+    results, loads = {}, []
+    for batch, steps in zip([1, 8], args.steps):
+        if batch not in args.batches:
+            continue
+        one(args, "ours", batch, 0)  # writes the adapter and the order
+        for _ in range(args.rounds):
+            for way in args.ways:
+                loads.append(os.getloadavg()[0])
+                results.setdefault((batch, way), []).append(one(args, way, batch, steps))
+    print(f"load {min(loads):.1f} to {max(loads):.1f}, {args.rounds} rounds")
+    print("batch  way        tokens/s  a CPU second  peak GB")
+    for (batch, way), runs in results.items():
+        rate = lambda kind: batch * LENGTH / statistics.median(t for run in runs for t in run[kind][WARM:])
+        peak = max(run["peak_kib"] for run in runs) / 2**20
+        print(f"{batch:5}  {way:9} {rate('walls'):9.1f} {rate('cpus'):13.1f} {peak:8.2f}")
+    worst = 0.0
+    for batch in args.batches:
+        if (batch, "f32") in results and (batch, "ours") in results:
+            pairs = list(zip(results[batch, "f32"][0]["losses"], results[batch, "ours"][0]["losses"]))
+            worst = max([worst, *(abs(a - b) for a, b in pairs)])
+            print(f"batch {batch}, losses f32 and ours: " + "  ".join(f"{a:.5f} {b:.5f}" for a, b in pairs))
+    print(f"the curves part by {worst:.1e} at most")
+    return 0 if worst <= 1e-3 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
