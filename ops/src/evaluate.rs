@@ -283,6 +283,8 @@ impl Examiner {
             seed: u64::from_le_bytes(digest.as_bytes()[..8].try_into().expect("a digest is longer")),
             max_tokens: self.config.max_tokens,
             stop: Vec::new(),
+            guide: None,
+            repetition: 0,
         }
     }
 }

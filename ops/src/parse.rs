@@ -6,6 +6,8 @@ mod labels;
 mod pairs;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::pairs_of;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -25,7 +27,7 @@ use serde::{Deserialize, Serialize, Serializer};
 /// `format: question-answer` adds the columns `question` and `answer`. It finds pairs however they are dressed: `Q:` and `A:`, `Question 1:`,
 /// `**Question:**`, numbered and bulleted lists, headings, several pairs glued together on one line, answers of several
 /// lines with lists or code. A pair that is not whole is left out: a question without an answer, and, where the input
-/// has a column `finish_reason` that says `length`, the last pair, whose answer was cut off by the token limit. The row then stands in `rejects`
+/// has a column `finish_reason` that says `length`, `context` or `repetition`, the last pair, whose answer was cut off. The row then stands in `rejects`
 /// too, with what was left out of it. Equal pairs of one output become one.
 ///
 /// `format: regex` adds a column for every named group of `pattern`, null where a group took no part in the match.
@@ -120,7 +122,7 @@ impl JsonSchema for Columns {
 
 impl Define for Parse {
     const NAME: &'static str = "parse";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
 
     fn build(self, _env: &Env<'_>) -> Result<Operator, Problem> {
         let reader = match (self.format, &self.pattern) {
@@ -147,8 +149,10 @@ fn output_column() -> String {
     "output".into()
 }
 
-/// Says why an output ended; `length` where a token limit cut it off.
+/// Says why an output ended.
 const FINISH_REASON: &str = "finish_reason";
+/// Reasons for which it ended before its end: a token limit, or that it went in circles.
+const CUT: &[&str] = &["length", "context", "repetition"];
 
 enum Reader {
     Pairs,
@@ -317,7 +321,7 @@ impl RowOp for Parser {
                 out.reject(row, "empty output")?;
                 continue;
             }
-            let cut = reasons.is_some_and(|reasons| reasons.is_valid(row) && reasons.value(row) == "length");
+            let cut = reasons.is_some_and(|reasons| reasons.is_valid(row) && CUT.contains(&reasons.value(row)));
             match self.reader.read(text, cut) {
                 Ok((found, None)) => out.keep(row, &self.answer(found, batch, row, &schema)?)?,
                 Ok((found, Some(left_out))) => {

@@ -1,18 +1,20 @@
 //! `prompt-llm`: asks a language model about every row.
 //!
-//! Here: the config, and what a row's answer looks like. Templates are in `messages`, models that run here in `local`, servers in `remote`.
+//! Here: the config. Templates are in `messages`, models that run here in `local`, servers in `remote`, what must be written in
+//! `guide`, what becomes of unfinished answers in `finish`, and what a row's answer looks like in `collected`.
 
+mod collected;
 mod filters;
+mod finish;
+mod guide;
 mod local;
 mod messages;
 mod remote;
+mod tally;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex};
-
-use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{Schema, SchemaRef};
 use retort_cache::RowKey;
 use retort_engine::{
     Answers, Asset, Batching, Cx, Define, Env, Failure, Lane, Memo, Operator, Problem, RowBatch, RowOp, TokenBudget,
@@ -21,6 +23,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::models::{ModelRef, ServerModel};
+use collected::{Collected, Said, answer_schema};
+use finish::Verdict;
+pub use finish::{Action, FinishOptions};
+pub use guide::Guide;
 use messages::Prompts;
 
 /// Asks a language model about every row, and adds what it says.
@@ -33,9 +39,14 @@ use messages::Prompts;
 /// A row's answer does not depend on other rows, nor on how many run side by side: its draws are seeded by what it asks. Answers
 /// are kept one by one as they come, so a run that is stopped goes on where it was.
 ///
-/// It adds `output`, `finish_reason` (`stop`, or `length` when `max_tokens` cut it), `n_prompt_tokens` and
-/// `n_output_tokens` (empty where a server does not count), and with `n` above 1 `sample_index`. A prompt that with `max_tokens`
-/// does not fit the model's context is a reject that says the numbers; nothing is ever cut. An empty column is empty text.
+/// With `guide` an answer can be nothing but what the guide says, so that a small model's answers can always be parsed: `guide: question-answer` for pairs as `parse`
+/// reads them, `guide: {pairs: 3}` for three of them, or a JSON schema, a regular expression or a Lark grammar.
+///
+/// It adds `output`, `finish_reason`, `n_prompt_tokens` and
+/// `n_output_tokens` (empty where a server does not count), and with `n` above 1 `sample_index`. A `finish_reason` is `stop`; `length`, when `max_tokens` cut the answer;
+/// `empty`; `repetition`, when it said the same over and over and was ended there; or `context`. `finish` says which are kept, asked for again or
+/// rejected. A prompt that with `max_tokens` does not fit the model's context is a reject that says the numbers, unless `finish.context` keeps it; no prompt is ever
+/// cut. An empty column is empty text.
 ///
 /// ```yaml
 /// answers:
@@ -50,6 +61,8 @@ use messages::Prompts;
 ///
 ///           {{ text }}
 ///     sample: {temperature: 0.7, top_p: 0.95, max_tokens: 400, seed: 1}
+///     guide: {pairs: 3}
+///     finish: {length: retry, repetition: retry}
 /// ```
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -61,6 +74,12 @@ pub struct PromptLlm {
     /// How tokens are drawn.
     #[serde(default)]
     pub sample: SampleOptions,
+    /// What an answer must be. Default: whatever the model says. Servers take a `json` schema only.
+    #[serde(default)]
+    pub guide: Option<Guide>,
+    /// What becomes of answers that were cut off, are empty, or go in circles.
+    #[serde(default)]
+    pub finish: FinishOptions,
 }
 
 /// A message's role and the template of its text.
@@ -125,7 +144,7 @@ impl Default for SampleOptions {
 
 impl Define for PromptLlm {
     const NAME: &'static str = "prompt-llm";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
 
     fn lane(&self) -> Lane {
         if self.model.server().is_some() { Lane::Cpu } else { Lane::Model }
@@ -142,13 +161,17 @@ impl Define for PromptLlm {
     fn build(self, env: &Env<'_>) -> Result<Operator, Problem> {
         self.model.check("model")?;
         self.sample.check()?;
+        self.finish.check(&self.sample)?;
+        if let Some(guide) = &self.guide {
+            guide.check(self.model.server().is_none())?;
+        }
         let prompts = Prompts::new(&self.messages)?;
         let source = match (self.model.server(), self.model.asset(env)) {
             (Some(server), _) => Source::Server(server),
             (None, Some(asset)) => Source::Local(asset),
             (None, None) => return Err(Problem::at_field("model", "a model needs `weights` or a `server`")),
         };
-        Ok(Operator::Rows(Box::new(Prompter { prompts, source, sample: self.sample })))
+        Ok(Operator::Rows(Box::new(Prompter { prompts, source, config: self })))
     }
 }
 
@@ -177,7 +200,7 @@ enum Source {
 struct Prompter {
     prompts: Prompts,
     source: Source,
-    sample: SampleOptions,
+    config: PromptLlm,
 }
 
 impl RowOp for Prompter {
@@ -186,7 +209,7 @@ impl RowOp for Prompter {
     }
 
     fn adds(&self, _reads: &Schema) -> Result<SchemaRef, Problem> {
-        Ok(answer_schema(self.sample.n))
+        Ok(answer_schema(self.config.sample.n))
     }
 
     fn memo(&self) -> Memo {
@@ -199,11 +222,8 @@ impl RowOp for Prompter {
     }
 
     fn apply(&self, rows: &RowBatch, out: &Answers<'_>, cx: &Cx<'_>) -> Result<(), Failure> {
-        let asked = Asked {
-            sample: &self.sample,
-            keys: &rows.keys,
-            answers: Collected::new(rows.keys.len(), out, &self.sample),
-        };
+        let answers = Collected::new(rows.keys.len(), out, self.config.sample.n);
+        let asked = Asked { config: &self.config, keys: &rows.keys, answers };
         let mut prompts = Vec::new();
         for (row, values) in messages::rows(&rows.batch)?.into_iter().enumerate() {
             match self.prompts.render(&values) {
@@ -211,92 +231,58 @@ impl RowOp for Prompter {
                 Err(reason) => out.reject(row, reason)?,
             }
         }
-        match &self.source {
+        let done = match &self.source {
             Source::Local(asset) => local::answer(asset, &prompts, &asked, cx),
             Source::Server(server) => remote::answer(server, &prompts, &asked, cx),
+        };
+        if let Some(line) = asked.answers.told() {
+            cx.note(line);
         }
+        done
     }
 }
 
 /// The rows that are asked, and where their answers go.
 struct Asked<'a> {
-    sample: &'a SampleOptions,
+    config: &'a PromptLlm,
     keys: &'a [RowKey],
     answers: Collected<'a>,
 }
 
+/// Which answer is asked for: of a row, by its number, after so many retries.
+#[derive(Clone, Copy, Debug)]
+struct Turn {
+    row: usize,
+    index: usize,
+    retries: usize,
+}
+
 impl Asked<'_> {
-    /// The seed of one answer: the row's own, mixed with `sample.seed` and the answer's number.
-    fn seed(&self, row: usize, index: usize, cx: &Cx<'_>) -> u64 {
+    /// The seed of one answer: the row's own, mixed with `sample.seed`, the answer's number, and that of the retry.
+    fn seed(&self, turn: Turn, cx: &Cx<'_>) -> u64 {
         let mut hasher = blake3::Hasher::new_derive_key("retort prompt-llm seed 1");
-        for part in [cx.seed(self.keys[row]), self.sample.seed, index as u64] {
+        for part in [cx.seed(self.keys[turn.row]), self.config.sample.seed, turn.index as u64] {
             hasher.update(&part.to_le_bytes());
+        }
+        if turn.retries > 0 {
+            hasher.update(&(turn.retries as u64).to_le_bytes());
         }
         u64::from_le_bytes(hasher.finalize().as_bytes()[..8].try_into().expect("a hash is longer"))
     }
-}
 
-/// One answer of the model.
-#[derive(Clone, Debug)]
-struct Said {
-    output: String,
-    finish_reason: String,
-    n_prompt_tokens: Option<u64>,
-    n_output_tokens: Option<u64>,
-}
-
-/// Answers by row, handed on when a row has all of its own.
-struct Collected<'a> {
-    rows: Mutex<Vec<Vec<Option<Said>>>>,
-    out: &'a Answers<'a>,
-    schema: SchemaRef,
-}
-
-impl<'a> Collected<'a> {
-    fn new(n_rows: usize, out: &'a Answers<'a>, sample: &SampleOptions) -> Self {
-        Self { rows: Mutex::new(vec![vec![None; sample.n]; n_rows]), out, schema: answer_schema(sample.n) }
-    }
-
-    fn put(&self, row: usize, index: usize, said: Said) -> Result<(), Failure> {
-        let whole: Option<Vec<Said>> = {
-            let mut rows = self.rows.lock().expect("no thread panics while it holds the answers");
-            rows[row][index] = Some(said);
-            rows[row].iter().cloned().collect()
-        };
-        whole.map_or(Ok(()), |answers| self.out.keep(row, &self.batch(&answers)?))
-    }
-
-    fn reject(&self, row: usize, reason: impl Into<String>) -> Result<(), Failure> {
-        self.out.reject(row, reason)
-    }
-
-    fn batch(&self, answers: &[Said]) -> Result<RecordBatch, Failure> {
-        let text =
-            |of: fn(&Said) -> &String| -> ArrayRef { Arc::new(StringArray::from_iter_values(answers.iter().map(of))) };
-        let count =
-            |of: fn(&Said) -> Option<u64>| -> ArrayRef { Arc::new(answers.iter().map(of).collect::<UInt64Array>()) };
-        let mut columns = vec![
-            text(|said| &said.output),
-            text(|said| &said.finish_reason),
-            count(|said| said.n_prompt_tokens),
-            count(|said| said.n_output_tokens),
-        ];
-        if answers.len() > 1 {
-            columns.push(Arc::new(UInt64Array::from_iter_values(0..answers.len() as u64)));
+    /// Takes an answer. A turn comes back where it is to be asked for again.
+    fn take(&self, turn: Turn, mut said: Said) -> Result<Option<Turn>, Failure> {
+        if said.finish_reason == "stop" && said.output.trim().is_empty() {
+            "empty".clone_into(&mut said.finish_reason);
         }
-        RecordBatch::try_new(self.schema.clone(), columns).map_err(Failure::op)
+        match self.config.finish.judge(&said, turn.retries, &self.config.sample) {
+            Verdict::Again => {
+                self.answers.retried();
+                return Ok(Some(Turn { retries: turn.retries + 1, ..turn }));
+            }
+            Verdict::Keep => self.answers.put(turn.row, turn.index, said, None)?,
+            Verdict::Reject(reason) => self.answers.put(turn.row, turn.index, said, Some(reason))?,
+        }
+        Ok(None)
     }
-}
-
-fn answer_schema(n: usize) -> SchemaRef {
-    let mut fields = vec![
-        Field::new("output", DataType::Utf8, false),
-        Field::new("finish_reason", DataType::Utf8, false),
-        Field::new("n_prompt_tokens", DataType::UInt64, true),
-        Field::new("n_output_tokens", DataType::UInt64, true),
-    ];
-    if n > 1 {
-        fields.push(Field::new("sample_index", DataType::UInt64, false));
-    }
-    Arc::new(Schema::new(fields))
 }

@@ -1,9 +1,11 @@
 //! The dear steps, on the real model: prompts are paid for once, training is a function of its question.
 
+use std::io::{BufRead as _, BufReader};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use retort_tests::Space;
+use serde_json::Value;
 
 const PIPELINE: &str = "\
 retort: 1
@@ -101,4 +103,54 @@ fn a_row_answers_alike_alone_and_in_company() {
     }
     alone.run("small.yaml");
     assert_eq!(alone.rows("small.yaml", "answers")[0], company.rows("small.yaml", "answers")[2]);
+}
+
+/// Starts a run, and reads its events until it has ended or `done` answers have come, with the time of each count.
+fn watch(run: &mut std::process::Child, done: u64) -> Vec<(Instant, u64)> {
+    let mut counts = Vec::new();
+    for line in BufReader::new(run.stdout.as_mut().unwrap()).lines() {
+        let event: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        if event["event"] == "progress" && event["node"] == "answers" {
+            counts.push((Instant::now(), event["done"].as_u64().unwrap()));
+            if counts.last().is_some_and(|&(_, n)| n >= done) {
+                break;
+            }
+        }
+    }
+    counts
+}
+
+#[test]
+fn what_was_answered_two_seconds_before_a_kill_is_durable() {
+    let space = space(120);
+    let mut run = space.start(&["run", "small.yaml", "--json"]);
+    let counts = watch(&mut run, 60);
+    assert!(run.try_wait().unwrap().is_none(), "the run ended before it could be killed");
+    run.kill().unwrap();
+    let killed = Instant::now();
+    run.wait().unwrap();
+    let before =
+        |age: Duration| counts.iter().filter(|(at, _)| killed - *at >= age).map(|&(_, n)| n).max().unwrap_or(0);
+    let (recalled, _) = space.run("small.yaml").recalled("answers").unwrap();
+    assert!(before(Duration::ZERO) > 0 && recalled >= before(Duration::from_secs(2)), "{recalled} of {counts:?}");
+}
+
+#[test]
+fn an_interrupted_run_keeps_what_it_finished_and_ends_within_two_seconds() {
+    let space = space(120);
+    space.edit("small.yaml", "max_tokens: 24", "max_tokens: 400");
+    let mut run = space.start(&["run", "small.yaml", "--json"]);
+    let counts = watch(&mut run, 1);
+    let begun = Instant::now();
+    let sent = std::process::Command::new("kill").args(["-INT", &run.id().to_string()]).status().unwrap();
+    assert!(sent.success());
+    // Somebody must read what it still says.
+    let output = run.wait_with_output().unwrap();
+    let took = begun.elapsed();
+    assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    let plan = space.plan("small.yaml");
+    let answers = plan["nodes"].as_array().unwrap().iter().find(|node| node["node"] == "answers").unwrap();
+    let left = answers["rows"].as_u64().unwrap();
+    assert!(left <= 120 - counts.last().unwrap().1, "{answers}");
 }

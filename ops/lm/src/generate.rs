@@ -1,21 +1,27 @@
 //! Many prompts at once become token streams, each the same whatever its neighbours.
 //!
 //! Continuous batching: a step runs the next tokens of every row that is under way, a token for a row that decodes,
-//! a stretch of the prompt for one that has just come; a row that has ended leaves and the next takes its place. The
-//! tokens that all prompts begin with are computed once and their keys and values shared.
+//! a stretch of the prompt for one that has just come; a row that has ended leaves and the next takes its place, the
+//! longest prompts first. The tokens that all prompts begin with are computed once and their keys and values shared; a prompt that goes on
+//! like that of a row under way begins from what that row has computed.
 //!
 //! | question | answer |
 //! |---|---|
-//! | what does a row's text depend on? | model, adapter, its request. The model's law (bits do not depend on the batch, on how a prompt is cut, or on a shared prefix) and draws that know only seed and step see to that |
+//! | what does a row's text depend on? | model, adapter, its request. The model's law (bits do not depend on the batch, on how a prompt is cut, or on a shared prefix), draws that know only seed and step, and grammars that know only the text see to that |
 //! | what bounds memory? | a row is let in when its prompt and `max_tokens` have room in `cache_bytes`, so none is ever thrown out; one row always runs |
-//! | what bounds a step? | `step_tokens` of prompts besides one token for each row that decodes |
+//! | what bounds a step? | `step_tokens` of prompts besides one token for each row that decodes: after each step the caller is asked whether to go on |
 
+mod prefix;
+mod repetition;
 mod row;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use crate::{
     LmError,
+    guide::Guide,
     kv::KvCache,
     lora::Adapter,
     model::{Model, Span},
@@ -25,8 +31,10 @@ use crate::{
 use rayon::prelude::*;
 use row::Row;
 
+pub use repetition::REPETITION_TOKENS;
+
 /// One text to be written.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Request {
     /// Tokens of the prompt, at least one.
     pub prompt: Vec<u32>,
@@ -38,6 +46,10 @@ pub struct Request {
     pub max_tokens: usize,
     /// The text ends before the first of these. End tokens always end it.
     pub stop: Vec<String>,
+    /// What the text must be.
+    pub guide: Option<Arc<Guide>>,
+    /// The text ends when so many last tokens say one thing again and again; 0 lets it. See [`REPETITION_TOKENS`].
+    pub repetition: usize,
 }
 
 /// What generation may take.
@@ -49,6 +61,17 @@ pub struct Limits {
     pub rows: usize,
     /// Prompt tokens in one step.
     pub step_tokens: usize,
+}
+
+/// Weights that a processor runs some hundreds of prompt tokens a second through: a step of them stays below a second.
+const BYTES_AT_256: usize = 350 << 20;
+
+impl Limits {
+    /// The default, with shorter steps for larger models.
+    pub fn of(model: &Model) -> Self {
+        let step_tokens = (256 * BYTES_AT_256 / model.bytes().max(1)).clamp(16, 256);
+        Self { step_tokens, ..Self::default() }
+    }
 }
 
 impl Default for Limits {
@@ -65,14 +88,20 @@ pub enum FinishReason {
     Stop,
     /// `max_tokens` were written.
     Length,
+    /// It said the same again and again.
+    Repetition,
+    /// Its grammar's parser gave up, or no token can follow.
+    Guide,
 }
 
 impl FinishReason {
-    /// The word that OpenAI's interface has for it: `stop`, `length`.
+    /// The word for it; OpenAI's interface has the first two: `stop`, `length`, `repetition`, `guide`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stop => "stop",
             Self::Length => "length",
+            Self::Repetition => "repetition",
+            Self::Guide => "guide",
         }
     }
 }
@@ -88,6 +117,11 @@ pub struct Finished {
     pub text: String,
     /// Why it ended.
     pub reason: FinishReason,
+    /// Tokens of its prompt whose keys and values others had computed.
+    pub shared: usize,
+    /// A digest of all logits that were drawn from.
+    #[cfg(test)]
+    pub(crate) drawn_from: u64,
 }
 
 /// What happens while texts are written.
@@ -116,8 +150,8 @@ pub enum Event {
 pub enum Flow {
     /// As before.
     Continue,
-    /// Texts that are under way are finished; no further one begins.
-    Drain,
+    /// After [`Event::Finished`]: the text is written anew with this seed, from what is computed of its prompt.
+    Again(u64),
     /// At once, with what is under way thrown away.
     Stop,
 }
@@ -129,7 +163,7 @@ pub type OnEvent<'a> = &'a mut dyn FnMut(Event) -> Flow;
 ///
 /// # Errors
 /// [`LmError::Argument`] for an empty prompt, or one that with `max_tokens` is longer than the model's context;
-/// [`LmError::Cancelled`] when `on_event` stopped it, or drained it and a request was left; errors of the model.
+/// [`LmError::Cancelled`] when `on_event` stopped it; errors of the model.
 pub fn generate(
     model: &Model,
     tokenizer: &Tokenizer,
@@ -139,24 +173,21 @@ pub fn generate(
     on_event: OnEvent<'_>,
 ) -> Result<(), LmError> {
     check(model, requests)?;
-    let mut batch = Batch {
-        model,
-        tokenizer,
-        adapter,
-        limits,
-        base: KvCache::new(model.config()),
-        rows: Vec::new(),
-        draining: false,
-    };
-    batch.compute_prefix(shared_prefix(requests), on_event)?;
-    let mut waiting = requests.iter().enumerate().peekable();
+    let mut batch = Batch { model, tokenizer, adapter, limits, base: KvCache::new(model.config()), rows: Vec::new() };
+    batch.compute_prefix(prefix::shared(requests), on_event)?;
+    // Always in the same order, so what runs side by side is the same every time.
+    let mut order: Vec<usize> = (0..requests.len()).collect();
+    order.sort_by_key(|&index| std::cmp::Reverse(requests[index].prompt.len()));
+    let mut waiting = order.into_iter().peekable();
     loop {
-        // Rows come in by their order, so what runs side by side is the same every time.
-        while let Some((index, request)) = waiting.next_if(|(_, request)| batch.lets_in(request)) {
-            batch.rows.push(Row::new(index, request, batch.base.fork(), tokenizer));
+        while let Some(&index) = waiting.peek()
+            && let Some(cache) = batch.let_in(&requests[index])
+        {
+            batch.rows.push(Row::new(index, &requests[index], cache, tokenizer));
+            waiting.next();
         }
         if batch.rows.is_empty() {
-            return if waiting.peek().is_none() { Ok(()) } else { Err(LmError::Cancelled) };
+            return Ok(());
         }
         batch.step(on_event)?;
     }
@@ -171,29 +202,21 @@ struct Batch<'a> {
     /// What all prompts begin with.
     base: KvCache,
     rows: Vec<Row<'a>>,
-    /// Whether no further row comes in.
-    draining: bool,
 }
 
 impl Batch<'_> {
     fn compute_prefix(&mut self, prefix: &[u32], on_event: OnEvent<'_>) -> Result<(), LmError> {
         for tokens in prefix.chunks(self.limits.step_tokens.max(1)) {
             self.model.forward(self.adapter, &mut [Span { tokens, cache: &mut self.base }])?;
-            self.tell(on_event, Event::Step { prompt: tokens.len() as u64, output: 0 })?;
-            if self.draining {
-                break;
-            }
+            tell(on_event, Event::Step { prompt: tokens.len() as u64, output: 0 })?;
         }
         Ok(())
     }
 
-    /// Whether a request may come in now; the first always may, unless nothing may.
-    fn lets_in(&self, request: &Request) -> bool {
-        if self.draining {
-            return false;
-        }
+    /// The cache with which a request may come in now; the first always may.
+    fn let_in(&self, request: &Request) -> Option<KvCache> {
         if self.rows.is_empty() {
-            return true;
+            return Some(self.base.fork());
         }
         let config = self.model.config();
         let cost = |request: &Request| {
@@ -201,7 +224,10 @@ impl Batch<'_> {
         };
         let taken: usize = self.rows.iter().map(|row| cost(row.request)).sum();
         let base = KvCache::bytes(config, self.base.len());
-        self.rows.len() < self.limits.rows && base + taken + cost(request) <= self.limits.cache_bytes
+        if self.rows.len() >= self.limits.rows || base + taken + cost(request) > self.limits.cache_bytes {
+            return None;
+        }
+        prefix::longest(&self.base, &self.rows, request)
     }
 
     /// Runs the next tokens of all rows, draws where a row is through, and lets the ended ones go.
@@ -232,7 +258,7 @@ impl Batch<'_> {
             let rows = logits.par_chunks_exact_mut(self.model.config().vocab_size).zip(ready);
             rows.for_each(|(logits, (row, _))| row.draw(logits, self.tokenizer));
         }
-        self.tell(on_event, Event::Step { prompt, output })?;
+        tell(on_event, Event::Step { prompt, output })?;
         self.report(on_event)
     }
 
@@ -251,27 +277,33 @@ impl Batch<'_> {
         self.rows.iter().map(take).collect()
     }
 
-    /// Tells what rows have new text and which have ended; the ended leave.
+    /// Tells what rows have new text and which have ended; the ended leave, unless they are to be written anew.
     fn report(&mut self, on_event: OnEvent<'_>) -> Result<(), LmError> {
-        let text = |row: &mut Row<'_>| Some(Event::Text { index: row.index, text: row.settled()? });
-        let grown: Vec<Event> = self.rows.iter_mut().filter_map(text).collect();
-        for event in grown {
-            self.tell(on_event, event)?;
+        for row in &mut self.rows {
+            if let Some(text) = row.settled() {
+                tell(on_event, Event::Text { index: row.index, text })?;
+            }
         }
-        let ended: Vec<Row<'_>> = self.rows.extract_if(.., |row| row.reason.is_some()).collect();
-        for row in ended {
-            self.tell(on_event, Event::Finished(row.finish()))?;
+        let mut at = 0;
+        while at < self.rows.len() {
+            let row = &mut self.rows[at];
+            if row.reason.is_none() {
+                at += 1;
+            } else if let Flow::Again(seed) = tell(on_event, Event::Finished(row.finished()))? {
+                row.begin_anew(seed, self.tokenizer);
+                at += 1;
+            } else {
+                self.rows.remove(at);
+            }
         }
         Ok(())
     }
+}
 
-    fn tell(&mut self, on_event: OnEvent<'_>, event: Event) -> Result<(), LmError> {
-        match on_event(event) {
-            Flow::Continue => {}
-            Flow::Drain => self.draining = true,
-            Flow::Stop => return Err(LmError::Cancelled),
-        }
-        Ok(())
+fn tell(on_event: OnEvent<'_>, event: Event) -> Result<Flow, LmError> {
+    match on_event(event) {
+        Flow::Stop => Err(LmError::Cancelled),
+        flow => Ok(flow),
     }
 }
 
@@ -288,18 +320,4 @@ fn check(model: &Model, requests: &[Request]) -> Result<(), LmError> {
         }
     }
     Ok(())
-}
-
-/// What all prompts begin with; at least one token of each is its own, whose state gives the first logits.
-fn shared_prefix(requests: &[Request]) -> &[u32] {
-    let [first, others @ ..] = requests else { return &[] };
-    if others.is_empty() {
-        return &[];
-    }
-    let mut length = first.prompt.len() - 1;
-    for other in others {
-        let prompt = &other.prompt[..other.prompt.len() - 1];
-        length = prompt.iter().zip(&first.prompt[..length]).take_while(|(a, b)| a == b).count();
-    }
-    &first.prompt[..length]
 }

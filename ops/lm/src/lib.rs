@@ -8,6 +8,7 @@ mod dropout;
 pub mod error;
 pub mod generate;
 pub mod gradient;
+pub mod guide;
 pub mod header;
 pub mod hf;
 pub mod kernels;

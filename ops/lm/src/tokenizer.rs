@@ -256,6 +256,11 @@ impl Tokenizer {
         self.controls.0.iter().find(|&&(_, control)| control == id).map(|(name, _)| name.as_str())
     }
 
+    /// The bytes of text that a token stands for, wherever it stands; a control token has none.
+    pub(crate) fn token_bytes(&self, id: u32) -> &[u8] {
+        self.pieces.bytes(id)
+    }
+
     /// Number of ids that the vocabulary names.
     pub fn n_vocab(&self) -> usize {
         self.pieces.len()

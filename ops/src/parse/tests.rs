@@ -311,3 +311,9 @@ fn every_match_of_a_pattern_is_a_row() {
     assert_eq!(rows, (vec![vec![text("1"), text("it boots")], vec![None, text("it halts")]], None));
     assert_eq!(reader.read("noise", false).unwrap_err(), "the pattern matches nothing");
 }
+
+/// How many pairs a text has, and how many things that are none.
+pub(crate) fn pairs_of(output: &str) -> (usize, usize) {
+    let found = pairs::find(output, false);
+    (found.pairs.len(), found.left_out.len())
+}

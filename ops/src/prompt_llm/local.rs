@@ -1,13 +1,17 @@
 //! Rows asked of a model that runs here.
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 use retort_engine::{Asset, Cx, Failure};
 use retort_lm::LmError;
-use retort_lm::generate::{Event, Flow, Limits, Request, generate};
+use retort_lm::generate::{Event, Finished, Flow, Limits, Request, generate};
+use retort_lm::guide::Guide;
 use retort_lm::sample::Sampling;
 use retort_lm::template::Message;
 
-use super::{Asked, Said, SampleOptions};
+use super::finish::Action;
+use super::{Asked, PromptLlm, Said, Turn};
 use crate::models::{self, LoadedModel};
 
 /// Asks for `sample.n` answers to each prompt, many side by side.
@@ -18,38 +22,43 @@ pub(super) fn answer(
     cx: &Cx<'_>,
 ) -> Result<(), Failure> {
     let loaded = models::load(asset, cx)?;
-    let prompts = fitting(&loaded, prompts, asked)?;
-    let mut requests = Vec::new();
-    let mut owners = Vec::new();
-    for (row, prompt) in &prompts {
-        for index in 0..asked.sample.n {
-            owners.push((*row, index, prompt.len() as u64));
-            requests.push(request(prompt.clone(), asked.sample, asked.seed(*row, index, cx)));
+    let guide = asked.config.guide.as_ref().map(|guide| Guide::new(&guide.grammar(), &loaded.tokenizer));
+    let guide = guide.transpose().map_err(Failure::op)?.map(Arc::new);
+    let (mut requests, mut turns) = (Vec::new(), Vec::new());
+    for (row, prompt, room) in fitting(&loaded, prompts, asked)? {
+        for index in 0..asked.config.sample.n {
+            let turn = Turn { row, index, retries: 0 };
+            turns.push(turn);
+            requests.push(request(prompt.clone(), room, asked.config, guide.clone(), asked.seed(turn, cx)));
         }
     }
     let mut failure = None;
     let mut on_event = |event| {
-        match event {
-            Event::Step { prompt, output } => cx.tokens(prompt, output),
-            Event::Text { .. } => {}
+        let flow = match event {
+            Event::Step { prompt, output } => {
+                cx.tokens(prompt, output);
+                Flow::Continue
+            }
+            Event::Text { .. } => Flow::Continue,
             Event::Finished(text) => {
-                let (row, index, n_prompt) = owners[text.index];
-                let said = Said {
-                    output: text.text,
-                    finish_reason: text.reason.as_str().to_owned(),
-                    n_prompt_tokens: Some(n_prompt),
-                    n_output_tokens: Some(text.tokens.len() as u64),
-                };
-                if let Err(error) = asked.answers.put(row, index, said) {
-                    failure = Some(error);
-                    return Flow::Stop;
+                let at = text.index;
+                match asked.take(turns[at], said(text, &requests[at], asked.config)) {
+                    Ok(None) => Flow::Continue,
+                    Ok(Some(turn)) => {
+                        turns[at] = turn;
+                        Flow::Again(asked.seed(turn, cx))
+                    }
+                    Err(error) => {
+                        failure = Some(error);
+                        Flow::Stop
+                    }
                 }
             }
-        }
-        // What is under way is paid for: it is finished and kept.
-        if cx.cancelled() { Flow::Drain } else { Flow::Continue }
+        };
+        // What has ended is kept; what is under way would take longer than anybody waits.
+        if cx.cancelled() { Flow::Stop } else { flow }
     };
-    let done = generate(&loaded.model, &loaded.tokenizer, None, &requests, Limits::default(), &mut on_event);
+    let done = generate(&loaded.model, &loaded.tokenizer, None, &requests, Limits::of(&loaded.model), &mut on_event);
     match (failure, done) {
         (Some(failure), _) => Err(failure),
         (None, Err(LmError::Cancelled)) => Err(Failure::Cancelled),
@@ -57,25 +66,39 @@ pub(super) fn answer(
     }
 }
 
-/// The prompts as tokens; those that leave no room for the answer are rejected.
+fn said(text: Finished, request: &Request, config: &PromptLlm) -> Said {
+    let n_output = text.tokens.len();
+    let cut_by_context = n_output == request.max_tokens && request.max_tokens < config.sample.max_tokens;
+    let reason = text.reason.as_str();
+    Said {
+        output: text.text,
+        finish_reason: if reason == "length" && cut_by_context { "context" } else { reason }.to_owned(),
+        n_prompt_tokens: Some(request.prompt.len() as u64),
+        n_output_tokens: Some(n_output as u64),
+        shared: text.shared as u64,
+    }
+}
+
+/// The prompts as tokens, with the room for their answers; those that leave none are rejected.
 fn fitting(
     loaded: &LoadedModel,
     prompts: &[(usize, Vec<Message>)],
     asked: &Asked<'_>,
-) -> Result<Vec<(usize, Vec<u32>)>, Failure> {
+) -> Result<Vec<(usize, Vec<u32>, usize)>, Failure> {
     let encode = |(row, messages): &(usize, Vec<Message>)| {
         loaded.tokenizer.encode_prompt(&loaded.template, messages, true).map(|prompt| (*row, prompt))
     };
     let encoded: Vec<(usize, Vec<u32>)> =
         prompts.par_iter().map(encode).collect::<Result<_, _>>().map_err(Failure::op)?;
-    let (context, output) = (loaded.model.config().max_position_embeddings, asked.sample.max_tokens);
+    let (context, output) = (loaded.model.config().max_position_embeddings, asked.config.sample.max_tokens);
     let mut fitting = Vec::with_capacity(encoded.len());
     for (row, prompt) in encoded {
-        if prompt.len() + output <= context {
-            fitting.push((row, prompt));
+        let n_prompt = prompt.len();
+        let room = output.min(context.saturating_sub(n_prompt));
+        if room == output || (room > 0 && asked.config.finish.context == Action::Keep) {
+            fitting.push((row, prompt, room));
             continue;
         }
-        let n_prompt = prompt.len();
         let reason = format!(
             "the prompt has {n_prompt} tokens; with `max_tokens` {output} that is more than the model's context of {context}"
         );
@@ -84,7 +107,8 @@ fn fitting(
     Ok(fitting)
 }
 
-fn request(prompt: Vec<u32>, sample: &SampleOptions, seed: u64) -> Request {
+fn request(prompt: Vec<u32>, max_tokens: usize, config: &PromptLlm, guide: Option<Arc<Guide>>, seed: u64) -> Request {
+    let sample = &config.sample;
     let sampling = Sampling {
         temperature: sample.temperature as f32,
         top_k: sample.top_k,
@@ -93,5 +117,6 @@ fn request(prompt: Vec<u32>, sample: &SampleOptions, seed: u64) -> Request {
         repeat_penalty: sample.repeat_penalty as f32,
         repeat_window: sample.repeat_window,
     };
-    Request { prompt, sampling, seed, max_tokens: sample.max_tokens, stop: sample.stop.clone() }
+    let repetition = config.finish.repetition_tokens;
+    Request { prompt, sampling, seed, max_tokens, stop: sample.stop.clone(), guide, repetition }
 }

@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use retort_engine::{Cx, Failure};
 use retort_lm::template::Message;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::{Asked, Said, SampleOptions};
+use super::guide::Guide;
+use super::{Asked, PromptLlm, Said, Turn};
 use crate::models::ServerModel;
 use crate::server::{Ask, Client, ServerError};
 
@@ -19,8 +20,8 @@ pub(super) fn answer(
     cx: &Cx<'_>,
 ) -> Result<(), Failure> {
     let client = Client::new(server.clone());
-    let options = options(asked.sample);
-    let n_jobs = prompts.len() * asked.sample.n;
+    let options = options(asked.config);
+    let n_jobs = prompts.len() * asked.config.sample.n;
     let next = AtomicUsize::new(0);
     let failure: Mutex<Option<Failure>> = Mutex::new(None);
     let first = || failure.lock().expect("no thread panics while it holds the failure");
@@ -31,11 +32,14 @@ pub(super) fn answer(
             if job >= n_jobs {
                 return;
             }
-            let (row, messages) = &prompts[job / asked.sample.n];
-            let index = job % asked.sample.n;
-            let ask = Ask { messages, options: &options, seed: asked.seed(*row, index, cx) };
-            if let Err(error) = one(&client, &ask, &stopped, asked, (*row, index), cx) {
-                first().get_or_insert(error);
+            let (row, messages) = &prompts[job / asked.config.sample.n];
+            let mut turn = Some(Turn { row: *row, index: job % asked.config.sample.n, retries: 0 });
+            while let Some(this) = turn {
+                let ask = Ask { messages, options: &options, seed: asked.seed(this, cx) };
+                turn = one(&client, &ask, &stopped, asked, this, cx).unwrap_or_else(|error| {
+                    first().get_or_insert(error);
+                    None
+                });
             }
         }
     };
@@ -53,9 +57,9 @@ fn one(
     ask: &Ask<'_>,
     stopped: &dyn Fn() -> bool,
     asked: &Asked<'_>,
-    (row, index): (usize, usize),
+    turn: Turn,
     cx: &Cx<'_>,
-) -> Result<(), Failure> {
+) -> Result<Option<Turn>, Failure> {
     match client.complete(ask, stopped) {
         Ok(completion) => {
             cx.tokens(completion.prompt_tokens.unwrap_or(0), completion.output_tokens.unwrap_or(0));
@@ -64,18 +68,20 @@ fn one(
                 finish_reason: completion.finish_reason,
                 n_prompt_tokens: completion.prompt_tokens,
                 n_output_tokens: completion.output_tokens,
+                shared: 0,
             };
-            asked.answers.put(row, index, said)
+            asked.take(turn, said)
         }
         // The same prompt is too long for each of the row's answers: the last reject is like the first.
-        Err(error @ ServerError::TooLong(_)) => asked.answers.reject(row, error.to_string()),
+        Err(error @ ServerError::TooLong(_)) => asked.answers.reject(turn.row, error.to_string()).map(|()| None),
         Err(ServerError::Cancelled) => Err(Failure::Cancelled),
         Err(error) => Err(Failure::op(error)),
     }
 }
 
 /// Sampling as the interface names it. What vLLM and llama.cpp add is sent only where it is asked for: others refuse it.
-fn options(sample: &SampleOptions) -> Map<String, Value> {
+fn options(config: &PromptLlm) -> Map<String, Value> {
+    let sample = &config.sample;
     let mut options = Map::new();
     options.insert("temperature".into(), sample.temperature.into());
     options.insert("top_p".into(), sample.top_p.into());
@@ -92,6 +98,10 @@ fn options(sample: &SampleOptions) -> Map<String, Value> {
     if sample.repeat_penalty != 1.0 {
         options.insert("repeat_penalty".into(), sample.repeat_penalty.into());
         options.insert("repetition_penalty".into(), sample.repeat_penalty.into());
+    }
+    if let Some(schema) = config.guide.as_ref().and_then(Guide::schema) {
+        let named = json!({"name": "answer", "schema": schema, "strict": true});
+        options.insert("response_format".into(), json!({"type": "json_schema", "json_schema": named}));
     }
     options
 }

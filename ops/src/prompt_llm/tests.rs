@@ -2,8 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
-use arrow::array::AsArray;
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::UInt64Type;
 use retort_cache::digests::FileDigests;
 use retort_cache::{Memory, Store, TableWriter};
@@ -124,6 +125,12 @@ impl Space {
         asked.unwrap()
     }
 
+    fn notes(&self) -> Vec<String> {
+        let events = self.events.lock().unwrap();
+        let note = |event: &EventKind| if let EventKind::Note { text } = event { Some(text.clone()) } else { None };
+        events.iter().filter_map(note).collect()
+    }
+
     fn failure(&self) -> String {
         let events = self.events.lock().unwrap();
         let failed = events
@@ -207,6 +214,67 @@ fn several_answers_differ_and_are_numbered() {
     assert!(outputs[0] != outputs[1] || outputs[1] != outputs[2], "{outputs:?}");
 }
 
+#[test]
+fn guided_answers_always_parse() {
+    let space = Space::default();
+    // Hot enough for nonsense: only the guide keeps it in form.
+    let rows: Vec<(String, String)> =
+        (0..6).map(|n| (n.to_string(), format!("Ask about the number {n}: Question: what? Answer: that."))).collect();
+    let rows: Vec<(&str, &str)> = rows.iter().map(|(id, text)| (id.as_str(), text.as_str())).collect();
+    let sample = json!({"temperature": 1.5, "max_tokens": 300, "seed": 5});
+    for guide in [json!({"pairs": 2}), json!("question-answer")] {
+        let mut with = local(&sample);
+        with["guide"] = guide.clone();
+        with["finish"] = json!({"length": "retry", "retries": 8});
+        assert_eq!(space.run(&rows, with).failed, 0);
+        let answers = space.table(0);
+        assert!(answers.num_rows() >= 4, "{guide}: {} rows", answers.num_rows());
+        for output in texts(&answers, "output") {
+            let labels = output.matches("Question: ").count();
+            let (pairs, left_out) = crate::parse::pairs_of(&output);
+            assert_eq!((pairs, left_out), (labels, 0), "{guide}: {output:?}");
+            assert!(guide == json!("question-answer") || pairs == 2, "{output:?}");
+        }
+    }
+}
+
+#[test]
+fn how_an_answer_ends_decides_what_becomes_of_it() {
+    let space = Space::default();
+    let rows = [("a", "Tell me about ships."), ("b", "Tell me about trees.")];
+    let run = |finish: Value| {
+        let mut with = local(&json!({"temperature": 1.0, "max_tokens": 2, "seed": 3}));
+        with["finish"] = finish;
+        space.run(&rows, with);
+        let rejects = texts(&space.table(1), "reason");
+        (texts(&space.table(0), "finish_reason"), rejects)
+    };
+    assert_eq!(run(json!({})), (vec!["length".to_owned(); 2], vec![]));
+    let (kept, rejects) = run(json!({"length": "reject"}));
+    assert_eq!((kept.len(), rejects), (0, vec!["the answer was cut at `max_tokens` 2".to_owned(); 2]));
+    let (kept, rejects) = run(json!({"length": "retry", "retries": 1}));
+    assert_eq!(
+        (kept.len(), rejects),
+        (0, vec!["the answer was cut at `max_tokens` 2, and so were 1 more tries".to_owned(); 2])
+    );
+    let notes: Vec<String> = space.notes();
+    assert!(notes[0].starts_with("2 answers: 2 length; 2 to 2 tokens, median 2; "), "{notes:?}");
+    assert!(notes[2].ends_with("2 tried again"), "{notes:?}");
+}
+
+#[test]
+fn the_context_may_be_used_up() {
+    let space = Space::default();
+    let long = "word ".repeat(8_120);
+    let mut with = local(&json!({"max_tokens": 300, "temperature": 0.9}));
+    with["finish"] = json!({"context": "keep", "repetition_tokens": 0});
+    with["guide"] = json!({"regex": "[a-z ]{2000,}"});
+    space.run(&[("a", &long)], with);
+    let table = space.table(0);
+    assert_eq!(texts(&table, "finish_reason"), ["context"]);
+    assert_eq!(counts(&table, "n_prompt_tokens")[0] + counts(&table, "n_output_tokens")[0], 8192);
+}
+
 fn remote(url: &str, sample: &Value) -> Value {
     let model = json!({"server": url, "name": "m", "parallel": 3});
     json!({"model": model, "messages": [{"user": "Say {{ text }}, {{ id | upper }}"}], "sample": sample})
@@ -231,6 +299,27 @@ fn a_server_answers_the_same_operator() {
     let seeds: std::collections::BTreeSet<u64> =
         requests.iter().map(|(_, body)| body["seed"].as_u64().unwrap()).collect();
     assert_eq!(seeds.len(), 3, "each row has its own, again when it is asked again");
+}
+
+#[test]
+fn an_empty_answer_of_a_server_is_asked_for_again() {
+    let (url, requests) = serve(|number, _| (200, "", said(if number < 3 { " " } else { "{\"a\": 1}" })));
+    let space = Space::default();
+    let mut with = remote(&url, &json!({}));
+    with["model"]["parallel"] = json!(1);
+    with["finish"] = json!({"empty": "retry"});
+    with["guide"] = json!({"json": {"type": "object"}});
+    assert_eq!(space.run(&[("a", "one")], with.clone()).failed, 0);
+    assert_eq!(texts(&space.table(0), "output"), ["{\"a\": 1}"]);
+    let sent = requests.lock().unwrap();
+    let seeds: std::collections::BTreeSet<u64> = sent.iter().map(|(_, body)| body["seed"].as_u64().unwrap()).collect();
+    assert_eq!((sent.len(), seeds.len()), (3, 3), "each try has its seed");
+    assert_eq!(sent[0].1["response_format"]["json_schema"]["schema"], json!({"type": "object"}));
+    drop(sent);
+    let (url, _) = serve(|_, _| (200, "", said("")));
+    with["model"]["server"] = json!(url);
+    space.run(&[("a", "one")], with);
+    assert_eq!(texts(&space.table(1), "reason"), ["the answer is empty, and so were 2 more tries"]);
 }
 
 #[test]
@@ -260,6 +349,20 @@ fn what_makes_no_sense_is_a_problem() {
     assert!(problem(with(json!([{"user": "{{ txt }}"}]))).1.contains("no column `txt`"));
     assert!(problem(with(json!([{"user": "{{ text }}"}, {"assistant": "a"}]))).1.contains("last message"));
     assert_eq!(problem(with(json!([{"user": "{{ text }}"}, {"system": "a"}]))).0, "with.messages[1].system");
+    let guided = |guide: Value, finish: Value| {
+        let mut with = local(&json!({"temperature": 0}));
+        (with["guide"], with["finish"]) = (guide, finish);
+        problem(with)
+    };
+    assert_eq!(guided(json!({"pairs": 0}), json!({})).0, "with.guide.pairs");
+    assert_eq!(guided(json!({"regex": "(a"}), json!({})).0, "with.guide.regex");
+    assert_eq!(guided(json!({"json": {"type": "strin"}}), json!({})).0, "with.guide.json");
+    assert_eq!(guided(json!({"lark": "start: a"}), json!({})).0, "with.guide.lark");
+    assert_eq!(guided(json!(null), json!({"length": "retry"})).0, "with.finish.length");
+    assert_eq!(guided(json!(null), json!({"context": "retry"})).0, "with.finish.context");
+    let mut server = remote("http://h", &json!({}));
+    server["guide"] = json!("question-answer");
+    assert!(problem(server).1.contains("`json` schema only"));
     let mut bad = local(&json!({"top_p": 1.5}));
     assert_eq!(problem(bad.clone()).0, "with.sample.top_p");
     bad["sample"] = json!({"tempreature": 1});

@@ -163,7 +163,15 @@ impl Chat<'_> {
                 let repeat_penalty = 1.1;
                 let sampling = Sampling { temperature: self.args.temperature, repeat_penalty, ..Sampling::default() };
                 let (seed, max_tokens) = (self.args.seed, self.args.max_tokens);
-                return Ok(Request { prompt, sampling, seed, max_tokens, stop: Vec::new() });
+                return Ok(Request {
+                    prompt,
+                    sampling,
+                    seed,
+                    max_tokens,
+                    stop: Vec::new(),
+                    guide: None,
+                    repetition: 0,
+                });
             }
             let first = self.messages.iter().position(|message| message.role != "system").unwrap_or_default();
             if first + 1 >= self.messages.len() {

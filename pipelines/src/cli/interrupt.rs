@@ -1,4 +1,4 @@
-//! Ctrl-C: once to finish the rows in flight, twice to leave at once.
+//! Ctrl-C: once to stop at the next step, twice to leave at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +13,7 @@ pub(super) fn watch(cancelled: Arc<AtomicBool>, say: impl Fn(&str) + Send + 'sta
         if cancelled.swap(true, Ordering::Relaxed) {
             std::process::exit(i32::from(Ended::INTERRUPTED.0));
         }
-        say("finishing the rows in flight; Ctrl-C again to leave at once");
+        say("stopping; what is finished is kept; Ctrl-C again to leave at once");
     });
     // Without a handler an interrupt ends the process, which loses no finished row either.
     let _ = set;

@@ -133,7 +133,7 @@ mod tests {
             chunks: 20 of 120 rows recalled
             chunks: 21/120 rows  0.10 rows/s  120 tokens/s  16 min 30 s left
             chunks: 70/120 rows  2.0 rows/s  48 tokens/s  25.0 s left
-            chunks: done, 117 rows, 3 rejects, 20 recalled, 30.4 s  (with.max_tokens 384 → 512)
+            chunks: done, 117 rows, 3 rejects, 20 recalled, 30.4 s, 33 prompt and 6.6 output tokens/s  (with.max_tokens 384 → 512)
         "#]]
         .assert_eq(&shown);
     }

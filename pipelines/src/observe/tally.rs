@@ -229,6 +229,13 @@ impl Tally {
         (tokens > 0 && elapsed > 0.2).then(|| tokens as f64 / elapsed)
     }
 
+    /// Prompt and output tokens a second, over all of the work.
+    pub fn token_rates(&self) -> Option<[f64; 2]> {
+        let elapsed = self.ended - self.work_began;
+        let rates = [self.prompt_tokens, self.output_tokens].map(|tokens| tokens as f64 / elapsed);
+        (self.output_tokens > 0 && elapsed > 0.2).then_some(rates)
+    }
+
     /// Seconds left, if it goes on as it went.
     pub fn left(&self, at: f64) -> Option<f64> {
         let (done, of) = self.progress?;

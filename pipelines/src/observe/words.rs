@@ -172,6 +172,9 @@ pub fn finished(tally: &Tally) -> String {
         text = format!("{text}, {} recalled", number(recalled));
     }
     text = format!("{text}, {}", duration(tally.seconds()));
+    if let Some([prompt, output]) = tally.token_rates() {
+        text = format!("{text}, {} prompt and {} output tokens/s", rate(prompt), rate(output));
+    }
     if tally.changed == Some(false) {
         text.push_str(", same answer as before");
     }

@@ -1,7 +1,8 @@
 //! One text under way.
 
-use super::{FinishReason, Finished, Request};
+use super::{FinishReason, Finished, Request, repetition::repeats};
 use crate::{
+    guide::Guided,
     kv::KvCache,
     model::Span,
     tokenizer::{TextStream, Tokenizer},
@@ -15,6 +16,10 @@ pub(super) struct Row<'a> {
     pub(super) request: &'a Request,
     /// Set when the text has ended.
     pub(super) reason: Option<FinishReason>,
+    seed: u64,
+    guided: Option<Guided>,
+    /// Tokens that the cache held at first.
+    shared: usize,
     /// The prompt, then what was written.
     seen: Vec<u32>,
     cache: KvCache,
@@ -22,14 +27,51 @@ pub(super) struct Row<'a> {
     text: String,
     /// Bytes of `text` that were told.
     told: usize,
+    #[cfg(test)]
+    drawn_from: u64,
 }
 
 impl<'a> Row<'a> {
     /// A row whose prompt begins with what `cache` holds.
     pub(super) fn new(index: usize, request: &'a Request, cache: KvCache, tokenizer: &'a Tokenizer) -> Self {
         let seen = request.prompt.clone();
-        let stream = tokenizer.stream();
-        Self { index, request, reason: None, seen, cache, stream, text: String::new(), told: 0 }
+        let guided = request.guide.as_ref().map(|guide| guide.begin());
+        Self {
+            index,
+            request,
+            reason: None,
+            seed: request.seed,
+            guided,
+            shared: cache.len(),
+            seen,
+            cache,
+            stream: tokenizer.stream(),
+            text: String::new(),
+            told: 0,
+            #[cfg(test)]
+            drawn_from: 0,
+        }
+    }
+
+    /// Forgets what was written, and draws with another seed.
+    pub(super) fn begin_anew(&mut self, seed: u64, tokenizer: &'a Tokenizer) {
+        let n_prompt = self.request.prompt.len();
+        self.seen.truncate(n_prompt);
+        // The state of the last token is wanted again.
+        self.cache.truncate(n_prompt - 1);
+        self.guided = self.request.guide.as_ref().map(|guide| guide.begin());
+        self.stream = tokenizer.stream();
+        (self.seed, self.reason, self.told) = (seed, None, 0);
+        #[cfg(test)]
+        (self.drawn_from = 0);
+        self.text.clear();
+    }
+
+    /// Keys and values of what of the prompt was computed.
+    pub(super) fn known(&self) -> KvCache {
+        let mut known = self.cache.fork();
+        known.truncate(self.request.prompt.len());
+        known
     }
 
     /// Whether the prompt is done.
@@ -55,8 +97,13 @@ impl<'a> Row<'a> {
 
     /// Draws the next token from `logits`, and ends the text if that ends it.
     pub(super) fn draw(&mut self, logits: &mut [f32], tokenizer: &Tokenizer) {
-        let written = self.written();
-        let id = self.request.sampling.draw(logits, &self.seen, self.request.seed, written as u64);
+        if self.guided.as_mut().is_some_and(|guided| guided.mask(logits).is_err()) {
+            self.reason = Some(FinishReason::Guide);
+            return;
+        }
+        #[cfg(test)]
+        self.digest(logits);
+        let id = self.request.sampling.draw(logits, &self.seen, self.seed, self.written().len() as u64);
         if tokenizer.ends().contains(&id) {
             self.reason = Some(FinishReason::Stop);
             return;
@@ -64,11 +111,16 @@ impl<'a> Row<'a> {
         self.seen.push(id);
         let before = self.text.len();
         self.text.push_str(&self.stream.push(id));
+        self.reason = match self.guided.as_mut().map(|guided| guided.take(id)) {
+            Some(Err(_)) => Some(FinishReason::Guide),
+            Some(Ok(true)) => Some(FinishReason::Stop),
+            _ if repeats(self.written(), self.request.repetition) => Some(FinishReason::Repetition),
+            _ if self.written().len() == self.request.max_tokens => Some(FinishReason::Length),
+            _ => None,
+        };
         if let Some(at) = self.stop_since(before) {
             self.text.truncate(at);
             self.reason = Some(FinishReason::Stop);
-        } else if written + 1 == self.request.max_tokens {
-            self.reason = Some(FinishReason::Length);
         }
     }
 
@@ -81,14 +133,30 @@ impl<'a> Row<'a> {
         Some(piece)
     }
 
-    pub(super) fn finish(self) -> Finished {
+    pub(super) fn finished(&self) -> Finished {
         let reason = self.reason.expect("only rows that have ended are finished");
-        let tokens = self.seen[self.request.prompt.len()..].to_vec();
-        Finished { index: self.index, tokens, text: self.text, reason }
+        let (tokens, text) = (self.written().to_vec(), self.text.clone());
+        Finished {
+            index: self.index,
+            tokens,
+            text,
+            reason,
+            shared: self.shared,
+            #[cfg(test)]
+            drawn_from: self.drawn_from,
+        }
     }
 
-    fn written(&self) -> usize {
-        self.seen.len() - self.request.prompt.len()
+    #[cfg(test)]
+    fn digest(&mut self, logits: &[f32]) {
+        let mix = |digest: u64, logit: &f32| {
+            (digest.rotate_left(5) ^ u64::from(logit.to_bits())).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        };
+        self.drawn_from = logits.iter().fold(self.drawn_from, mix);
+    }
+
+    fn written(&self) -> &[u32] {
+        &self.seen[self.request.prompt.len()..]
     }
 
     /// Where the first stop string begins that ends after byte `before`.

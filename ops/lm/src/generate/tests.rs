@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    guide::Grammar,
     template::{ChatTemplate, Message},
     testing::smollm2,
 };
@@ -17,7 +18,7 @@ fn request(question: &str, sampling: Sampling, max_tokens: usize) -> Request {
     let template = ChatTemplate::of(&SMOL.1).unwrap();
     let messages = [Message::new("system", "You answer in one sentence."), Message::new("user", question)];
     let prompt = SMOL.1.encode_prompt(&template, &messages, true).unwrap();
-    Request { prompt, sampling, seed: 7, max_tokens, stop: Vec::new() }
+    Request { prompt, sampling, seed: 7, max_tokens, stop: Vec::new(), guide: None, repetition: 0 }
 }
 
 fn run(requests: &[Request], limits: Limits) -> (Vec<Finished>, Vec<String>) {
@@ -36,43 +37,122 @@ fn run(requests: &[Request], limits: Limits) -> (Vec<Finished>, Vec<String>) {
     (finished, texts)
 }
 
+/// What a row is, whoever computed its prompt.
+fn alike(rows: Vec<Finished>) -> Vec<Finished> {
+    rows.into_iter().map(|row| Finished { shared: 0, ..row }).collect()
+}
+
+/// Long and short prompts, equal ones, some that begin alike for longer than all do; greedy, sampled, guided.
+fn mixed() -> Vec<Request> {
+    let long = "The spooler keeps one queue for each printer, and lists it when it is asked to. ".repeat(3);
+    let questions = ["What is a host file?", "Name a planet.", &long, "Hi!", &format!("{long} Why?")];
+    let grammar = Grammar::Regex("(The|A) [a-z ]{5,60}\\.( Yes\\.| No\\.)?".into());
+    let guide = Arc::new(Guide::new(&grammar, &SMOL.1).unwrap());
+    let one = |i: usize| {
+        let sampling = if i.is_multiple_of(2) { Sampling::default() } else { SAMPLED };
+        let guide = (i % 3 == 1).then(|| guide.clone());
+        let repetition = if i % 4 == 2 { 6 } else { 0 };
+        Request { seed: i as u64, guide, repetition, ..request(questions[i % 5], sampling, 4 + 2 * i) }
+    };
+    (0..11).map(one).collect()
+}
+
 #[test]
-fn a_row_is_the_same_alone_and_in_company() {
-    let questions = ["What is a host file?", "Name a planet.", "Why is the sky blue? Explain it to a child.", "Hi!"];
-    let requests: Vec<Request> = (0..8)
-        .map(|i| {
-            let sampling = if i % 2 == 0 { Sampling::default() } else { SAMPLED };
-            Request { seed: i as u64, ..request(questions[i % 4], sampling, 4 + 3 * i) }
-        })
-        .collect();
+fn a_row_has_the_same_bits_alone_and_in_any_company() {
+    let requests = mixed();
     let alone: Vec<Finished> = requests
         .iter()
         .enumerate()
-        .map(|(index, request)| {
-            let mut row = run(std::slice::from_ref(request), Limits::default()).0.remove(0);
-            row.index = index;
-            row
-        })
+        .map(|(index, request)| Finished { index, ..run(std::slice::from_ref(request), Limits::default()).0.remove(0) })
         .collect();
-    let one_row = KvCache::bytes(SMOL.0.config(), 128);
-    for limits in [
+    assert!(alone.iter().any(|row| row.reason == FinishReason::Stop) && alone.iter().any(|row| row.drawn_from != 0));
+    let one_row = KvCache::bytes(SMOL.0.config(), 160);
+    let all = [
         Limits::default(),
         Limits { rows: 3, step_tokens: 7, ..Limits::default() },
         Limits { cache_bytes: 3 * one_row, rows: 5, step_tokens: 1 },
         Limits { cache_bytes: 0, ..Limits::default() },
-    ] {
-        let (together, texts) = run(&requests, limits);
-        assert_eq!(together, alone, "{limits:?}");
+    ];
+    for (threads, limits) in [1, 2, 3, 2].into_iter().zip(all) {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let (together, texts) = pool.install(|| run(&requests, limits));
         assert!(together.iter().map(|row| &row.text).eq(&texts), "pieces make the text");
+        assert_eq!(alike(together), alone, "{threads} threads, {limits:?}");
     }
     let mut turned = requests.clone();
     turned.reverse();
-    let (mut turned, _) = run(&turned[..5], Limits::default());
-    for row in &mut turned {
-        row.index = 7 - row.index;
-    }
+    let (mut turned, _) = run(&turned[..6], Limits::default());
+    turned.iter_mut().for_each(|row| row.index = 10 - row.index);
     turned.reverse();
-    assert_eq!(turned, alone[3..]);
+    assert_eq!(alike(turned), alone[5..]);
+}
+
+#[test]
+fn what_prompts_share_is_computed_once() {
+    let requests = mixed();
+    let mut computed = 0;
+    let mut shared = vec![0; requests.len()];
+    let mut on_event = |event| {
+        match event {
+            Event::Step { prompt, .. } => computed += prompt as usize,
+            Event::Finished(row) => shared[row.index] = row.shared,
+            Event::Text { .. } => {}
+        }
+        Flow::Continue
+    };
+    generate(&SMOL.0, &SMOL.1, None, &requests, Limits::default(), &mut on_event).unwrap();
+    let in_all: usize = requests.iter().map(|request| request.prompt.len()).sum();
+    let base = prefix::shared(&requests).len();
+    assert!(base > 10, "the system prompt");
+    assert_eq!(computed, base + in_all - shared.iter().sum::<usize>(), "each token once");
+    assert!(shared.iter().all(|&n| n >= base));
+    // Of the long prompts only the first is computed; the last of the others' tokens is run for its state.
+    let long: Vec<usize> = [2, 4, 7, 9].map(|i| requests[i].prompt.len() - shared[i]).to_vec();
+    assert_eq!(long.iter().filter(|&&own| own > 40).count(), 1, "{long:?}");
+    // All of one prompt, side by side.
+    let same = vec![requests[2].clone(); 5];
+    let (rows, _) = run(&same, Limits::default());
+    assert!(rows.iter().all(|row| row.shared == same[0].prompt.len() - 1));
+}
+
+#[test]
+fn a_text_is_written_anew_with_another_seed_as_if_for_the_first_time() {
+    let first = Request { seed: 1, ..request("Tell me a story.", SAMPLED, 12) };
+    let second = Request { seed: 2, ..first.clone() };
+    let expected = run(std::slice::from_ref(&second), Limits::default()).0.remove(0);
+    let (mut ended, mut computed) = (Vec::new(), 0);
+    let mut on_event = |event| match event {
+        Event::Finished(row) => {
+            ended.push(row);
+            if ended.len() == 1 { Flow::Again(2) } else { Flow::Continue }
+        }
+        Event::Step { prompt, .. } => {
+            computed += prompt as usize;
+            Flow::Continue
+        }
+        Event::Text { .. } => Flow::Continue,
+    };
+    generate(&SMOL.0, &SMOL.1, None, std::slice::from_ref(&first), Limits::default(), &mut on_event).unwrap();
+    assert_eq!(ended.len(), 2);
+    assert_ne!(ended[0].tokens, ended[1].tokens);
+    assert_eq!(ended[1], expected);
+    assert_eq!(computed, first.prompt.len() + 1, "the prompt's last token is all that is run again");
+}
+
+#[test]
+fn a_text_that_goes_in_circles_is_ended() {
+    let greedy =
+        request("Write the word yes a hundred times: yes yes yes yes yes yes yes yes", Sampling::default(), 300);
+    let mut looking = greedy.clone();
+    looking.repetition = 16;
+    let (rows, _) = run(&[greedy, looking], Limits::default());
+    assert_eq!(
+        (rows[0].reason, rows[1].reason),
+        (FinishReason::Length, FinishReason::Repetition),
+        "{:?}",
+        rows[1].text
+    );
+    assert_eq!(rows[1].tokens, rows[0].tokens[..rows[1].tokens.len()]);
 }
 
 #[test]
@@ -109,40 +189,6 @@ fn a_break_cancels_and_what_does_not_fit_is_refused() {
 }
 
 #[test]
-fn a_drain_finishes_what_is_under_way_and_begins_nothing() {
-    let requests = [request("Say yes.", SAMPLED, 30), request("Say no.", SAMPLED, 30), request("Say so.", SAMPLED, 30)];
-    let two = Limits { rows: 2, ..Limits::default() };
-    let whole = run(&requests, two).0;
-    let mut finished = Vec::new();
-    let mut drain = |event| {
-        if let Event::Finished(text) = event {
-            finished.push(text);
-        }
-        Flow::Drain
-    };
-    // The first event may be a step of the shared prefix: nothing is under way then.
-    let none = generate(&SMOL.0, &SMOL.1, None, &requests, two, &mut drain);
-    assert!(matches!(none, Err(LmError::Cancelled)));
-    assert!(finished.is_empty());
-    let mut steps = 0;
-    let mut drain_later = |event| {
-        match event {
-            Event::Step { output, .. } => steps += usize::from(output > 0),
-            Event::Finished(text) => finished.push(text),
-            Event::Text { .. } => {}
-        }
-        if steps > 1 { Flow::Drain } else { Flow::Continue }
-    };
-    let drained = generate(&SMOL.0, &SMOL.1, None, &requests, two, &mut drain_later);
-    assert!(matches!(drained, Err(LmError::Cancelled)), "the third was left");
-    finished.sort_by_key(|text| text.index);
-    assert_eq!(finished, whole[..2], "the two under way are as in an undisturbed run");
-    let mut last = |_| Flow::Drain;
-    let alone = generate(&SMOL.0, &SMOL.1, None, &requests[..1], two, &mut last);
-    assert!(alone.is_ok(), "nothing was left behind");
-}
-
-#[test]
 fn what_prompts_share_leaves_each_a_token() {
     let requests = |prompts: &[&[u32]]| -> Vec<Request> {
         prompts
@@ -150,8 +196,8 @@ fn what_prompts_share_leaves_each_a_token() {
             .map(|prompt| Request { prompt: prompt.to_vec(), ..request("", Sampling::default(), 1) })
             .collect()
     };
-    assert_eq!(shared_prefix(&requests(&[&[1, 2, 3, 4], &[1, 2, 3, 5, 6], &[1, 2, 9, 9]])), [1, 2]);
-    assert_eq!(shared_prefix(&requests(&[&[1, 2, 3], &[1, 2, 3]])), [1, 2]);
-    assert!(shared_prefix(&requests(&[&[1, 2, 3]])).is_empty());
-    assert!(shared_prefix(&requests(&[&[1], &[1, 2]])).is_empty());
+    assert_eq!(prefix::shared(&requests(&[&[1, 2, 3, 4], &[1, 2, 3, 5, 6], &[1, 2, 9, 9]])), [1, 2]);
+    assert_eq!(prefix::shared(&requests(&[&[1, 2, 3], &[1, 2, 3]])), [1, 2]);
+    assert!(prefix::shared(&requests(&[&[1, 2, 3]])).is_empty());
+    assert!(prefix::shared(&requests(&[&[1], &[1, 2]])).is_empty());
 }
