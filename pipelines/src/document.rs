@@ -5,6 +5,8 @@
 mod profiles;
 
 use std::collections::{BTreeSet, HashMap};
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use crate::diagnostics::{Diagnostic, Files, SourceFile, Span, folder};
@@ -134,7 +136,7 @@ impl Reader<'_> {
     }
 
     fn parse(&mut self, path: &Path, included: Option<Span>) -> Option<Yaml> {
-        let bytes = match std::fs::read(path) {
+        let bytes = match bytes(path) {
             Ok(bytes) => bytes,
             Err(error) => {
                 let message = format!("failed to read `{}`: {}", path.display(), lowercase(&error.to_string()));
@@ -276,6 +278,13 @@ fn resolved(path: &Path) -> PathBuf {
 fn lowercase(text: &str) -> String {
     let text = text.split(" (os error").next().unwrap_or(text);
     text.chars().take(1).flat_map(char::to_lowercase).chain(text.chars().skip(1)).collect()
+}
+
+/// The bytes of a file, of one that is too large no more than show that.
+pub(crate) fn bytes(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The text of a file, and what is wrong with its bytes.

@@ -1,6 +1,6 @@
 //! The one way from a pipeline file to a checked graph, or to everything that is wrong with it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use retort_engine::{Graph, NodeSpec, OpInfo, Problem, check};
@@ -54,7 +54,8 @@ pub fn load(path: &Path, options: &LoadOptions, ops: &[OpInfo]) -> Result<Loaded
     }
     let name = name(&document, path);
     let lowered = lower(&document, &options.set, ops, &files, &mut problems);
-    let checker = Checker { lowered: &lowered, ops, files: &files };
+    let by_name = lowered.nodes.iter().map(|node| (node.spec.name.as_str(), node)).collect();
+    let checker = Checker { lowered: &lowered, by_name, ops, files: &files };
     let graph = checker.check(&name, &mut problems);
     if let Some(graph) = &graph {
         let found = context::problems(graph, options.fetched.as_deref());
@@ -98,6 +99,7 @@ fn name(document: &Document, path: &Path) -> String {
 
 struct Checker<'a> {
     lowered: &'a Lowered,
+    by_name: HashMap<&'a str, &'a Lowering>,
     ops: &'a [OpInfo],
     files: &'a Files,
 }
@@ -111,11 +113,15 @@ impl Checker<'_> {
             Err(found) => found,
         };
         let mut specs: Vec<NodeSpec> = specs.into_iter().cloned().collect();
+        let wrong = found.iter().filter(|problem| of_config(problem)).filter_map(|problem| problem.at.node.clone());
+        let wrong: HashSet<String> = wrong.collect();
         let mut mended = BTreeSet::new();
         let mut guessed = BTreeSet::new();
         for (node, spec) in self.lowered.nodes.iter().zip(&mut specs) {
-            let is_wrong = |problem: &&Problem| of_config(problem) && problem.at.node.as_ref() == Some(&spec.name);
-            let Some(examined) = found.iter().find(is_wrong).and_then(|_| self.examine(node)) else { continue };
+            if !wrong.contains(&spec.name) {
+                continue;
+            }
+            let Some(examined) = self.examine(node) else { continue };
             if examined.problems.is_empty() && !examined.guessed {
                 continue;
             }
@@ -156,7 +162,7 @@ impl Checker<'_> {
         let mut placed = Diagnostic::nowhere(problem.code, problem.message.clone());
         placed.hint.clone_from(&problem.hint);
         let name = problem.at.node.as_ref();
-        let Some(node) = name.and_then(|name| self.lowered.nodes.iter().find(|node| node.spec.name == *name)) else {
+        let Some(node) = name.and_then(|name| self.by_name.get(name.as_str())) else {
             return Some(placed);
         };
         let field = problem.at.field.as_str();

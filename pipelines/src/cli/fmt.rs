@@ -8,6 +8,7 @@ use retort_cache::StoreError;
 use retort_cache::files::{rename_into_place, temporary_beside};
 
 use super::stop::{Ended, Result, Stop, diagnose, say};
+use crate::document::bytes;
 use crate::fmt;
 
 /// Arguments of `fmt`.
@@ -41,11 +42,11 @@ pub(super) fn run(args: &Args) -> Result<Ended> {
 fn one(path: &Path, check: bool) -> Result<Ended> {
     let is_stdin = path.as_os_str() == "-";
     let old = if is_stdin {
-        let mut bytes = Vec::new();
-        io::stdin().lock().take(fmt::MAX_BYTES as u64 + 1).read_to_end(&mut bytes)?;
-        bytes
+        let mut given = Vec::new();
+        io::stdin().lock().take(fmt::MAX_BYTES as u64 + 1).read_to_end(&mut given)?;
+        given
     } else {
-        fs::read(path).map_err(|error| Stop::failed(&StoreError::io("read", path)(error)))?
+        bytes(path).map_err(|error| Stop::failed(&StoreError::io("read", path)(error)))?
     };
     let name = if is_stdin { Path::new("<stdin>") } else { path };
     let new = fmt::fmt(name, old.clone()).map_err(|mistakes| Stop::Mistakes(Box::new(mistakes)))?;
