@@ -84,8 +84,8 @@ impl Files {
         let rest = text.get(start..)?.split('\n').next()?;
         let start = start + rest.char_indices().nth(column - 1)?.0;
         let rest = &text[start..];
-        let length = rest.find(|c: char| !c.is_alphanumeric() && c != '_').filter(|length| *length > 0);
-        let length = length.unwrap_or_else(|| rest.chars().next().map_or(0, char::len_utf8));
+        let word = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+        let length = if word > 0 { word } else { rest.chars().next().map_or(0, char::len_utf8) };
         Some(Span { start: span.start + start, end: span.start + start + length, ..span })
     }
 

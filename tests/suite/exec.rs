@@ -47,7 +47,7 @@ fn ends(space: &Space, status: i32, args: &[&str]) -> (String, String) {
 fn fails(trick: &str, columns: &str) -> String {
     let space = space(trick, columns);
     let (_, err) = ends(&space, 1, &[&["run", "said.yaml"], ALLOW].concat());
-    let (_, error) = err.rsplit_once("error: ").unwrap();
+    let (_, error) = err.rsplit_once("\nerror: ").unwrap();
     error.to_string()
 }
 
