@@ -201,6 +201,4 @@ fn document_rows(documents: &[(String, Document)]) -> RecordBatch {
 }
 
 #[cfg(test)]
-mod fuzz;
-#[cfg(test)]
 mod tests;

@@ -272,7 +272,8 @@ impl Asked<'_> {
 
     /// Takes an answer. A turn comes back where it is to be asked for again.
     fn take(&self, turn: Turn, mut said: Said) -> Result<Option<Turn>, Failure> {
-        if said.finish_reason == "stop" && said.output.trim().is_empty() {
+        // Blanks are no answer, whatever ended them.
+        if matches!(said.finish_reason.as_str(), "stop" | "length" | "repetition") && said.output.trim().is_empty() {
             "empty".clone_into(&mut said.finish_reason);
         }
         match self.config.finish.judge(&said, turn.retries, &self.config.sample) {

@@ -150,7 +150,7 @@ fn pipelines_differ_before_they_run_and_from_what_ran() {
           with.max_words 40 → 50
 
         some (sample)
-          answered → stale
+          answered → waiting
           with.rows added: 2
           with.share removed: 1.0
 

@@ -110,12 +110,24 @@ fn relaxed(schema: &SchemaRef, tables: &[(NodeId, usize)], nodes: &DiGraph<Node,
     Arc::new(Schema::new(fields))
 }
 
+/// What is wrong with several inputs in the same way is one mistake of the key that says so.
+fn each_once(problems: Vec<Problem>) -> Vec<Problem> {
+    let mut once: Vec<Problem> = Vec::new();
+    for problem in problems {
+        if !once.contains(&problem) {
+            once.push(problem);
+        }
+    }
+    once
+}
+
 fn ports(made: &Made, inputs: &[(String, SchemaRef)]) -> Result<Vec<(String, SchemaRef)>, Vec<Problem>> {
     let one = |problem: Problem| vec![problem];
     let mut ports: Vec<(String, SchemaRef)> = Vec::new();
     match &made.operator {
         Operator::Table(op) => {
-            let schemas = op.schemas(&Inputs(inputs.to_vec())).map_err(|_| op.mistakes(&Inputs(inputs.to_vec())))?;
+            let inputs = Inputs(inputs.to_vec());
+            let schemas = op.schemas(&inputs).map_err(|_| each_once(op.mistakes(&inputs)))?;
             ports.extend(op.outputs().into_iter().zip(schemas));
         }
         Operator::Rows(op) => {

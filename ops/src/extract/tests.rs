@@ -1,5 +1,7 @@
 //! Each reader on a small real file of its format: the blocks as they are, beside the file.
 
+mod fuzz;
+
 use expect_test::{ExpectFile, expect_file};
 
 use super::*;

@@ -271,7 +271,7 @@ fn the_order_of_columns_is_a_fact() {
     );
     expect![[r#"
         op.name = parse
-        op.version = 2
+        op.version = 3
         with.column = output
         with.columns[0] = output: answer
         with.columns[1] = input: question

@@ -5,8 +5,8 @@
 
 use std::path::Path;
 
-use super::format::extension;
-use super::{Outcome, documents};
+use crate::extract::format::extension;
+use crate::extract::{Outcome, documents};
 
 /// The golden files, one a format and its containers.
 const FILES: &[&str] = &[
