@@ -1,10 +1,13 @@
 //! Tests of the laws: the same bits in any batch, any cutting, any sharing, on any number of threads.
 
+use crate::config::Architecture;
 use crate::gradient::LossSum;
 use crate::kv::{KvCache, PAGE_TOKENS};
 use crate::lora::Adapter;
 use crate::model::{Model, Span};
-use crate::testing::{segment, smollm2, tiny_adapter, tiny_model, tokens};
+use crate::testing::{
+    random_adapter, random_model, segment, smollm2, tiny_adapter, tiny_config_of, tiny_model, tokens,
+};
 
 fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|v| v.to_bits()).collect()
@@ -62,6 +65,16 @@ fn a_token_has_the_same_bits_in_any_company_and_cutting() {
     for cuts in [&[1][..], &[5], &[32], &[64, 1, 31], &[200]] {
         check_any_company(&model, None, &[1, 70, 33, 2, 64, 100], cuts);
         check_any_company(&model, Some(&adapter), &[70, 7], cuts);
+    }
+}
+
+#[test]
+fn a_token_of_every_family_has_the_same_bits_in_any_company_and_cutting() {
+    for architecture in Architecture::ALL {
+        let config = tiny_config_of(architecture);
+        let (model, adapter) = (random_model(&config), random_adapter(&config));
+        check_any_company(&model, None, &[1, 70, 33], &[5]);
+        check_any_company(&model, Some(&adapter), &[40, 70], &[64, 1, 31]);
     }
 }
 
@@ -134,17 +147,23 @@ fn packed_segments_lose_what_each_loses_alone() {
 
 #[test]
 fn loss_is_what_the_logits_of_decoding_say() {
-    let (model, adapter) = (tiny_model(), tiny_adapter());
+    for architecture in Architecture::ALL {
+        let config = tiny_config_of(architecture);
+        check_loss_beside_decoding(&random_model(&config), &random_adapter(&config));
+    }
+}
+
+fn check_loss_beside_decoding(model: &Model, adapter: &Adapter) {
     let one = segment(60, 5);
     let mut cache = KvCache::new(model.config());
-    let hidden = model.forward(Some(&adapter), &mut [Span { tokens: &one.tokens, cache: &mut cache }]).unwrap();
+    let hidden = model.forward(Some(adapter), &mut [Span { tokens: &one.tokens, cache: &mut cache }]).unwrap();
     let mut nll = 0.0;
     for (row, target) in one.targets.iter().enumerate() {
         if let Some(target) = target {
             nll += crate::kernels::cross_entropy(&mut model.logits(hidden.row(row)), *target as usize);
         }
     }
-    assert_eq!(model.loss(Some(&adapter), &[one]).unwrap()[0].nll.to_bits(), nll.to_bits());
+    assert_eq!(model.loss(Some(adapter), &[one]).unwrap()[0].nll.to_bits(), nll.to_bits());
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! PEFT folders, written and read back.
 
 use super::*;
+use crate::config::Architecture;
 use crate::lora::Target;
-use crate::testing::{random_dora, tiny_adapter, tiny_config, tiny_model};
+use crate::testing::{random_adapter, random_dora, tiny_adapter, tiny_config, tiny_config_of, tiny_model};
 
 fn card() -> Card {
     Card {
@@ -98,4 +99,16 @@ fn adapters_that_we_cannot_run_are_refused() {
     assert!(refused("bias", json!("all")).contains("bias"));
     assert!(refused("modules_to_save", json!(["lm_head"])).contains("modules_to_save"));
     assert!(lora_config(&config).is_ok());
+}
+
+#[test]
+fn phis_layers_have_its_own_names_and_no_gate() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = tiny_config_of(Architecture::Phi);
+    let adapter = random_adapter(&config);
+    write(&adapter, &card(), folder.path()).unwrap();
+    let json: Value = serde_json::from_slice(&std::fs::read(folder.path().join(CONFIG)).unwrap()).unwrap();
+    assert_eq!(json["target_modules"], json!(["q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"]));
+    let back = read(folder.path(), &config).unwrap();
+    assert_eq!((back.config(), back.tensors()), (adapter.config(), adapter.tensors()));
 }
