@@ -2,6 +2,7 @@
 
 mod files;
 mod foreach;
+mod fuzz;
 mod nodes;
 
 use std::fs;
