@@ -17,7 +17,7 @@ use crate::query::{DATAFUSION, Mistake, Select};
 /// that are no words. The columns that come out are known before anything runs, and a wrong name is a mistake with its place.
 ///
 /// Without `ORDER BY` rows come in an order that depends on the query and the tables alone: rows of one table in its order, groups in the order
-/// of their first rows, the parts of a `UNION ALL` one after the other, joined rows in the order of the right table. Only `ORDER BY` promises
+/// of their first rows, the parts of a `UNION ALL` that ends the query one after the other, joined rows in the order of the right table. Only `ORDER BY` promises
 /// one that another version of Retort keeps. What would give another answer tomorrow (`now()`, `random()`, `uuid()`) is refused,
 /// and so is everything that is not a `SELECT`.
 ///

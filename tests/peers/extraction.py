@@ -73,7 +73,8 @@ class Truth:
             rows = [[squeezed(cell.text_content()) for cell in row.xpath("./td|./th")] for row in table.xpath(".//tr")]
             rows = [[cell for cell in row if words(cell)] for row in rows]
             short = all(len(cell) <= 200 for row in rows for cell in row)
-            linked = len(table.xpath(".//a")) * 2 >= len(table.xpath(".//td"))
+            # An index or a row of buttons is navigation: half of its cells that say something are links.
+            linked = len(table.xpath(".//a")) * 2 >= sum(len(row) for row in rows)
             if short and not linked and sum(len(row) >= 2 for row in rows) >= 2:
                 self.rows += [row for row in rows if len(row) >= 2]
 
