@@ -78,6 +78,42 @@ fn rows_are_filtered_joined_and_counted() {
 }
 
 #[test]
+fn a_row_of_which_nothing_is_known_or_that_fails_is_refused_with_the_reason() {
+    let space = space();
+    space.write("docs/d.txt", "Only a paragraph, and no title.\n");
+    space.write(
+        "titles.yaml",
+        "retort: 1\nnodes:\n  documents: {op: extract, with: {paths: ['docs/*']}}\n  \
+         p: {op: filter, from: documents, with: {where: \"title LIKE 'P%'\"}}\n  \
+         n: {op: filter, from: documents, with: {where: \"CAST(title AS INT) > 0\"}}\n",
+    );
+    space.run("titles.yaml");
+    let (out, _) = ends(&space, 0, &["show", "titles.yaml", "p", "--columns", "path,title"]);
+    expect![[r#"
+        path       title
+        docs/a.md  Printing
+    "#]]
+    .assert_eq(&out);
+    let (out, _) = ends(&space, 0, &["show", "titles.yaml", "p", "--rejects", "--columns", "path,reason"]);
+    expect![[r#"
+        path        reason
+        docs/b.md   false: title LIKE 'P%'
+        docs/c.md   false: title LIKE 'P%'
+        docs/d.txt  null: title LIKE 'P%'
+    "#]]
+    .assert_eq(&out);
+    let (out, _) = ends(&space, 0, &["show", "titles.yaml", "n", "--rejects", "--columns", "path,reason"]);
+    expect![[r#"
+        path        reason
+        docs/a.md   failed: cast error: Cannot cast string 'Printing' to value of Int32 type
+        docs/b.md   failed: cast error: Cannot cast string 'Memory' to value of Int32 type
+        docs/c.md   failed: cast error: Cannot cast string 'About' to value of Int32 type
+        docs/d.txt  null: CAST(title AS INT) > 0
+    "#]]
+    .assert_eq(&out);
+}
+
+#[test]
 fn what_comes_out_equal_stops_the_wave() {
     let space = space();
     space.run("pairs.yaml");
