@@ -53,6 +53,14 @@ impl Space {
         self.start(args).wait_with_output().expect("it ends")
     }
 
+    /// Runs a command that must end with `status`; gives standard output and standard error.
+    pub fn ends(&self, status: i32, args: &[&str]) -> (String, String) {
+        let output = self.retort(args);
+        let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).expect("it is text"));
+        assert_eq!(output.status.code(), Some(status), "{args:?}\n{out}\n{err}");
+        (out, err)
+    }
+
     /// Starts the command.
     pub fn start(&self, args: &[&str]) -> Child {
         self.command(args).spawn().expect("it starts")

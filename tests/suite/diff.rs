@@ -5,7 +5,7 @@ use std::fs;
 use expect_test::expect;
 use serde_json::Value;
 
-use crate::history::{ends, runs, said, space};
+use crate::history::{runs, said, space};
 
 #[test]
 fn two_runs_differ_in_facts_tables_and_rows() {
@@ -111,7 +111,7 @@ fn two_runs_differ_in_facts_tables_and_rows() {
     .assert_eq(&said(&space, &["diff", "@1", "@2", "--node", "documents"]));
     assert_eq!(said(&space, &["diff", "@1", "@1"]).lines().last(), Some("the same: documents, chunks, some"));
 
-    let diff: Value = serde_json::from_str(&ends(&space, 0, &["diff", "@2", "@1", "--json"]).0).unwrap();
+    let diff: Value = serde_json::from_str(&space.ends(0, &["diff", "@2", "@1", "--json"]).0).unwrap();
     assert_eq!((&diff["different"], &diff["nodes"][1]["node"]), (&true.into(), &"chunks".into()));
     assert_eq!(diff["nodes"][1]["facts"][0]["fact"], "with.max_words");
     assert_eq!(diff["nodes"][1]["facts"][1]["from"][0], "documents");
@@ -124,13 +124,13 @@ fn the_exit_code_says_whether_something_differs_where_it_is_asked_for() {
     let space = space();
     space.run("words.yaml");
     space.run("words.yaml");
-    ends(&space, 0, &["diff", "@2", "@1", "--exit-code"]);
+    space.ends(0, &["diff", "@2", "@1", "--exit-code"]);
     space.run_with("words.yaml", &["--set", "words=20"]);
-    ends(&space, 1, &["diff", "@2", "@1", "--exit-code"]);
-    ends(&space, 0, &["diff", "@2", "@1"]);
-    let (_, err) = ends(&space, 2, &["diff", "@2", "@1", "--node", "chunk"]);
+    space.ends(1, &["diff", "@2", "@1", "--exit-code"]);
+    space.ends(0, &["diff", "@2", "@1"]);
+    let (_, err) = space.ends(2, &["diff", "@2", "@1", "--node", "chunk"]);
     assert_eq!(err, "error: neither side has a node `chunk`\nhint: did you mean `chunks`?\n");
-    let (_, err) = ends(&space, 2, &["diff", "nowhere.yaml", "@1"]);
+    let (_, err) = space.ends(2, &["diff", "nowhere.yaml", "@1"]);
     assert!(err.contains("nowhere.yaml"), "{err}");
 }
 

@@ -36,17 +36,10 @@ fn space(trick: &str, columns: &str) -> Space {
 
 const ALLOW: &[&str] = &["--allow-exec", "said"];
 
-fn ends(space: &Space, status: i32, args: &[&str]) -> (String, String) {
-    let output = space.retort(args);
-    let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    assert_eq!(output.status.code(), Some(status), "{args:?}\n{out}\n{err}");
-    (out, err)
-}
-
 /// What a failing program makes of a run: the error, as it is said at the end.
 fn fails(trick: &str, columns: &str) -> String {
     let space = space(trick, columns);
-    let (_, err) = ends(&space, 1, &[&["run", "said.yaml"], ALLOW].concat());
+    let (_, err) = space.ends(1, &[&["run", "said.yaml"], ALLOW].concat());
     let (_, error) = err.rsplit_once("\nerror: ").unwrap();
     error.to_string()
 }
@@ -65,7 +58,7 @@ fn a_row_for_a_row_is_remembered() {
     assert!(space.run("said.yaml").ran().is_empty(), "how many at a time changes no answer");
     let verified = space.run_with("said.yaml", &[&["--verify"], ALLOW].concat());
     assert!(verified.events.iter().any(|event| event["event"] == "verified" && event["node"] == "said"));
-    let (out, _) = ends(&space, 0, &["trace", "said.yaml", "said", "1"]);
+    let (out, _) = space.ends(0, &["trace", "said.yaml", "said", "1"]);
     assert!(out.contains("path: docs/b.txt"), "{out}");
 }
 
@@ -115,15 +108,15 @@ fn a_whole_table_is_answered_at_once() {
 fn nothing_runs_that_was_not_allowed() {
     let space = space("shout", "loud: text");
     for args in [&["check", "said.yaml"][..], &["plan", "said.yaml"]] {
-        ends(&space, 0, args);
+        space.ends(0, args);
     }
-    let refused = |more: &[&str]| ends(&space, 1, &[&["run", "said.yaml"], more].concat()).1;
+    let refused = |more: &[&str]| space.ends(1, &[&["run", "said.yaml"], more].concat()).1;
     for more in [&[][..], &["--allow-exec", "documents"]] {
         let err = refused(more);
         assert!(err.contains("it would run `./speaker shout`, which you have not allowed"), "{err}");
         assert!(err.contains("`--allow-exec said`"), "{err}");
     }
-    let (_, err) = ends(&space, 2, &["run", "said.yaml", "--allow-exec", "sayd"]);
+    let (_, err) = space.ends(2, &["run", "said.yaml", "--allow-exec", "sayd"]);
     assert_eq!(err, "error: unknown node `sayd`\nhint: did you mean `said`?\n");
 }
 
@@ -132,13 +125,13 @@ fn files_are_part_of_the_question() {
     let space = space("shout", "loud: text");
     space.write("words.txt", "one");
     space.edit("said.yaml", "[./speaker, shout]", "[./speaker, shout, words.txt]");
-    let (_, err) = ends(&space, 2, &["check", "said.yaml"]);
+    let (_, err) = space.ends(2, &["check", "said.yaml"]);
     assert!(err.contains("`words.txt` is a file, and `files` does not name it"), "{err}");
     space.edit("said.yaml", "reads: [text]", "reads: [text]\n      files: [words.txt]");
     space.run_with("said.yaml", ALLOW);
     space.write("words.txt", "two");
     assert_eq!(space.run_with("said.yaml", ALLOW).why("said"), ["asset.words.txt"]);
-    let (out, _) = ends(&space, 0, &["plan", "said.yaml", "--json"]);
+    let (out, _) = space.ends(0, &["plan", "said.yaml", "--json"]);
     assert!(out.contains("\"fresh\"") && !out.contains("\"stale\""), "{out}");
 }
 
@@ -185,7 +178,7 @@ fn programs_that_fail_are_told_with_what_they_said() {
     assert!(cut.contains("wrote no Arrow stream: "), "{cut}");
     let space = space("shout", "loud: text");
     space.edit("said.yaml", "[./speaker, shout]", "[no-such-program]");
-    let (_, err) = ends(&space, 1, &[&["run", "said.yaml"], ALLOW].concat());
+    let (_, err) = space.ends(1, &[&["run", "said.yaml"], ALLOW].concat());
     assert!(err.contains("failed to start `no-such-program`"), "{err}");
 }
 

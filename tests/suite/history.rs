@@ -37,20 +37,12 @@ pub(crate) fn space() -> Space {
     space
 }
 
-/// Standard output and standard error of a command that ends with `status`.
-pub(crate) fn ends(space: &Space, status: i32, args: &[&str]) -> (String, String) {
-    let output = space.retort(args);
-    let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    assert_eq!(output.status.code(), Some(status), "{args:?}\n{out}\n{err}");
-    (out, err)
-}
-
 pub(crate) fn said(space: &Space, args: &[&str]) -> String {
-    steady(&ends(space, 0, args).0)
+    steady(&space.ends(0, args).0)
 }
 
 pub(crate) fn runs(space: &Space) -> Vec<Value> {
-    let runs: Value = serde_json::from_str(&ends(space, 0, &["runs", "--json"]).0).unwrap();
+    let runs: Value = serde_json::from_str(&space.ends(0, &["runs", "--json"]).0).unwrap();
     runs["runs"].as_array().unwrap().clone()
 }
 
@@ -86,7 +78,7 @@ fn squeezed(line: &str) -> String {
 #[test]
 fn runs_are_listed_newest_first_with_what_was_asked() {
     let space = space();
-    assert_eq!(ends(&space, 0, &["runs"]).1, "no runs in `.retort`\n");
+    assert_eq!(space.ends(0, &["runs"]).1, "no runs in `.retort`\n");
     space.run("words.yaml");
     space.run_with("words.yaml", &["chunks", "--set", "words=20"]);
     space.write("other.yaml", &PIPELINE.replace("name: words", "name: other").replace("share: 1.0", "rows: 2"));
@@ -159,11 +151,11 @@ fn a_log_tells_node_by_node_what_happened() {
           rows  0 of 4 recalled, 4 asked
     "#]]
     .assert_eq(&said(&space, &["log", "@2", "--node", "documents"]));
-    let raw = ends(&space, 0, &["log", "@1", "--node", "chunks", "--json"]).0;
+    let raw = space.ends(0, &["log", "@1", "--node", "chunks", "--json"]).0;
     let events: Vec<Value> = raw.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!((&events[0]["event"], &events.last().unwrap()["event"]), (&"started".into(), &"finished".into()));
     assert_eq!(events.last().unwrap()["recipe"].as_str().unwrap().len(), 64);
-    let (_, err) = ends(&space, 2, &["log", "@1", "--node", "chunk"]);
+    let (_, err) = space.ends(2, &["log", "@1", "--node", "chunk"]);
     assert_eq!(err, "error: nothing happened to `chunk` in this run\nhint: did you mean `chunks`?\n");
 }
 
@@ -173,11 +165,11 @@ fn a_run_is_named_by_what_is_enough() {
     space.run("words.yaml");
     space.run("words.yaml");
     let ids: Vec<String> = runs(&space).iter().map(|run| run["id"].as_str().unwrap().to_string()).collect();
-    assert_eq!(ends(&space, 0, &["log", &ids[1]]).0, ends(&space, 0, &["log", "@2"]).0);
-    assert_eq!(ends(&space, 0, &["log", &ids[0][..ids[0].len() - 1]]).0, ends(&space, 0, &["log"]).0);
-    let (_, err) = ends(&space, 2, &["log", "20"]);
+    assert_eq!(space.ends(0, &["log", &ids[1]]).0, space.ends(0, &["log", "@2"]).0);
+    assert_eq!(space.ends(0, &["log", &ids[0][..ids[0].len() - 1]]).0, space.ends(0, &["log"]).0);
+    let (_, err) = space.ends(2, &["log", "20"]);
     assert!(err.starts_with("error: 2 runs begin with `20`\nhint: name one: 20"), "{err}");
-    let (_, err) = ends(&space, 2, &["log", "@3"]);
+    let (_, err) = space.ends(2, &["log", "@3"]);
     assert_eq!(err, "error: no run `@3` in `.retort`\nhint: `retort runs` lists them; `@1` is the newest\n");
 }
 
@@ -197,12 +189,12 @@ fn a_record_that_is_not_ours_is_a_line_and_no_crash() {
         unreadable == 2 && listed.contains("its record has format 9; this version of retort reads format 2"),
         "{listed}"
     );
-    let (_, err) = ends(&space, 2, &["log"]);
+    let (_, err) = space.ends(2, &["log"]);
     assert!(err.contains("can't be read: its record has format 9"), "{err}");
     fs::write(newest.join("run.json"), record).unwrap();
     let events = fs::read_to_string(newest.join("events.jsonl")).unwrap();
     fs::write(newest.join("events.jsonl"), &events[..events.len() - 20]).unwrap();
-    let (out, err) = ends(&space, 0, &["log"]);
+    let (out, err) = space.ends(0, &["log"]);
     assert!(
         out.contains("documents: fresh, 3 rows") && err.contains("1 line of its `events.jsonl` can't be read: 3"),
         "{out}{err}"

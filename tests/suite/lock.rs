@@ -37,18 +37,10 @@ pub(crate) fn space() -> Space {
     space
 }
 
-/// Runs a command that must end with `status`; gives what it says on standard error.
-pub(crate) fn ends(space: &Space, status: i32, args: &[&str]) -> String {
-    let output = space.retort(args);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert_eq!(output.status.code(), Some(status), "{args:?}\n{}\n{said}", String::from_utf8_lossy(&output.stdout));
-    said
-}
-
 fn locked() -> Space {
     let space = space();
     space.run("words.yaml");
-    ends(&space, 0, &["lock", "words.yaml"]);
+    space.ends(0, &["lock", "words.yaml"]);
     space
 }
 
@@ -66,16 +58,16 @@ fn a_lock_is_stable_text_that_names_what_was_used() {
     assert_eq!(lock["nodes"][0]["outputs"]["out"]["rows"], 5);
     assert!(!text.contains(&space.path().display().to_string()), "no path of this machine is in a lock");
     // A second lock is the same, and one line of it changes with one file.
-    assert!(ends(&space, 0, &["lock", "words.yaml"]).contains("nothing changed"));
+    assert!(space.ends(0, &["lock", "words.yaml"]).1.contains("nothing changed"));
     space.write("docs/new.txt", "not listed\n");
-    ends(&space, 0, &["lock", "words.yaml"]);
+    space.ends(0, &["lock", "words.yaml"]);
     assert_eq!(fs::read_to_string(space.path().join("words.lock")).unwrap(), text);
 }
 
 #[test]
 fn what_is_not_answered_is_not_locked() {
     let space = space();
-    let said = ends(&space, 1, &["lock", "words.yaml"]);
+    let said = space.ends(1, &["lock", "words.yaml"]).1;
     assert!(said.contains("`documents`, `chunks`, `some`"), "{said}");
     assert!(!space.path().join("words.lock").exists());
 }
@@ -83,26 +75,26 @@ fn what_is_not_answered_is_not_locked() {
 #[test]
 fn a_run_that_agrees_ends_well_and_one_without_a_lock_does_not() {
     let space = space();
-    let said = ends(&space, 2, &["run", "words.yaml", "--locked"]);
+    let said = space.ends(2, &["run", "words.yaml", "--locked"]).1;
     assert!(said.contains("there is no lock `words.lock`") && said.contains("retort lock words.yaml"), "{said}");
     space.run("words.yaml");
-    ends(&space, 0, &["lock", "words.yaml"]);
-    assert!(ends(&space, 0, &["run", "words.yaml", "--locked"]).contains("everything is as words.lock has it"));
+    space.ends(0, &["lock", "words.yaml"]);
+    assert!(space.ends(0, &["run", "words.yaml", "--locked"]).1.contains("everything is as words.lock has it"));
     // From nothing: everything runs, and comes out the same.
     fs::remove_dir_all(space.path().join(".retort")).unwrap();
-    ends(&space, 0, &["run", "words.yaml", "--locked"]);
+    space.ends(0, &["run", "words.yaml", "--locked"]);
 }
 
 #[test]
 fn a_changed_file_is_named_before_anything_runs() {
     let space = locked();
     space.edit("docs/3.md", "never shrinks", "does not shrink");
-    let said = ends(&space, 3, &["run", "words.yaml", "--locked"]);
+    let said = space.ends(3, &["run", "words.yaml", "--locked"]).1;
     assert!(said.contains("`documents`: file docs/3.md is ") && said.contains(", the lock has "), "{said}");
     assert_eq!(space.plan("words.yaml")["nodes"][0]["verdict"], "stale", "nothing ran");
     space.write("docs/new.md", "# New\n");
     fs::remove_file(space.path().join("docs/3.md")).unwrap();
-    let said = ends(&space, 3, &["run", "words.yaml", "--locked"]);
+    let said = space.ends(3, &["run", "words.yaml", "--locked"]).1;
     assert!(said.contains("file docs/3.md is not there"), "{said}");
 }
 
@@ -110,11 +102,11 @@ fn a_changed_file_is_named_before_anything_runs() {
 fn a_changed_config_is_named_with_both_values() {
     let space = locked();
     space.edit("words.yaml", "max_words: 40", "max_words: 30");
-    let said = ends(&space, 3, &["run", "words.yaml", "--locked"]);
+    let said = space.ends(3, &["run", "words.yaml", "--locked"]).1;
     assert!(said.contains("`chunks`: `with.max_words` is 30, the lock has 40"), "{said}");
     space.edit("words.yaml", "max_words: 30", "max_words: 40");
     space.edit("words.yaml", "  some:", "  more:");
-    let said = ends(&space, 3, &["run", "words.yaml", "--locked"]);
+    let said = space.ends(3, &["run", "words.yaml", "--locked"]).1;
     assert!(said.contains("node `more` is `sample`, the lock does not have it"), "{said}");
 }
 
@@ -125,7 +117,7 @@ fn an_operator_of_another_version_is_named() {
     let mut lock: serde_json::Value = serde_json::from_str(&text).unwrap();
     lock["operators"]["chunk"] = "99".into();
     space.write("words.lock", &lock.to_string());
-    let said = ends(&space, 3, &["run", "words.yaml", "--locked"]);
+    let said = space.ends(3, &["run", "words.yaml", "--locked"]).1;
     assert!(said.contains("the version of operator `chunk` is ") && said.contains("the lock has 99"), "{said}");
 }
 
@@ -137,22 +129,22 @@ fn an_answer_that_comes_out_otherwise_stops_the_run_there() {
     lock["nodes"][1]["outputs"]["out"]["content"] = "ab".repeat(32).into();
     space.write("words.lock", &lock.to_string());
     fs::remove_dir_all(space.path().join(".retort")).unwrap();
-    let said = ends(&space, 3, &["run", "words.yaml", "--locked", "-j1"]);
+    let said = space.ends(3, &["run", "words.yaml", "--locked", "-j1"]).1;
     assert!(said.contains("`chunks`: table `out` is ") && said.contains("the lock has abababababab…"), "{said}");
     let plan = space.plan("words.yaml");
     assert_eq!(plan["nodes"][1]["verdict"], "fresh");
     assert_eq!(plan["nodes"][2]["verdict"], "stale", "what comes after the difference did not run");
     fs::write(space.path().join("words.lock"), r#"{"version": 7}"#).unwrap();
-    assert!(ends(&space, 2, &["run", "words.yaml", "--locked"]).contains("lock format 7"));
+    assert!(space.ends(2, &["run", "words.yaml", "--locked"]).1.contains("lock format 7"));
 }
 
 #[test]
 fn params_that_were_set_are_part_of_the_lock() {
     let space = space();
     space.run_with("words.yaml", &["--set", "max_words=20", "--profile", "small"]);
-    ends(&space, 0, &["lock", "words.yaml", "--set", "max_words=20", "--profile", "small"]);
-    let said = ends(&space, 0, &["run", "words.yaml", "--locked"]);
+    space.ends(0, &["lock", "words.yaml", "--set", "max_words=20", "--profile", "small"]);
+    let said = space.ends(0, &["run", "words.yaml", "--locked"]).1;
     assert!(said.contains("everything is as"), "{said}");
-    let said = ends(&space, 3, &["run", "words.yaml", "--locked", "--set", "max_words=21"]);
+    let said = space.ends(3, &["run", "words.yaml", "--locked", "--set", "max_words=21"]).1;
     assert!(said.contains("`with.max_words` is 21, the lock has 20"), "{said}");
 }

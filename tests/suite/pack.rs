@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use retort_tests::Space;
 
-use crate::lock::{PIPELINE, ends, space};
+use crate::lock::{PIPELINE, space};
 use crate::model::model;
 use crate::remote::objects;
 use forge::{Forge, TEXT, manifest_of};
@@ -18,7 +18,7 @@ fn packed(options: &[&str]) -> Space {
     space.run("words.yaml");
     let mut args = vec!["pack", "words.yaml", "-o", "words.retort"];
     args.extend_from_slice(options);
-    ends(&space, 0, &args);
+    space.ends(0, &args);
     space
 }
 
@@ -36,7 +36,7 @@ fn names(folder: &Path) -> Vec<String> {
 #[test]
 fn another_machine_runs_it_with_nothing_computed_again() {
     let there = elsewhere(&packed(&["--tables", "--rows"]));
-    ends(&there, 0, &["unpack", "words.retort", "copy"]);
+    there.ends(0, &["unpack", "words.retort", "copy"]);
     let project: Vec<_> =
         names(&there.path().join("copy")).into_iter().filter(|name| !name.starts_with(".retort/")).collect();
     let documents = (0..5).map(|n| format!("docs/{n}.md"));
@@ -47,7 +47,7 @@ fn another_machine_runs_it_with_nothing_computed_again() {
     assert!(there.path().join("copy/.retort/version").exists(), "the store is the project's own");
     // The remembered rows are there, too: an edit costs what the edit costs.
     there.edit("copy/docs/3.md", "never shrinks", "does not shrink");
-    let said = ends(&there, 3, &["run", "copy/words.yaml", "--locked"]);
+    let said = there.ends(3, &["run", "copy/words.yaml", "--locked"]).1;
     assert!(said.contains("file docs/3.md"), "{said}");
     assert_eq!(there.run("copy/words.yaml").recalled("documents"), Some((4, 5)));
 }
@@ -55,7 +55,7 @@ fn another_machine_runs_it_with_nothing_computed_again() {
 #[test]
 fn without_tables_it_is_computed_and_comes_out_the_same() {
     let there = elsewhere(&packed(&[]));
-    ends(&there, 0, &["unpack", "words.retort"]);
+    there.ends(0, &["unpack", "words.retort"]);
     assert!(!there.path().join("words/.retort").exists());
     let story = there.run_with("words/words.yaml", &["--locked"]);
     assert_eq!(story.ran().len(), 3);
@@ -67,7 +67,7 @@ fn the_same_content_gives_the_same_bytes() {
     let first = fs::read(space.path().join("words.retort")).unwrap();
     let file = fs::File::options().write(true).open(space.path().join("docs/1.md")).unwrap();
     file.set_modified(SystemTime::now() - Duration::from_hours(5)).unwrap();
-    ends(&space, 0, &["pack", "words.yaml", "-o", "again.retort", "--tables"]);
+    space.ends(0, &["pack", "words.yaml", "-o", "again.retort", "--tables"]);
     assert_eq!(fs::read(space.path().join("again.retort")).unwrap(), first);
     let other = packed(&["--tables"]);
     assert_eq!(fs::read(other.path().join("words.retort")).unwrap(), first, "nothing of the machine is in it");
@@ -77,8 +77,8 @@ fn the_same_content_gives_the_same_bytes() {
 fn what_was_packed_and_unpacked_packs_to_the_same() {
     let space = packed(&["--tables"]);
     let there = elsewhere(&space);
-    ends(&there, 0, &["unpack", "words.retort", "copy"]);
-    ends(&there, 0, &["pack", "copy/words.yaml", "-o", "again.retort", "--tables"]);
+    there.ends(0, &["unpack", "words.retort", "copy"]);
+    there.ends(0, &["pack", "copy/words.yaml", "-o", "again.retort", "--tables"]);
     let read = |space: &Space, name: &str| fs::read(space.path().join(name)).unwrap();
     assert_eq!(read(&there, "again.retort"), read(&space, "words.retort"));
 }
@@ -87,20 +87,20 @@ fn what_was_packed_and_unpacked_packs_to_the_same() {
 fn params_that_were_set_travel_with_the_lock() {
     let space = space();
     space.run_with("words.yaml", &["--set", "max_words=20"]);
-    ends(&space, 0, &["pack", "words.yaml", "--set", "max_words=20", "--tables"]);
+    space.ends(0, &["pack", "words.yaml", "--set", "max_words=20", "--tables"]);
     let there = elsewhere(&space);
-    ends(&there, 0, &["unpack", "words.retort"]);
+    there.ends(0, &["unpack", "words.retort"]);
     assert!(there.run_with("words/words.yaml", &["--locked"]).ran().is_empty());
 }
 
 #[test]
 fn what_lies_outside_or_is_not_fresh_is_not_packed() {
     let space = space();
-    let said = ends(&space, 1, &["pack", "words.yaml"]);
+    let said = space.ends(1, &["pack", "words.yaml"]).1;
     assert!(said.contains("not up to date: `documents`"), "{said}");
     space.write("sub/words.yaml", &PIPELINE.replace("docs/**/*.md", "../docs/*.md"));
     space.run("sub/words.yaml");
-    let said = ends(&space, 2, &["pack", "sub/words.yaml"]);
+    let said = space.ends(2, &["pack", "sub/words.yaml"]).1;
     assert!(
         said.contains("the file `../docs/0.md` lies outside the pipeline's folder") && said.contains("hint: "),
         "{said}"
@@ -108,7 +108,7 @@ fn what_lies_outside_or_is_not_fresh_is_not_packed() {
     assert!(!space.path().join("words.retort").exists());
     space.write("docs/nul.md", "# A device on some machines\n");
     space.run("words.yaml");
-    let said = ends(&space, 2, &["pack", "words.yaml"]);
+    let said = space.ends(2, &["pack", "words.yaml"]).1;
     assert!(said.contains("`docs/nul.md` can't be packed"), "{said}");
 }
 
@@ -119,9 +119,9 @@ fn included_files_travel_and_keep_their_folders() {
     space.write("words.yaml", &format!("include: parts/chunks.yaml\n{head}"));
     space.write("parts/chunks.yaml", &format!("retort: 1\nnodes:\n  chunks:{nodes}"));
     space.run("words.yaml");
-    ends(&space, 0, &["pack", "words.yaml", "--tables"]);
+    space.ends(0, &["pack", "words.yaml", "--tables"]);
     let there = elsewhere(&space);
-    ends(&there, 0, &["unpack", "words.retort"]);
+    there.ends(0, &["unpack", "words.retort"]);
     assert!(there.path().join("words/parts/chunks.yaml").exists());
     assert!(there.run_with("words/words.yaml", &["--locked"]).ran().is_empty());
 }
@@ -134,14 +134,14 @@ fn no_secret_is_packed() {
         "env: [SERVER_KEY]\nmodels:\n  far: {server: 'http://127.0.0.1:9/v1', name: m, api_key: '${env.SERVER_KEY}'}\n";
     space.write("words.yaml", &format!("{server}{PIPELINE}"));
     space.run("words.yaml");
-    ends(&space, 0, &["pack", "words.yaml", "--tables", "--rows"]);
-    ends(&space, 0, &["unpack", "words.retort", "copy"]);
+    space.ends(0, &["pack", "words.yaml", "--tables", "--rows"]);
+    space.ends(0, &["unpack", "words.retort", "copy"]);
     for (name, path) in objects(&space.path().join("copy")) {
         let bytes = fs::read(path).unwrap();
         assert!(!bytes.windows(14).any(|window| window == b"s3cret-of-mine"), "{name}");
     }
     space.edit("words.yaml", "${env.SERVER_KEY}", "s3cret-of-mine");
-    let said = ends(&space, 2, &["pack", "words.yaml", "-o", "again.retort"]);
+    let said = space.ends(2, &["pack", "words.yaml", "-o", "again.retort"]).1;
     assert!(said.contains("an `api_key` is written in `words.yaml`") && !said.contains("s3cret"), "{said}");
     assert!(!space.path().join("again.retort").exists());
 }
@@ -156,11 +156,11 @@ fn a_local_model_is_packed_or_pinned() {
     let pipeline = PIPELINE.replace("{max_words: '${params.max_words}'}", "{model: local, max_tokens: 64}");
     space.write("words.yaml", &format!("{models}{pipeline}"));
     space.run("words.yaml");
-    let said = ends(&space, 2, &["pack", "words.yaml", "--tables"]);
+    let said = space.ends(2, &["pack", "words.yaml", "--tables"]).1;
     assert!(said.contains("the model of `chunks` is neither packed nor pinned") && said.contains("--assets"), "{said}");
-    ends(&space, 0, &["pack", "words.yaml", "--tables", "--assets"]);
+    space.ends(0, &["pack", "words.yaml", "--tables", "--assets"]);
     let there = elsewhere(&space);
-    ends(&there, 0, &["unpack", "words.retort"]);
+    there.ends(0, &["unpack", "words.retort"]);
     assert_eq!(
         fs::metadata(there.path().join("words/models/m.gguf")).unwrap().len(),
         fs::metadata(model()).unwrap().len()
@@ -170,9 +170,9 @@ fn a_local_model_is_packed_or_pinned() {
     let sha256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
     space.edit("words.yaml", "m.gguf'}", &format!("m.gguf', sha256: {sha256}}}"));
     space.run("words.yaml");
-    ends(&space, 0, &["pack", "words.yaml", "--tables"]);
+    space.ends(0, &["pack", "words.yaml", "--tables"]);
     let there = elsewhere(&space);
-    ends(&there, 0, &["unpack", "words.retort"]);
+    there.ends(0, &["unpack", "words.retort"]);
     assert!(!there.path().join("words/models").exists());
     assert!(there.run_with("words/words.yaml", &["--locked"]).ran().is_empty());
 }
@@ -183,7 +183,7 @@ fn refused(bytes: &[u8]) -> String {
     space.write("p.retort", "");
     fs::write(space.path().join("p.retort"), bytes).unwrap();
     space.write("evil", "mine\n");
-    let said = ends(&space, 2, &["unpack", "p.retort", "inner/p"]);
+    let said = space.ends(2, &["unpack", "p.retort", "inner/p"]).1;
     assert_eq!(names(space.path()), ["evil", "p.retort"], "{said}");
     assert_eq!(fs::read_to_string(space.path().join("evil")).unwrap(), "mine\n");
     let left = fs::read_dir(space.path().join("inner")).into_iter().flatten().count();
@@ -206,7 +206,7 @@ fn a_forged_pack_that_is_right_is_taken() {
     let forge = forge.entry(b"././@LongLink", b'L', name.as_bytes(), name.len() as u64);
     let forge = forge.file(&long[..99], TEXT).end();
     fs::write(space.path().join("p.retort"), forge.compressed(0)).unwrap();
-    ends(&space, 0, &["unpack", "p.retort"]);
+    space.ends(0, &["unpack", "p.retort"]);
     assert_eq!(names(&space.path().join("p")), [&long[8..], "docs/a.md", "p.yaml"]);
     assert_eq!(fs::read(space.path().join("p/docs/a.md")).unwrap(), TEXT);
 }
@@ -314,7 +314,7 @@ fn what_is_not_as_the_manifest_says_is_refused() {
         let forged = forged.file(&piece[..60], TEXT).end();
         let space = Space::new(env!("CARGO_BIN_EXE_victim"));
         fs::write(space.path().join("p.retort"), forged.compressed(0)).unwrap();
-        let said = ends(&space, 1, &["unpack", "p.retort"]);
+        let said = space.ends(1, &["unpack", "p.retort"]).1;
         assert!(said.contains(&format!("`{piece}` is not what its name promises")), "{said}");
         assert_eq!(names(space.path()), ["p.retort"]);
     }
@@ -366,25 +366,25 @@ fn what_is_there_is_neither_replaced_nor_gone_through() {
     let there = elsewhere(&packed(&["--tables"]));
     there.write("copy/mine.txt", "mine\n");
     there.write("copy/words.yaml", "mine\n");
-    let said = ends(&there, 2, &["unpack", "words.retort", "copy"]);
+    let said = there.ends(2, &["unpack", "words.retort", "copy"]).1;
     assert!(said.contains("`copy` is there and not empty") && said.contains("--force"), "{said}");
     assert_eq!(fs::read_to_string(there.path().join("copy/words.yaml")).unwrap(), "mine\n");
-    ends(&there, 0, &["unpack", "words.retort", "copy", "--force"]);
+    there.ends(0, &["unpack", "words.retort", "copy", "--force"]);
     assert_eq!(fs::read_to_string(there.path().join("copy/mine.txt")).unwrap(), "mine\n");
     assert!(there.run_with("copy/words.yaml", &["--locked"]).ran().is_empty());
     // An empty folder is as good as none.
     fs::create_dir(there.path().join("empty")).unwrap();
-    ends(&there, 0, &["unpack", "words.retort", "empty"]);
+    there.ends(0, &["unpack", "words.retort", "empty"]);
     #[cfg(unix)]
     {
         there.write("other/mine.txt", "mine\n");
         there.write("linked/mine.txt", "mine\n");
         std::os::unix::fs::symlink("../other", there.path().join("linked/docs")).unwrap();
-        let said = ends(&there, 2, &["unpack", "words.retort", "linked", "--force"]);
+        let said = there.ends(2, &["unpack", "words.retort", "linked", "--force"]).1;
         assert!(said.contains("`linked/docs` is a link or no folder"), "{said}");
         assert_eq!(names(&there.path().join("other")), ["mine.txt"]);
         std::os::unix::fs::symlink("other", there.path().join("link")).unwrap();
-        ends(&there, 2, &["unpack", "words.retort", "link", "--force"]);
+        there.ends(2, &["unpack", "words.retort", "link", "--force"]);
         assert_eq!(names(&there.path().join("other")), ["mine.txt"]);
     }
 }

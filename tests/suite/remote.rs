@@ -16,7 +16,7 @@ use retort_cache::remote::{self as far, Freight, Remote};
 use retort_cache::{ANSWER_VERSION, Answer, Disk, Fact, Output, Recipe, Store};
 use retort_tests::Space;
 
-use crate::lock::{ends, space};
+use crate::lock::space;
 pub(crate) use server::objects;
 use server::{BUCKET, Fault, Server};
 
@@ -38,11 +38,11 @@ fn kinds(paths: &[String]) -> [usize; 3] {
 }
 
 fn push(space: &Space) -> String {
-    ends(space, 0, &["cache", "push", "words.yaml", "--remote", &url()])
+    space.ends(0, &["cache", "push", "words.yaml", "--remote", &url()]).1
 }
 
 fn pull(space: &Space) -> String {
-    ends(space, 0, &["cache", "pull", "words.yaml", "--remote", &url()])
+    space.ends(0, &["cache", "pull", "words.yaml", "--remote", &url()]).1
 }
 
 fn all_fresh(space: &Space) -> bool {
@@ -168,7 +168,7 @@ fn an_object_that_was_changed_is_named_and_not_taken() {
     let (name, path) = tables.max_by_key(|(_, path)| fs::metadata(path).unwrap().len()).unwrap();
     cut(&path);
     let there = machine(&server);
-    let said = ends(&there, 1, &["cache", "pull", "words.yaml", "--remote", &url()]);
+    let said = there.ends(1, &["cache", "pull", "words.yaml", "--remote", &url()]).1;
     assert!(said.contains(&format!("`s3://{BUCKET}/{name}` is not what its name promises")), "{said}");
     let table = name.rsplit("tables/").next().unwrap();
     assert!(!there.path().join(".retort/tables").join(table).exists());
@@ -184,7 +184,7 @@ fn an_object_that_was_changed_is_named_and_not_taken() {
     {
         cut(&path);
         let fourth = machine(&server);
-        let said = ends(&fourth, 1, &["cache", "pull", "--remote", &url()]);
+        let said = fourth.ends(1, &["cache", "pull", "--remote", &url()]).1;
         assert!(said.contains(&format!("`s3://{BUCKET}/{name}` is not what its name promises")), "{said}");
     }
 }
@@ -231,15 +231,15 @@ fn a_refusal_says_what_was_tried_and_where_credentials_come_from() {
     let mut space = machine(&server);
     space.set_env("AWS_SECRET_ACCESS_KEY", "wrong");
     space.run("words.yaml");
-    let said = ends(&space, 1, &["cache", "push", "words.yaml", "--remote", &url()]);
+    let said = space.ends(1, &["cache", "push", "words.yaml", "--remote", &url()]).1;
     assert!(said.contains(&format!("failed to get `{}/version`", url())), "{said}");
     assert!(said.contains("hint: the credentials are taken from the environment (AWS_ACCESS_KEY_ID"), "{said}");
-    let said = ends(&space, 2, &["cache", "push", "words.yaml", "--remote", "ftp://somewhere"]);
+    let said = space.ends(2, &["cache", "push", "words.yaml", "--remote", "ftp://somewhere"]).1;
     assert!(said.contains("s3://BUCKET/PREFIX"), "{said}");
-    let said = ends(&space, 2, &["cache", "push", "words.yaml"]);
+    let said = space.ends(2, &["cache", "push", "words.yaml"]).1;
     assert!(said.contains("`--remote URL` or RETORT_REMOTE names one"), "{said}");
     let right = machine(&server);
-    let said = ends(&right, 1, &["cache", "pull", "--remote", &format!("s3://{BUCKET}/nothing/here")]);
+    let said = right.ends(1, &["cache", "pull", "--remote", &format!("s3://{BUCKET}/nothing/here")]).1;
     assert!(said.contains("there is no store at"), "{said}");
 }
 
@@ -249,12 +249,12 @@ fn a_folder_is_a_remote_store_too() {
     let url = format!("file://{}", folder.path().join("shared").display());
     let (here, there) = (space(), space());
     here.run("words.yaml");
-    ends(&here, 0, &["cache", "push", "--remote", &url]);
+    here.ends(0, &["cache", "push", "--remote", &url]);
     let pushed = objects(&folder.path().join("shared"));
-    ends(&there, 0, &["cache", "pull", "--remote", &url]);
+    there.ends(0, &["cache", "pull", "--remote", &url]);
     assert!(all_fresh(&there));
     // Pushing back what came from there brings nothing new.
-    ends(&there, 0, &["cache", "push", "--remote", &url]);
+    there.ends(0, &["cache", "push", "--remote", &url]);
     let names =
         |objects: &[(String, std::path::PathBuf)]| objects.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     assert_eq!(names(&objects(&folder.path().join("shared"))), names(&pushed));

@@ -50,18 +50,11 @@ fn space() -> Space {
     space
 }
 
-fn ends(space: &Space, status: i32, args: &[&str]) -> (String, String) {
-    let output = space.retort(args);
-    let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    assert_eq!(output.status.code(), Some(status), "{args:?}\n{out}\n{err}");
-    (out, err)
-}
-
 #[test]
 fn rows_are_filtered_joined_and_counted() {
     let space = space();
     space.run("pairs.yaml");
-    let (out, _) = ends(&space, 0, &["show", "pairs.yaml", "by_page"]);
+    let (out, _) = space.ends(0, &["show", "pairs.yaml", "by_page"]);
     expect![[r#"
         page       good  bad_in_all
         docs/a.md     1           1
@@ -69,7 +62,7 @@ fn rows_are_filtered_joined_and_counted() {
         docs/c.md     0           1
     "#]]
     .assert_eq(&out);
-    let (out, _) = ends(&space, 0, &["show", "pairs.yaml", "good", "--rejects", "--columns", "question,reason"]);
+    let (out, _) = space.ends(0, &["show", "pairs.yaml", "good", "--rejects", "--columns", "question,reason"]);
     expect![[r#"
         question  reason
         Is it?    false: length(answer) > 12 AND question LIKE '%?'
@@ -88,13 +81,13 @@ fn a_row_of_which_nothing_is_known_or_that_fails_is_refused_with_the_reason() {
          n: {op: filter, from: documents, with: {where: \"CAST(title AS INT) > 0\"}}\n",
     );
     space.run("titles.yaml");
-    let (out, _) = ends(&space, 0, &["show", "titles.yaml", "p", "--columns", "path,title"]);
+    let (out, _) = space.ends(0, &["show", "titles.yaml", "p", "--columns", "path,title"]);
     expect![[r#"
         path       title
         docs/a.md  Printing
     "#]]
     .assert_eq(&out);
-    let (out, _) = ends(&space, 0, &["show", "titles.yaml", "p", "--rejects", "--columns", "path,reason"]);
+    let (out, _) = space.ends(0, &["show", "titles.yaml", "p", "--rejects", "--columns", "path,reason"]);
     expect![[r#"
         path        reason
         docs/b.md   false: title LIKE 'P%'
@@ -102,7 +95,7 @@ fn a_row_of_which_nothing_is_known_or_that_fails_is_refused_with_the_reason() {
         docs/d.txt  null: title LIKE 'P%'
     "#]]
     .assert_eq(&out);
-    let (out, _) = ends(&space, 0, &["show", "titles.yaml", "n", "--rejects", "--columns", "path,reason"]);
+    let (out, _) = space.ends(0, &["show", "titles.yaml", "n", "--rejects", "--columns", "path,reason"]);
     expect![[r#"
         path        reason
         docs/a.md   failed: cast error: Cannot cast string 'Printing' to value of Int32 type
@@ -132,18 +125,18 @@ fn what_comes_out_equal_stops_the_wave() {
 fn rows_are_traced_through_a_filter() {
     let space = space();
     space.run("pairs.yaml");
-    let (out, _) = ends(&space, 0, &["trace", "pairs.yaml", "good", "2"]);
+    let (out, _) = space.ends(0, &["trace", "pairs.yaml", "good", "2"]);
     assert!(out.contains("pairs row 3") && out.contains("path: docs/b.md"), "{out}");
-    let (out, _) = ends(&space, 0, &["trace", "pairs.yaml", "good.rejects", "0"]);
+    let (out, _) = space.ends(0, &["trace", "pairs.yaml", "good.rejects", "0"]);
     assert!(out.contains("pairs row 1") && out.contains("path: docs/a.md"), "{out}");
-    let (out, _) = ends(&space, 0, &["trace", "pairs.yaml", "by_page", "0"]);
+    let (out, _) = space.ends(0, &["trace", "pairs.yaml", "by_page", "0"]);
     assert!(out.contains("documents: all 3 rows of documents"), "{out}");
 }
 
 #[test]
 fn a_query_reads_the_nodes_by_name() {
     let space = space();
-    let (_, err) = ends(&space, 2, &["sql", "pairs.yaml", "SELECT * FROM pairs"]);
+    let (_, err) = space.ends(2, &["sql", "pairs.yaml", "SELECT * FROM pairs"]);
     expect![[r#"
         error: `pairs` has no answer yet
         hint: `retort run pairs.yaml pairs` makes one
@@ -151,7 +144,7 @@ fn a_query_reads_the_nodes_by_name() {
     .assert_eq(&err);
     space.run("pairs.yaml");
     let query = "SELECT d.title, count(*) AS n FROM pairs p JOIN documents d USING (doc_id) GROUP BY d.title ORDER BY n DESC, title";
-    let (out, err) = ends(&space, 0, &["sql", "pairs.yaml", query]);
+    let (out, err) = space.ends(0, &["sql", "pairs.yaml", query]);
     expect![[r#"
         title     n
         Memory    2
@@ -160,14 +153,14 @@ fn a_query_reads_the_nodes_by_name() {
     .assert_eq(&out);
     assert_eq!(err, "2 rows\n");
     let ports = "SELECT (SELECT count(*) FROM \"good.rejects\") AS refused, (SELECT count(*) FROM sets.train) + (SELECT count(*) FROM \"sets.eval\") AS n";
-    assert_eq!(ends(&space, 0, &["sql", "pairs.yaml", ports, "--json"]).0, "{\"refused\":1,\"n\":4}\n");
-    let (out, err) = ends(&space, 0, &["sql", "pairs.yaml", "SELECT question FROM pairs", "-n", "1", "--csv"]);
+    assert_eq!(space.ends(0, &["sql", "pairs.yaml", ports, "--json"]).0, "{\"refused\":1,\"n\":4}\n");
+    let (out, err) = space.ends(0, &["sql", "pairs.yaml", "SELECT question FROM pairs", "-n", "1", "--csv"]);
     assert_eq!(
         (out.as_str(), err.as_str()),
         ("question\nWhat keeps the queue?\n", "the first 1 row; -n shows more, --csv and --json all\n")
     );
     assert_eq!(
-        ends(&space, 0, &["sql", "pairs.yaml", "SELECT now() > '2020-01-01' AS later", "--csv"]).0,
+        space.ends(0, &["sql", "pairs.yaml", "SELECT now() > '2020-01-01' AS later", "--csv"]).0,
         "later\ntrue\n"
     );
 }
@@ -176,16 +169,16 @@ fn a_query_reads_the_nodes_by_name() {
 fn a_file_gets_its_name_when_it_is_whole() {
     let space = space();
     space.run("pairs.yaml");
-    let (out, err) = ends(&space, 0, &["sql", "pairs.yaml", "SELECT question, answer FROM pairs", "-o", "out.parquet"]);
+    let (out, err) = space.ends(0, &["sql", "pairs.yaml", "SELECT question, answer FROM pairs", "-o", "out.parquet"]);
     assert_eq!((out.as_str(), err.as_str()), ("", "wrote out.parquet (4 rows)\n"));
     let batches = retort_cache::parquet::read(&space.path().join("out.parquet")).unwrap();
     assert_eq!(batches.map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 4);
-    ends(&space, 0, &["sql", "pairs.yaml", "SELECT answer FROM pairs LIMIT 1", "-o", "out.csv"]);
+    space.ends(0, &["sql", "pairs.yaml", "SELECT answer FROM pairs LIMIT 1", "-o", "out.csv"]);
     assert_eq!(std::fs::read_to_string(space.path().join("out.csv")).unwrap(), "answer\nA daemon keeps the queue.\n");
-    let (_, err) = ends(&space, 2, &["sql", "pairs.yaml", "SELECT answer FROM pairs", "-o", "out.xlsx"]);
+    let (_, err) = space.ends(2, &["sql", "pairs.yaml", "SELECT answer FROM pairs", "-o", "out.xlsx"]);
     assert!(err.starts_with("error: `out.xlsx` does not say what to write\nhint: "), "{err}");
     let failing = "SELECT CAST(answer AS int) AS n FROM pairs";
-    let (_, err) = ends(&space, 1, &["sql", "pairs.yaml", failing, "-o", "other.parquet"]);
+    let (_, err) = space.ends(1, &["sql", "pairs.yaml", failing, "-o", "other.parquet"]);
     assert!(err.contains("annot cast string 'A daemon keeps the queue.'"), "{err}");
     assert!(!space.path().join("other.parquet").exists());
 }
@@ -194,7 +187,7 @@ fn a_file_gets_its_name_when_it_is_whole() {
 fn mistakes_in_a_query_are_shown_where_they_are() {
     let space = space();
     space.run("pairs.yaml");
-    let (_, err) = ends(&space, 2, &["sql", "pairs.yaml", "SELECT question,\n  anwser\nFROM pairs"]);
+    let (_, err) = space.ends(2, &["sql", "pairs.yaml", "SELECT question,\n  anwser\nFROM pairs"]);
     expect![[r#"
         error: no column `anwser`
             anwser
@@ -202,14 +195,13 @@ fn mistakes_in_a_query_are_shown_where_they_are() {
         hint: did you mean `answer`?
     "#]]
     .assert_eq(&err);
-    let (_, err) = ends(&space, 2, &["sql", "pairs.yaml", "SELECT * FROM pears"]);
+    let (_, err) = space.ends(2, &["sql", "pairs.yaml", "SELECT * FROM pears"]);
     assert_eq!(err, "error: unknown node `pears`\nhint: did you mean `pairs`?\n");
-    let (_, err) = ends(&space, 2, &["sql", "pairs.yaml", "SELECT * FROM sets"]);
+    let (_, err) = space.ends(2, &["sql", "pairs.yaml", "SELECT * FROM sets"]);
     assert_eq!(err, "error: `sets` has several outputs\nhint: name one: \"sets.train\", \"sets.eval\"\n");
-    let (_, err) = ends(&space, 2, &["sql", "pairs.yaml", "DROP TABLE pairs"]);
+    let (_, err) = space.ends(2, &["sql", "pairs.yaml", "DROP TABLE pairs"]);
     assert!(err.starts_with("error: `DROP` is no query\nhint: only `SELECT`"), "{err}");
-    let (_, err) = ends(
-        &space,
+    let (_, err) = space.ends(
         1,
         &[
             "sql",

@@ -48,19 +48,12 @@ fn space() -> Space {
     space
 }
 
-fn ends(space: &Space, status: i32, args: &[&str]) -> (String, String) {
-    let output = space.retort(args);
-    let [out, err] = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
-    assert_eq!(output.status.code(), Some(status), "{args:?}\n{out}\n{err}");
-    (out, err)
-}
-
 /// What a trace prints, without the digests.
 fn traced(space: &Space, args: &[&str]) -> String {
     let mut all = vec!["trace", "pairs.yaml"];
     all.extend_from_slice(args);
     let is_digest = |line: &&str| ["digest: ", "doc_id: ", "chunk_id: "].iter().any(|name| line.contains(name));
-    let (out, _) = ends(space, 0, &all);
+    let (out, _) = space.ends(0, &all);
     out.split_inclusive('\n').filter(|line| !is_digest(line)).collect()
 }
 
@@ -210,7 +203,7 @@ fn every_pair_is_found_where_it_stands() {
     let rows = space.rows("pairs.yaml", "pairs");
     assert!(rows.len() >= 6, "{}", rows.len());
     for (at, row) in rows.iter().enumerate() {
-        let trace = ends(&space, 0, &["trace", "pairs.yaml", "pairs", &at.to_string(), "--json"]).0;
+        let trace = space.ends(0, &["trace", "pairs.yaml", "pairs", &at.to_string(), "--json"]).0;
         let trace: Value = serde_json::from_str(&trace).unwrap();
         assert_eq!(trace["values"]["question"], row["question"]);
         let chunk = &trace["from"][0]["rows"][0];
@@ -236,14 +229,14 @@ fn every_pair_is_found_where_it_stands() {
 #[test]
 fn a_row_that_can_not_be_told_from_others_is_asked_for() {
     let space = space();
-    let (_, err) = ends(&space, 2, &["trace", "pairs.yaml", "pairs", "path~m"]);
+    let (_, err) = space.ends(2, &["trace", "pairs.yaml", "pairs", "path~m"]);
     assert!(
         err.starts_with("error: 6 rows of `pairs` meet `path~m`\nhint: name one by its number: 0, 1, 2, 3, 4, …"),
         "{err}"
     );
-    let (_, err) = ends(&space, 2, &["trace", "pairs.yaml", "pairs", "600"]);
+    let (_, err) = space.ends(2, &["trace", "pairs.yaml", "pairs", "600"]);
     assert_eq!(err, "error: `pairs` has no row 600\nhint: its rows are 0 to 5\n");
-    let (_, err) = ends(&space, 2, &["trace", "pairs.yaml", "pairs", "qestion=x"]);
+    let (_, err) = space.ends(2, &["trace", "pairs.yaml", "pairs", "qestion=x"]);
     assert!(err.starts_with("error: no column `qestion`"), "{err}");
 }
 
