@@ -22,7 +22,9 @@ import sys
 from pathlib import Path
 
 import torch
+from gguf import GGUFReader
 from peft import PeftModel
+from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
@@ -41,7 +43,13 @@ def arguments():
 
 def load_tokenizer(path):
     if path.suffix == ".gguf":
-        return AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+        tokenizer = AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+        pre = GGUFReader(path).fields["tokenizer.ggml.pre"].contents()
+        if pre == "smollm":
+            # SmolLM2's own tokenizer.json parts digits first; transformers leaves that out of what it makes of the GGUF.
+            parts = [Digits(individual_digits=True), ByteLevel(add_prefix_space=False)]
+            tokenizer.backend_tokenizer.pre_tokenizer = Sequence(parts)
+        return tokenizer
     return AutoTokenizer.from_pretrained(str(path))
 
 
