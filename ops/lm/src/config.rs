@@ -1,5 +1,5 @@
 //! What a checkpoint says of its decoder: sizes, heads, positions, windows. What is common to a whole family of
-//! decoders, such as where its norms stand, is in [`facts`]; reading and writing are in `gguf` and `json`.
+//! decoders, such as where its norms stand, is in `facts`; reading and writing are in `gguf` and `json`.
 
 mod facts;
 mod gguf;
