@@ -22,6 +22,13 @@ pub(super) struct Fault {
     pub on: bool,
 }
 
+impl Fault {
+    /// All goes well, and the steps of the given kinds are counted.
+    pub(super) fn none(kinds: &'static str) -> Fault {
+        Fault { kinds, at: 0, what: String::new(), on: false }
+    }
+}
+
 /// An operation that was counted.
 #[derive(Clone, Debug)]
 pub(super) struct Step {
@@ -32,26 +39,41 @@ pub(super) struct Step {
 
 /// Runs the pipeline with a fault; gives what it said and the steps up to its end.
 pub(super) fn run(space: &Space, fault: &Fault) -> (Output, Vec<Step>) {
-    // The log is no part of the store, or it would count itself.
-    let log = space.path().join("steps.log");
-    let _ = std::fs::remove_file(&log);
+    let mut command = command(space, fault);
+    let output = command.output().expect("it starts");
+    (output, counted(space))
+}
+
+/// What starts the pipeline with a fault.
+pub(super) fn command(space: &Space, fault: &Fault) -> Command {
+    let _ = std::fs::remove_file(log(space));
     let mut command = space.command(&["run", NAME, "--json", "-j1"]);
-    command.env("LD_PRELOAD", library()).env("FAULT_UNDER", store(space)).env("FAULT_LOG", &log);
+    command.env("LD_PRELOAD", library()).env("FAULT_UNDER", store(space)).env("FAULT_LOG", log(space));
     command.env("FAULT_KINDS", fault.kinds).env("FAULT_AT", fault.at.to_string()).env("FAULT_DO", &fault.what);
     command.env("FAULT_ON", if fault.on { "1" } else { "0" });
-    let output = command.output().expect("it starts");
+    command
+}
+
+/// The file that the steps are written to: no part of the store, or it would count itself.
+fn log(space: &Space) -> PathBuf {
+    space.path().join("steps.log")
+}
+
+/// The steps that were counted up to the end of the last run.
+pub(super) fn counted(space: &Space) -> Vec<Step> {
+    let log = log(space);
     let text = std::fs::read_to_string(&log).unwrap_or_default();
     let step = |line: &str| {
         let mut parts = line.splitn(3, ' ');
         let n = parts.next()?.parse().ok()?;
         Some(Step { n, kind: parts.next()?.into(), path: parts.next()?.into() })
     };
-    (output, text.lines().filter_map(step).collect())
+    text.lines().filter_map(step).collect()
 }
 
 /// The steps of the given kinds of a run without a fault.
 pub(super) fn steps(space: &Space, kinds: &'static str) -> Vec<Step> {
-    let (output, steps) = run(space, &Fault { kinds, at: 0, what: String::new(), on: false });
+    let (output, steps) = run(space, &Fault::none(kinds));
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(!steps.is_empty(), "nothing was counted: is `faults.c` loaded?");
     steps
