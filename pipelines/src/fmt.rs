@@ -1,5 +1,6 @@
 //! `retort fmt`: a pipeline's text, laid out in one way. What it says stays, and so do comments, anchors and blank lines.
 
+mod pieces;
 mod read;
 mod write;
 
@@ -11,7 +12,7 @@ use crate::diagnostics::{Diagnostic, Diagnostics, Files, SourceFile, Span};
 pub use crate::document::MAX_BYTES;
 use crate::document::decode;
 use crate::yaml::{self, Data, Entry, Yaml};
-use read::{Item, Items, Layout, Shape};
+use pieces::{Item, Items, Layout, Shape};
 
 /// The order of a node's keys. Others follow as they are.
 const NODE: [&str; 5] = ["op", "foreach", "matrix", "from", "with"];

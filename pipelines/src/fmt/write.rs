@@ -1,6 +1,6 @@
 //! Writes a layout: two spaces a level, lists further in than their key, brackets and braces on one line or not at all.
 
-use super::read::{Item, Items, Layout, Line, Shape, Value};
+use super::pieces::{Item, Items, Layout, Line, Shape, Value};
 
 /// What does not fit into so many characters is written over several lines.
 const WIDTH: usize = 120;
