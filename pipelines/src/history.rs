@@ -4,6 +4,7 @@
 
 mod difference;
 mod metrics;
+mod pace;
 mod rows;
 mod runs;
 mod sides;
@@ -13,6 +14,7 @@ mod why;
 
 pub use difference::{Difference, FactDiff, MetricDiff, NodeDiff, TableDiff, between};
 pub use metrics::losses;
+pub use pace::{Pace, Paces, Wanted, paces};
 pub use rows::{Cell, RowDiff, RowsDiff, compare};
 pub use runs::{Counts, Found, Run, Status, Unreadable, find, ids, read};
 pub use sides::{Side, SideNode, of_pipeline, of_run};

@@ -12,6 +12,7 @@ mod config;
 mod context;
 pub mod diagnostics;
 mod document;
+pub mod expect;
 pub mod export;
 pub mod fetch;
 pub mod fmt;

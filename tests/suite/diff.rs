@@ -203,7 +203,7 @@ fn a_plan_says_why_down_to_the_value_and_the_row() {
         node  verdict  rows  why
         documents  stale  2 of 4  file docs/new.md added
                                     file docs/users.md changed DIGEST → DIGEST
-        chunks  waiting  if `documents` changes (file docs/new.md added, file docs/users.md changed)
+        chunks  waiting  ~4  if `documents` changes (file docs/new.md added, file docs/users.md changed)
         some  waiting  if `chunks` changes (`documents`: file docs/new.md added, file docs/users.md changed)
         1 node to run, 2 that may have to
     "#]]

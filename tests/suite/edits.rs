@@ -62,6 +62,47 @@ fn one_changed_document_costs_one_document() {
 }
 
 #[test]
+fn a_plan_says_what_it_is_expected_to_take() {
+    let space = space();
+    let expected = || -> Vec<_> {
+        let plan = space.plan("words.yaml");
+        plan["nodes"].as_array().unwrap().iter().map(|node| node["expected"].clone()).collect()
+    };
+    assert!(expected().iter().all(|expected| expected["seconds"].is_null()), "nothing is known yet");
+    space.run("words.yaml");
+    assert!(expected().iter().all(serde_json::Value::is_null), "nothing is to run");
+    space.edit("docs/3.md", "never shrinks", "does not shrink");
+    let expected = expected();
+    let rows: Vec<_> = expected.iter().map(|expected| expected["rows"].as_u64()).collect();
+    assert_eq!(rows, [Some(1), Some(5), None], "a document is read, all are cut: that is not remembered");
+    assert!(expected.iter().all(|expected| expected["seconds"].is_f64()), "{expected:?}");
+    // A run that took long.
+    let run = std::fs::read_dir(space.path().join(".retort/runs")).unwrap().next().unwrap().unwrap();
+    let path = run.path().join("events.jsonl");
+    let events = std::fs::read_to_string(&path).unwrap();
+    let longer = |line: &str| {
+        let mut event: serde_json::Value = serde_json::from_str(line).unwrap();
+        if event["event"] == "finished" && event["node"] == "documents" {
+            event["at"] = 500.0.into();
+        }
+        event.to_string()
+    };
+    std::fs::write(&path, events.lines().map(longer).collect::<Vec<_>>().join("\n")).unwrap();
+    let (plan, _) = space.ends(0, &["plan", "words.yaml"]);
+    let first = |line: &str| line.split_whitespace().take(6).collect::<Vec<_>>().join(" ");
+    let lines: Vec<_> = plan.lines().map(first).collect();
+    let wanted = [
+        "node verdict rows time why",
+        "documents stale 1 of 5 ~1",
+        "chunks waiting ~5 <1 s if",
+        "some waiting <1 s if `chunks`",
+        "1 node to run, 2 that",
+    ];
+    assert_eq!(lines, wanted, "{plan}");
+    assert!(plan.ends_with("~1 min 40 s by what the runs before took\n"), "{plan}");
+}
+
+#[test]
 fn what_changes_no_meaning_runs_nothing() {
     let space = space();
     space.run("words.yaml");

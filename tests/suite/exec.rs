@@ -52,6 +52,9 @@ fn a_row_for_a_row_is_remembered() {
     assert_eq!((&rows[1]["loud"], &rows[1]["path"]), (&"THE SWAP FILE".into(), &"docs/b.txt".into()));
     assert!(space.run("said.yaml").ran().is_empty(), "what is known needs no leave");
     space.write("docs/b.txt", "the heap");
+    let plan = space.plan("said.yaml");
+    let expected = |node: usize| plan["nodes"][node]["expected"]["rows"].as_u64();
+    assert_eq!((&plan["nodes"][1]["verdict"], expected(0), expected(1)), (&"waiting".into(), Some(1), Some(1)));
     let story = space.run_with("said.yaml", ALLOW);
     assert_eq!((story.ran(), story.recalled("said")), (vec!["documents: 1".into(), "said: 1".into()], Some((3, 4))));
     space.edit("said.yaml", "      kind: rows", "      kind: rows\n      rows_at_a_time: 1\n      parallel: true");

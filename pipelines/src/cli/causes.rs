@@ -99,6 +99,18 @@ impl<'a> Causes<'a> {
         Ok(Some(InputCause { from, rows }))
     }
 
+    /// The part of a node's input that is not as before, where only its input changed and the tables are there to be compared.
+    pub(super) fn changed(&self, plan: &NodePlan) -> Option<f64> {
+        let Verdict::Stale(Reason::Changed { changes }) = &plan.verdict else { return None };
+        let (mut new, mut all) = (0, 0);
+        for change in changes {
+            let rows = self.input(plan.id, change).ok()??.rows?;
+            new += rows.added + rows.changed;
+            all += rows.added + rows.changed + rows.same;
+        }
+        (all > 0).then(|| new as f64 / all as f64)
+    }
+
     fn table(&self, content: Option<&String>) -> Result<Option<Table>> {
         let Some(digest) = content.and_then(|content| Digest::from_hex(content)) else { return Ok(None) };
         Ok(self.world.store.open(ContentId(digest))?)

@@ -1,10 +1,11 @@
-//! `retort plan`: the verdict of every node with its reasons, nothing run.
+//! `retort plan`: the verdict of every node with its reasons and what it is expected to take, nothing run.
 
 use std::io::Write;
 use std::mem::ManuallyDrop;
+use std::path::Path;
 
 use retort_cache::Change;
-use retort_engine::{NodePlan, OpInfo, Reason, Verdict};
+use retort_engine::{NodePlan, OpInfo, Operator, Reason, Verdict};
 use serde_json::{Value, json};
 
 use super::causes::Causes;
@@ -12,7 +13,8 @@ use super::pipeline::{PipelineArgs, nodes};
 use super::remote::RemoteArgs;
 use super::stop::{Ended, Result, warn};
 use super::workplace::width_of_stdout;
-use crate::history;
+use crate::expect::{Expected, expect};
+use crate::history::{self, Paces};
 use crate::observe::{TOLD, words};
 use crate::tables::{Column, Grid};
 
@@ -44,22 +46,34 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
     place.save();
     let plans = ManuallyDrop::new(plans?);
     let causes = Causes::of(&loaded.graph, &plans, place.world(&events));
+    let expected = expected(&causes, &plans, &place.root)?;
     place.world(&events).store.told().iter().for_each(|text| warn(text));
     if let Some(far) = far {
         far.say();
     }
     let mut out = std::io::stdout().lock();
     if args.json {
-        let nodes = plans.iter().map(|plan| object(&causes, plan)).collect::<Result<Vec<_>>>()?;
+        let nodes = plans.iter().zip(&expected).map(|(plan, expected)| object(&causes, plan, expected));
+        let nodes = nodes.collect::<Result<Vec<_>>>()?;
         writeln!(out, "{}", json!({ "nodes": nodes }))?;
     } else {
-        out.write_all(table(&causes, &plans)?.render(width_of_stdout()).as_bytes())?;
-        writeln!(out, "{}", conclusion(&plans))?;
+        out.write_all(table(&causes, &plans, &expected)?.render(width_of_stdout()).as_bytes())?;
+        let seconds = in_all(&expected).map(|seconds| format!(": {} by what the runs before took", time(seconds)));
+        writeln!(out, "{}{}", conclusion(&plans), seconds.unwrap_or_default())?;
     }
     Ok(Ended::DONE)
 }
 
-fn object(causes: &Causes<'_>, plan: &NodePlan) -> Result<Value> {
+/// What each node is expected to take, by the newest runs of the pipeline.
+fn expected(causes: &Causes<'_>, plans: &[NodePlan], root: &Path) -> Result<Vec<Expected>> {
+    let to_run = plans.iter().filter(|plan| plan.verdict != Verdict::Fresh).map(|plan| causes.graph.node(plan.id));
+    let wanted: history::Wanted<'_> =
+        to_run.map(|node| (node.name.as_str(), matches!(node.made.operator, Operator::Rows(_)))).collect();
+    let paces = if wanted.is_empty() { Paces::default() } else { history::paces(root, causes.graph.name(), &wanted)? };
+    Ok(expect(causes.graph, plans, &paces, &|plan| causes.changed(plan)))
+}
+
+fn object(causes: &Causes<'_>, plan: &NodePlan, expected: &Expected) -> Result<Value> {
     let node = causes.graph.node(plan.id);
     let (verdict, reasons) = match &plan.verdict {
         Verdict::Fresh => ("fresh", Vec::new()),
@@ -81,6 +95,9 @@ fn object(causes: &Causes<'_>, plan: &NodePlan) -> Result<Value> {
         "reasons": reasons.iter().map(reason).collect::<Result<Vec<_>>>()?,
         "rows": plan.to_do.or(plan.rows),
     });
+    if *expected != Expected::default() {
+        object["expected"] = json!(expected);
+    }
     if matches!(plan.verdict, Verdict::Waiting(_)) {
         object["waits_for"] =
             causes.waits_for(plan.id).into_iter().map(|id| &causes.graph.node(id).name).cloned().collect();
@@ -100,26 +117,49 @@ fn changes(reason: &Reason) -> Vec<Change> {
     }
 }
 
-fn table(causes: &Causes<'_>, plans: &[NodePlan]) -> Result<Grid> {
-    let columns = [("node", false), ("verdict", false), ("rows", true), ("why", false)];
-    let mut grid = Grid::new(columns.map(|(name, right)| Column::new(name, right)));
-    let told = |plan: &&NodePlan| plans.len() <= TOLD || plan.verdict != Verdict::Fresh;
-    for plan in plans.iter().filter(told) {
+fn table(causes: &Causes<'_>, plans: &[NodePlan], expected: &[Expected]) -> Result<Grid> {
+    let tokens = expected.iter().any(|expected| expected.tokens.is_some());
+    let seconds = in_all(expected).is_some();
+    let columns = [("node", false, true), ("verdict", false, true), ("rows", true, true)].into_iter();
+    let columns = columns.chain([("tokens", true, tokens), ("time", true, seconds), ("why", false, true)]);
+    let columns: Vec<_> = columns.filter(|(.., there)| *there).collect();
+    let mut grid = Grid::new(columns.iter().map(|(name, right, _)| Column::new(*name, *right)));
+    let told = |(plan, _): &(&NodePlan, &Expected)| plans.len() <= TOLD || plan.verdict != Verdict::Fresh;
+    for (plan, expected) in plans.iter().zip(expected).filter(told) {
         let verdict = match &plan.verdict {
             Verdict::Fresh => "fresh",
             Verdict::Stale(_) => "stale",
             Verdict::Waiting(_) => "waiting",
         };
-        let rows = match (plan.to_do, plan.rows) {
-            (Some(to_do), Some(rows)) => format!("{} of {}", words::number(to_do), words::number(rows)),
-            (_, rows) => rows.map(words::number).unwrap_or_default(),
+        let rows = match (plan.to_do, plan.rows, expected.rows) {
+            (Some(to_do), Some(rows), _) => format!("{} of {}", words::number(to_do), words::number(rows)),
+            (_, Some(rows), _) => words::number(rows),
+            (_, None, Some(rows)) => about(&words::number(rows)),
+            (_, None, None) => String::new(),
         };
+        let mut cells = vec![causes.graph.node(plan.id).name.clone(), verdict.into(), rows];
+        cells.extend(tokens.then(|| expected.tokens.map(|n| about(&words::number(n))).unwrap_or_default()));
+        cells.extend(seconds.then(|| expected.seconds.map(time).unwrap_or_default()));
         let mut why = why(causes, plan)?.into_iter();
-        let name = causes.graph.node(plan.id).name.clone();
-        grid.push([name, verdict.into(), rows, why.next().unwrap_or_default()]);
-        why.for_each(|why| grid.push([String::new(), String::new(), String::new(), why]));
+        cells.push(why.next().unwrap_or_default());
+        grid.push(cells);
+        why.for_each(|why| grid.push((1..columns.len()).map(|_| String::new()).chain([why])));
     }
     Ok(grid)
+}
+
+/// What is expected, and not known: `~12 s`.
+fn about(text: &str) -> String {
+    format!("~{text}")
+}
+
+fn time(seconds: f64) -> String {
+    if seconds < 1.0 { "<1 s".into() } else { about(&words::duration(seconds)) }
+}
+
+/// Seconds that all of it is expected to take, where that is worth a word.
+fn in_all(expected: &[Expected]) -> Option<f64> {
+    Some(expected.iter().filter_map(|expected| expected.seconds).sum()).filter(|seconds| *seconds >= 1.0)
 }
 
 /// The reasons of a node, and under each what it comes down to.
