@@ -11,7 +11,7 @@ mod memo;
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
@@ -30,6 +30,7 @@ pub struct FileDigests {
     path: Option<PathBuf>,
     state: Mutex<State>,
     damaged: bool,
+    unread: Option<StoreError>,
 }
 
 #[derive(Default)]
@@ -61,12 +62,13 @@ impl FileDigests {
     /// Digests that are remembered in the file `path`. A memo that can't be read is begun anew.
     pub fn open(path: impl Into<PathBuf>) -> Self {
         let path = path.into();
-        // A file that the system can't read is not damaged, but of no use either.
         let bytes = fs::read(&path);
         let entries = bytes.as_ref().ok().and_then(|bytes| memo::decode(bytes));
         let damaged = entries.is_none() && bytes.is_ok();
+        // A file that the system can't read is not damaged, but of no use either.
+        let unread = bytes.err().filter(|error| error.kind() != ErrorKind::NotFound).map(StoreError::io("read", &path));
         let state = Mutex::new(State { entries: entries.unwrap_or_default(), ..State::default() });
-        FileDigests { path: Some(path), state, damaged }
+        FileDigests { path: Some(path), state, damaged, unread }
     }
 
     /// Whether there was a memo that could not be used.
@@ -74,9 +76,14 @@ impl FileDigests {
         self.damaged
     }
 
+    /// Why there is a memo that is not used though nothing is wrong with it: the system did not let it be read.
+    pub fn unread(&self) -> Option<&StoreError> {
+        self.unread.as_ref()
+    }
+
     /// Digests that are remembered as long as the process lives.
     pub fn in_memory() -> Self {
-        FileDigests { path: None, state: Mutex::default(), damaged: false }
+        FileDigests { path: None, state: Mutex::default(), damaged: false, unread: None }
     }
 
     /// The BLAKE3 digest of a file's content.
@@ -282,6 +289,17 @@ mod tests {
         write("two");
         assert_ne!(memo.blake3(&path).unwrap(), before);
         assert!(inspect(&path).unwrap().modified().unwrap() == old);
+    }
+
+    #[test]
+    fn a_memo_that_can_not_be_read_is_told_from_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("digests");
+        assert!(FileDigests::open(&path).unread().is_none());
+        fs::create_dir(&path).unwrap();
+        let memo = FileDigests::open(&path);
+        let why = memo.unread().expect("a folder can't be read").with_cause();
+        assert!(why.starts_with("failed to read") && why.contains("directory") && !memo.was_damaged(), "{why}");
     }
 
     #[test]

@@ -54,7 +54,8 @@ impl Disk {
         let root = root.into();
         let quarantine = Arc::new(Quarantine::of(&root));
         version::check(&root.join("version"), &quarantine)?;
-        let (claims, pins) = (Claims::in_folder(root.join("claims")), Arc::new(Pins::of_store(&root)));
+        let (claims, pins) = (Claims::in_folder(root.join("claims")), Pins::of_store(&root, quarantine.clone()));
+        let pins = Arc::new(pins);
         Ok(Disk { root, claims, pins, quarantine, whole: Arc::default(), ahead: Ahead::default() })
     }
 
@@ -108,8 +109,14 @@ impl Disk {
         self.root.join("answers").join(sharded(&recipe.to_string(), "json"))
     }
 
-    fn has_tables(&self, answer: &Answer) -> bool {
-        answer.outputs.iter().all(|output| self.table_path(output.content).exists())
+    fn has_tables(&self, answer: &Answer) -> Result<bool, StoreError> {
+        for output in &answer.outputs {
+            let path = self.table_path(output.content);
+            if !path.try_exists().map_err(StoreError::io("inspect", &path))? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Moves a link away that leads nowhere: it was changed, or what it led to is gone. Without it nothing else is lost.
@@ -137,8 +144,8 @@ impl Store for Disk {
         if let Some(answer) = self.ahead.answer(recipe) {
             return Ok(Some(answer));
         }
-        let answer = self.answer(&path)?;
-        Ok(answer.filter(|answer| answer.recipe.id() == recipe && self.has_tables(answer)))
+        let Some(answer) = self.answer(&path)? else { return Ok(None) };
+        Ok((answer.recipe.id() == recipe && self.has_tables(&answer)?).then_some(answer))
     }
 
     fn open(&self, content: ContentId) -> Result<Option<Table>, StoreError> {
@@ -165,11 +172,13 @@ impl Store for Disk {
     }
 
     fn read_ahead(&self, nodes: &[String]) {
-        let read = |node: &String| -> Option<(String, Answer)> {
-            // What can't be read is read again when it is asked for, and then it is told.
-            let Ok(Found::Answer(answer)) = answers::read(&self.view_path(node, "json")) else { return None };
-            self.has_tables(&answer).then(|| (node.clone(), answer))
+        let read = |node: &String| -> Result<Option<(String, Answer)>, StoreError> {
+            let Found::Answer(answer) = answers::read(&self.view_path(node, "json"))? else { return Ok(None) };
+            Ok(self.has_tables(&answer)?.then(|| (node.clone(), answer)))
         };
+        // What can't be read is read again when it is asked for.
+        let told = |error: StoreError| self.quarantine.tell(format!("at first {}", error.with_cause()));
+        let read = |node: &String| read(node).map_err(told).ok().flatten();
         self.ahead.put(nodes.par_iter().with_min_len(16).filter_map(read).collect());
     }
 

@@ -94,6 +94,11 @@ impl StoreError {
         }
     }
 
+    /// The error with what the system or a library said, in one line.
+    pub fn with_cause(&self) -> String {
+        std::error::Error::source(self).map_or_else(|| self.to_string(), |cause| format!("{self}: {cause}"))
+    }
+
     /// For `map_err`: names the verb and the path of a failed file operation.
     pub fn io(verb: &'static str, path: &std::path::Path) -> impl FnOnce(std::io::Error) -> StoreError {
         let path = path.display().to_string();

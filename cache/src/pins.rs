@@ -14,27 +14,31 @@
 //! the same lock alone while it looks at the pins and removes a batch. So a thing is either gone before it is used, which is a miss,
 //! or it stays. Both compare the same two times, so a clock that is set changes nothing.
 //!
-//! Where the folder can't be written (a store that is only read) or the file system has no locks, nobody can sign in; `gc`
-//! needs the same lock and does nothing there.
+//! Where the folder can't be written (a store that is only read) or the file system has no locks, nobody can sign in, which is told;
+//! `gc` needs the same lock and does nothing there.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use crate::quarantine::Quarantine;
 use crate::{ContentId, RecipeId, StoreError};
 
 /// What was used this long before a process began needs no pin.
 pub const GRACE: Duration = Duration::from_hours(1);
 const HEADER: &str = "retort pins 1";
 const LOCK: &str = "lock";
+/// What fails where the file system has no locks.
+const LOCKING: &str = "lock";
 
 /// What one process uses of a store.
 pub(crate) struct Pins {
     folder: PathBuf,
     state: Mutex<State>,
+    quarantine: Arc<Quarantine>,
 }
 
 #[derive(Default)]
@@ -57,8 +61,9 @@ struct Signed {
 }
 
 impl Pins {
-    pub(crate) fn of_store(root: &Path) -> Self {
-        Pins { folder: folder(root), state: Mutex::default() }
+    /// What this process uses of the store in `root`. That nobody can know of it is told to `quarantine`.
+    pub(crate) fn of_store(root: &Path, quarantine: Arc<Quarantine>) -> Self {
+        Pins { folder: folder(root), state: Mutex::default(), quarantine }
     }
 
     /// Makes `gc` know of this process. Comes before anything of the store is looked at.
@@ -104,11 +109,9 @@ impl Pins {
         let mut state = self.signed()?;
         let State::Signed(signed) = &mut *state else { return Ok(()) };
         signed.shared(|signed| {
-            if let Ok(folder) = File::open(path)
-                && folder.metadata().and_then(|data| data.modified()).is_ok_and(|used| used + GRACE < signed.began)
-            {
+            if modified(path)?.is_some_and(|used| used + GRACE < signed.began) {
                 // A folder that can't be stamped looks older than it is; the pin keeps it all the same.
-                let _ = folder.set_modified(signed.began);
+                let _ = File::open(path).and_then(|folder| folder.set_modified(signed.began));
             }
             signed.pin(name)
         })
@@ -117,7 +120,14 @@ impl Pins {
     fn signed(&self) -> Result<MutexGuard<'_, State>, StoreError> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*state, State::Unsigned) {
-            *state = sign_in(&self.folder)?.map_or(State::Without, State::Signed);
+            *state = match sign_in(&self.folder) {
+                Ok(signed) => State::Signed(signed),
+                Err(error) if nobody_can(&error) => {
+                    self.quarantine.tell(format!("`cache gc` does not know of this process: {}", error.with_cause()));
+                    State::Without
+                }
+                Err(error) => return Err(error),
+            };
         }
         Ok(state)
     }
@@ -126,7 +136,7 @@ impl Pins {
 impl Signed {
     /// Does something that `gc` sees done or not begun.
     fn shared<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, StoreError>) -> Result<T, StoreError> {
-        self.lock.lock_shared().map_err(StoreError::io("lock", &self.path))?;
+        self.lock.lock_shared().map_err(StoreError::io(LOCKING, &self.path))?;
         let done = work(self);
         self.lock.unlock().map_err(StoreError::io("unlock", &self.path))?;
         done
@@ -139,7 +149,11 @@ impl Signed {
         at: Option<SystemTime>,
         name: impl FnOnce() -> String,
     ) -> Result<bool, StoreError> {
-        let Ok(file) = File::open(path) else { return Ok(false) };
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(StoreError::io("open", path)(error)),
+        };
         if at.is_none_or(|at| file.set_modified(at).is_err()) {
             self.pin(name())?;
         }
@@ -192,34 +206,30 @@ pub(crate) fn rows(op: RecipeId) -> String {
     format!("rows {op}")
 }
 
-/// `None` where nobody can sign in.
-fn sign_in(folder: &Path) -> Result<Option<Signed>, StoreError> {
-    let Some(lock) = lock_file(folder)? else { return Ok(None) };
-    if lock.lock_shared().is_err() {
-        return Ok(None);
-    }
+fn sign_in(folder: &Path) -> Result<Signed, StoreError> {
+    let lock = lock_file(folder)?;
+    lock.lock_shared().map_err(StoreError::io(LOCKING, &folder.join(LOCK)))?;
     let (mut file, path) = new_file(folder)?;
     // Who only looks may have locked it for a moment.
-    if file.lock().is_err() {
-        let _ = fs::remove_file(&path);
-        return Ok(None);
-    }
+    file.lock().map_err(StoreError::io(LOCKING, &path)).inspect_err(|_| drop(fs::remove_file(&path)))?;
     let began = file.metadata().and_then(|data| data.modified()).map_err(StoreError::io("inspect", &path))?;
     let nanoseconds = began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
     file.write_all(format!("{HEADER}\n{nanoseconds}\n").as_bytes()).map_err(StoreError::io("write", &path))?;
     lock.unlock().map_err(StoreError::io("unlock", &path))?;
-    Ok(Some(Signed { lock, file, path, began, pinned: BTreeSet::new() }))
+    Ok(Signed { lock, file, path, began, pinned: BTreeSet::new() })
 }
 
-fn lock_file(folder: &Path) -> Result<Option<File>, StoreError> {
+/// Whether it is the store's nature that nobody can sign in: it is only read, or has no locks.
+fn nobody_can(error: &StoreError) -> bool {
+    let StoreError::Io { verb, source, .. } = error else { return false };
+    *verb == LOCKING || matches!(source.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
+}
+
+fn lock_file(folder: &Path) -> Result<File, StoreError> {
     let path = folder.join(LOCK);
-    let open = || File::options().read(true).write(true).create(true).truncate(false).open(&path);
-    let made = fs::create_dir_all(folder).and_then(|()| open());
-    match made {
-        Ok(file) => Ok(Some(file)),
-        Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem) => Ok(None),
-        Err(error) => Err(StoreError::io("open", &path)(error)),
-    }
+    fs::create_dir_all(folder).map_err(StoreError::io("create", folder))?;
+    let opened = File::options().read(true).write(true).create(true).truncate(false).open(&path);
+    opened.map_err(StoreError::io("open", &path))
 }
 
 fn new_file(folder: &Path) -> Result<(File, PathBuf), StoreError> {
@@ -243,10 +253,8 @@ pub(crate) struct Alone {
 impl Alone {
     /// Waits for a moment in which nobody pins anything.
     pub(crate) fn wait(folder: &Path) -> Result<Self, StoreError> {
-        let path = folder.join(LOCK);
-        let refused = || std::io::Error::from(ErrorKind::PermissionDenied);
-        let lock = lock_file(folder)?.ok_or_else(|| StoreError::io("open", &path)(refused()))?;
-        lock.lock().map_err(StoreError::io("lock", &path))?;
+        let lock = lock_file(folder)?;
+        lock.lock().map_err(StoreError::io(LOCKING, &folder.join(LOCK)))?;
         Ok(Alone { folder: folder.to_path_buf(), _lock: lock })
     }
 
@@ -278,7 +286,7 @@ pub(crate) fn users(folder: &Path, sweep: bool) -> Result<Users, StoreError> {
                 }
             }
             Err(TryLockError::WouldBlock) => users.add(&fs::read_to_string(&path).unwrap_or_default()),
-            Err(TryLockError::Error(error)) => return Err(StoreError::io("lock", &path)(error)),
+            Err(TryLockError::Error(error)) => return Err(StoreError::io(LOCKING, &path)(error)),
         }
     }
     Ok(users)

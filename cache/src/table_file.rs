@@ -121,7 +121,8 @@ impl TableFile {
         match self.is_whole() {
             // Another process has put it right in between, or the first look was wrong: worth another.
             Ok(true) => {
-                self.quarantine.tell(format!("table {} could not be read at first, and then could", self.id));
+                let why = error.with_cause();
+                self.quarantine.tell(format!("table {} could not be read at first, and then could: {why}", self.id));
                 StoreError::Corrupt { id: self.id, place: None }
             }
             Ok(false) => match self.quarantine.take(&self.path) {

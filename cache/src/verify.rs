@@ -129,10 +129,7 @@ fn look(root: &Path, job: &Job, quarantine: &Quarantine) -> Option<Wrong> {
             Ok(None) => None,
             Err(error) => Some(Wrong { path: below, what: format!("{what}; {error}"), place: None }),
         },
-        Err(error) => {
-            let cause = std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
-            Some(Wrong { path: below, what: format!("{error}{cause}"), place: None })
-        }
+        Err(error) => Some(Wrong { path: below, what: error.with_cause(), place: None }),
     }
 }
 

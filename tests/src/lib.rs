@@ -138,6 +138,12 @@ impl Story {
         changes.into_iter().flatten().filter_map(|change| Some(change["fact"].as_str()?.to_string())).collect()
     }
 
+    /// What was noted: remarks of nodes and of the store.
+    pub fn notes(&self) -> Vec<&str> {
+        let notes = self.events.iter().filter(|event| event["event"] == "note");
+        notes.filter_map(|event| event["text"].as_str()).collect()
+    }
+
     /// The `recalled` event of a node: remembered rows, and rows in all.
     pub fn recalled(&self, node: &str) -> Option<(u64, u64)> {
         let event = self.events.iter().find(|event| event["event"] == "recalled" && event["node"] == node)?;

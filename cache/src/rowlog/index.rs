@@ -15,6 +15,7 @@
 //! Two keys may begin alike, so whoever reads a row compares the whole key, which the segment has.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use memmap2::Mmap;
@@ -94,8 +95,10 @@ impl Index {
 
 /// What lies where the index of a segment would.
 pub(super) enum Beside {
-    /// Nothing that can be read.
+    /// Nothing.
     Nothing,
+    /// What the system does not let be read.
+    Unread(StoreError),
     /// What nobody wrote.
     Damaged,
     /// An index with so many entries, of a segment that was of this name.
@@ -116,21 +119,31 @@ pub(super) struct Mapped {
 impl Mapped {
     /// Looks for the index of a segment in the file `path`.
     pub(super) fn open(path: &Path, segment: [u8; 8]) -> Beside {
-        let Ok(file) = File::open(path) else { return Beside::Nothing };
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Beside::Nothing,
+            Err(error) => return Beside::Unread(StoreError::io("open", path)(error)),
+        };
         match Self::of(&file) {
-            None => Beside::Damaged,
-            Some(mapped) if mapped.map[32..40] == segment => Beside::Its(mapped),
-            Some(mapped) => Beside::Another(mapped.n),
+            Err(error) => Beside::Unread(StoreError::io("map", path)(error)),
+            Ok(None) => Beside::Damaged,
+            Ok(Some(mapped)) if mapped.map[32..40] == segment => Beside::Its(mapped),
+            Ok(Some(mapped)) => Beside::Another(mapped.n),
         }
     }
 
     /// Whether every byte of an index is one that was written.
-    pub(super) fn is_whole(file: &File) -> bool {
-        Self::of(file).is_some_and(|mapped| (0..mapped.n_blocks).all(|block| mapped.block(block).is_ok()))
+    pub(super) fn is_whole(file: &File) -> std::io::Result<bool> {
+        let is_whole = |mapped: Self| (0..mapped.n_blocks).all(|block| mapped.block(block).is_ok());
+        Ok(Self::of(file)?.is_some_and(is_whole))
     }
 
-    fn of(file: &File) -> Option<Self> {
-        let map = map(file).ok()?;
+    /// The entries in a file, if their head is what was written.
+    fn of(file: &File) -> std::io::Result<Option<Self>> {
+        Ok(Self::of_bytes(map(file)?))
+    }
+
+    fn of_bytes(map: Mmap) -> Option<Self> {
         let n = usize::try_from(number(&map, 24)?).ok()?;
         let n_blocks = n.div_ceil(BLOCK);
         let entries = HEADER.checked_add(n_blocks.checked_mul(16)?)?;

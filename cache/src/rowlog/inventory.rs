@@ -83,7 +83,8 @@ pub fn drop_log(folder: &Path) -> Result<u64, StoreError> {
 pub(crate) fn damage(path: &Path) -> Result<Option<String>, StoreError> {
     let file = File::open(path).map_err(StoreError::io("open", path))?;
     if path.extension().is_some_and(|extension| extension == "index") {
-        return Ok((!Mapped::is_whole(&file)).then(|| "it is not what was written".into()));
+        let is_whole = Mapped::is_whole(&file).map_err(StoreError::io("map", path))?;
+        return Ok((!is_whole).then(|| "it is not what was written".into()));
     }
     // Its writer is at work: its end is not there yet.
     if matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)) {

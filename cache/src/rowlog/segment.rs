@@ -55,6 +55,7 @@ impl Segment {
             // It was written when the segment was whole; one of another segment goes before the name is taken again.
             Beside::Another(rows) => had = rows,
             Beside::Damaged => put_index_aside(&index, quarantine),
+            Beside::Unread(error) => tell(quarantine, "is not used", &error),
             Beside::Nothing => {}
         }
         if file.try_lock_shared().is_err() {
@@ -66,11 +67,15 @@ impl Segment {
         segment.broken |= segment.rows() < had;
         if let Index::InMemory(entries) = &segment.index
             && segment.length()? > small
-            // Whoever can't write an index, on a full disk or one that is read only, goes on with what is in memory.
-            && Mapped::write(&index, stamp, entries).is_ok()
-            && let Beside::Its(mapped) = Mapped::open(&index, stamp)
         {
-            segment.index = Index::Mapped(mapped);
+            // Whoever can't write an index, on a full disk or one that is read only, goes on with what is in memory.
+            match Mapped::write(&index, stamp, entries).map(|()| Mapped::open(&index, stamp)) {
+                Ok(Beside::Its(mapped)) => segment.index = Index::Mapped(mapped),
+                Ok(Beside::Unread(error)) => tell(quarantine, "is not used", &error),
+                Err(error) => tell(quarantine, "is not kept", &error),
+                // Another process was at it in between.
+                Ok(_) => {}
+            }
         }
         Ok(segment)
     }
@@ -320,6 +325,13 @@ fn put_index_aside(index: &Path, quarantine: Option<&Quarantine>) {
     let told = quarantine.map(|to| to.take_and_tell(index, "an index of remembered rows", "is made anew"));
     if !matches!(told, Some(Ok(()))) {
         let _ = fs::remove_file(index);
+    }
+}
+
+/// Tells what became of an index in the system's way. All is the same without, but slower.
+fn tell(quarantine: Option<&Quarantine>, what: &str, error: &StoreError) {
+    if let Some(quarantine) = quarantine {
+        quarantine.tell(format!("an index of remembered rows {what}: {}", error.with_cause()));
     }
 }
 

@@ -155,6 +155,22 @@ fn what_is_damaged_is_put_aside_when_it_is_met() {
     }
 }
 
+/// The system's refusal is no damage: it is told, nothing is moved, and all rows are found.
+#[test]
+fn an_index_that_can_not_be_read_or_kept_is_told() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path().join("rows/operator");
+    let quarantine = Arc::new(Quarantine::of(root.path()));
+    let index = segment::index_path(&sealed(&folder, &[0..50, 50..60]));
+    // A folder can be opened, and neither mapped nor replaced.
+    fs::create_dir_all(index.join("held")).unwrap();
+    let log = RowLog::with(&folder, schema(), INDEXED, Some(quarantine.clone())).unwrap();
+    assert!(holds(&log, 0..60));
+    let told = quarantine.told();
+    let says = |at: usize, what: &str| told[at].contains(what) && told[at].contains("operator") && index.is_dir();
+    assert!(told.len() == 2 && says(0, "is not used: failed to map") && says(1, "is not kept: failed to"), "{told:#?}");
+}
+
 /// Its frames do not lie evenly: they are copied out of the mapped file.
 #[test]
 fn a_segment_of_before_is_read() {

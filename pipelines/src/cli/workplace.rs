@@ -43,6 +43,9 @@ impl Workplace {
                 place.display()
             ));
         }
+        if let Some(error) = digests.unread() {
+            warn(&format!("the memo of file digests is not used, and files are read again: {}", chain(error)));
+        }
         Ok(Workplace::of(root, store, digests))
     }
 

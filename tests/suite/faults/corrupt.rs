@@ -176,14 +176,9 @@ fn rows(space: &Space, path: &Path, right: &BTreeMap<String, String>, told: &str
     }
     let kept = store(space).join("quarantine").join(path.strip_prefix(store(space)).unwrap());
     assert_eq!(fs::read(&kept).unwrap(), damaged, "{told}: the quarantine changed it");
-    let named = notes(&story).into_iter().any(|text| names(text, path));
+    let named = story.notes().into_iter().any(|text| names(text, path));
     assert!(named, "{told}: nothing names it: {:#?}", story.events);
     if recalled == of { "found, its rows saved" } else { "found, asked again" }
-}
-
-/// What a run noted.
-fn notes(story: &Story) -> Vec<&str> {
-    story.events.iter().filter(|event| event["event"] == "note").filter_map(|event| event["text"].as_str()).collect()
 }
 
 /// Whether a note names a file and where it lies now.
@@ -201,7 +196,7 @@ fn plain(space: &Space, path: &Path, right: &BTreeMap<String, String>, told: &st
     assert_eq!(ids(&story), *right, "{told}: other ids");
     let below = path.strip_prefix(store(space)).unwrap();
     let kept = store(space).join("quarantine").join(below);
-    let mut said = notes(&story).into_iter().chain(errors.lines());
+    let mut said = story.notes().into_iter().chain(errors.lines());
     if below.starts_with("runs") {
         return "left to `cache verify`";
     }

@@ -3,14 +3,15 @@
 //! The run ends with status 1 and says verb, path and the system's reason; or it could do without (the memo of digests, its own
 //! record) and ends with the right ids. Either way the store is usable afterwards.
 
+use std::collections::BTreeMap;
 use std::process::Output;
 
 use rayon::prelude::*;
 use retort_tests::{Space, Story};
 
 use super::crash::{place, warm};
-use super::shim::{Fault, run, steps};
-use super::{Ledger, assert_whole, ids, recovers, sampled, space, undisturbed};
+use super::shim::{Fault, Step, run, steps};
+use super::{Ledger, assert_whole, ids, recovers, space, thorough, undisturbed};
 
 const EPERM: (i32, &str) = (1, "Operation not permitted");
 const EIO: (i32, &str) = (5, "Input/output error");
@@ -47,8 +48,11 @@ fn a_failing_store_says_so_and_stays_usable() {
         for is_warm in [false, true] {
             let counted = prepared(is_warm, &cold);
             let (_, steps) = run(&counted, &Fault { kinds: kind, at: 0, what: String::new(), on: false });
-            let share = if is_warm { 2 } else { 3 };
-            cases.extend(sampled(&steps, share).into_iter().map(|step| (*kind, *error, *on, is_warm, step)));
+            // What a filled store does beside is to read.
+            if is_warm && !["open", "read", "list"].contains(kind) {
+                continue;
+            }
+            cases.extend(one_a_place(&steps).into_iter().map(|step| (*kind, *error, *on, is_warm, step)));
         }
     }
     cases.par_iter().for_each(|(kind, (number, text), on, is_warm, step)| {
@@ -65,6 +69,18 @@ fn a_failing_store_says_so_and_stays_usable() {
     ledger.print("the store fails at a step, then works again:");
 }
 
+/// The middle one of the steps at each kind of file, so that none is left out; all of them in the thorough setting.
+fn one_a_place(steps: &[Step]) -> Vec<Step> {
+    let mut places: BTreeMap<String, Vec<Step>> = BTreeMap::new();
+    for step in steps {
+        places.entry(place(&step.path)).or_default().push(step.clone());
+    }
+    places
+        .into_values()
+        .flat_map(|steps| if thorough() { steps } else { vec![steps[steps.len() / 2].clone()] })
+        .collect()
+}
+
 /// A space to run in: an empty store, or one that holds an earlier state of the documents.
 fn prepared(is_warm: bool, before: &dyn Fn(&Space)) -> Space {
     let space = space();
@@ -77,23 +93,18 @@ fn prepared(is_warm: bool, before: &dyn Fn(&Space)) -> Space {
     space
 }
 
-fn outcome(
-    output: &Output,
-    reached: bool,
-    reason: &str,
-    right: &std::collections::BTreeMap<String, String>,
-    told: &str,
-) -> &'static str {
+fn outcome(output: &Output, reached: bool, reason: &str, right: &BTreeMap<String, String>, told: &str) -> &'static str {
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(!errors.contains("panicked") && !errors.contains("a defect in retort"), "{told}: {errors}");
     match output.status.code() {
         Some(0) => {
-            assert_eq!(ids(&Story::of(&output.stdout)), *right, "{told}: other ids");
-            let said = errors.contains("warning: the record") || errors.contains("warning: the memo");
-            // What could be read at the second try is told too.
-            let said = said || String::from_utf8_lossy(&output.stdout).contains("could not be read at first");
+            let story = Story::of(&output.stdout);
+            assert_eq!(ids(&story), *right, "{told}: other ids");
+            let warned = errors.lines().any(|line| line.starts_with("warning: ") && line.contains(reason));
+            let noted = story.notes().iter().any(|note| note.contains(reason) && note.contains(".retort"));
             // What is removed may stay behind: a clean-up takes it.
-            assert!(!reached || said || told.starts_with("unlink"), "{told}: nothing was said\n{errors}");
+            let said = warned || noted || told.starts_with("unlink");
+            assert!(!reached || said, "{told}: nothing was said\n{errors}");
             if reached { "done without" } else { "not reached" }
         }
         Some(1) => {
