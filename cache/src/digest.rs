@@ -42,20 +42,34 @@ impl Digest {
 
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.hex()[..12])
+        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex()[..12])
     }
 }
 
 impl Serialize for Digest {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&self.hex())
+        serializer.serialize_str(&blake3::Hash::from_bytes(self.0).to_hex())
     }
 }
 
 impl<'de> Deserialize<'de> for Digest {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        Digest::from_hex(&text).ok_or_else(|| serde::de::Error::custom("a digest is 64 hexadecimal digits"))
+        deserializer.deserialize_str(Hex)
+    }
+}
+
+/// Reads a digest off the text, wherever that lies.
+struct Hex;
+
+impl serde::de::Visitor<'_> for Hex {
+    type Value = Digest;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("64 hexadecimal digits")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Digest, E> {
+        Digest::from_hex(text).ok_or_else(|| E::custom("a digest is 64 hexadecimal digits"))
     }
 }
 
@@ -73,7 +87,7 @@ macro_rules! id_type { ($($(#[$doc:meta])* $name:ident;)*) => { $(
 
     impl fmt::Display for $name {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str(&self.0.hex())
+            f.write_str(&blake3::Hash::from_bytes(*self.0.as_bytes()).to_hex())
         }
     }
 )* } }

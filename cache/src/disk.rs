@@ -23,7 +23,6 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use rayon::prelude::*;
 
 use crate::ahead::Ahead;
 use crate::claim::{Claimed, Claims};
@@ -75,7 +74,7 @@ impl Disk {
     }
 
     pub(crate) fn table_path(&self, content: ContentId) -> PathBuf {
-        self.root.join("tables").join(sharded(&content.to_string(), "parquet"))
+        table_path(&self.root, content)
     }
 
     fn table_file(&self, id: ContentId) -> TableFile {
@@ -109,16 +108,6 @@ impl Disk {
         self.root.join("answers").join(sharded(&recipe.to_string(), "json"))
     }
 
-    fn has_tables(&self, answer: &Answer) -> Result<bool, StoreError> {
-        for output in &answer.outputs {
-            let path = self.table_path(output.content);
-            if !path.try_exists().map_err(StoreError::io("inspect", &path))? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     /// Moves a link away that leads nowhere: it was changed, or what it led to is gone. Without it nothing else is lost.
     fn clear_dead_link(&self, link: &Path) {
         if fs::read_link(link).is_ok() && !link.exists() {
@@ -130,7 +119,7 @@ impl Disk {
     }
 
     fn view_path(&self, node: &str, suffix: &str) -> PathBuf {
-        self.root.join("view").join(format!("{node}.{suffix}"))
+        view_path(&self.root, node, suffix)
     }
 }
 
@@ -145,7 +134,7 @@ impl Store for Disk {
             return Ok(Some(answer));
         }
         let Some(answer) = self.answer(&path)? else { return Ok(None) };
-        Ok((answer.recipe.id() == recipe && self.has_tables(&answer)?).then_some(answer))
+        Ok((answer.recipe.id() == recipe && has_tables(&self.root, &answer)?).then_some(answer))
     }
 
     fn open(&self, content: ContentId) -> Result<Option<Table>, StoreError> {
@@ -172,14 +161,12 @@ impl Store for Disk {
     }
 
     fn read_ahead(&self, nodes: &[String]) {
-        let read = |node: &String| -> Result<Option<(String, Answer)>, StoreError> {
-            let Found::Answer(answer) = answers::read(&self.view_path(node, "json"))? else { return Ok(None) };
-            Ok(self.has_tables(&answer)?.then(|| (node.clone(), answer)))
-        };
-        // What can't be read is read again when it is asked for.
-        let told = |error: StoreError| self.quarantine.tell(format!("at first {}", error.with_cause()));
-        let read = |node: &String| read(node).map_err(told).ok().flatten();
-        self.ahead.put(nodes.par_iter().with_min_len(16).filter_map(read).collect());
+        let (root, quarantine) = (self.root.clone(), self.quarantine.clone());
+        self.ahead.begin(nodes.to_vec(), move |node| {
+            // What can't be read is read again when it is asked for.
+            let told = |error: StoreError| quarantine.tell(format!("at first {}", error.with_cause()));
+            newest(&root, node).map_err(told).ok().flatten()
+        });
     }
 
     fn newest(&self, node: &str) -> Result<Option<RecipeId>, StoreError> {
@@ -307,6 +294,30 @@ impl Drop for Temporary {
         // Nothing is lost if it stays: the next clean-up takes it.
         let _ = fs::remove_file(&self.0);
     }
+}
+
+/// The newest answer of a node, if its tables are there.
+fn newest(root: &Path, node: &str) -> Result<Option<Answer>, StoreError> {
+    let Found::Answer(answer) = answers::read(&view_path(root, node, "json"))? else { return Ok(None) };
+    Ok(has_tables(root, &answer)?.then_some(answer))
+}
+
+fn has_tables(root: &Path, answer: &Answer) -> Result<bool, StoreError> {
+    for output in &answer.outputs {
+        let path = table_path(root, output.content);
+        if !path.try_exists().map_err(StoreError::io("inspect", &path))? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn table_path(root: &Path, content: ContentId) -> PathBuf {
+    root.join("tables").join(sharded(&content.to_string(), "parquet"))
+}
+
+fn view_path(root: &Path, node: &str, suffix: &str) -> PathBuf {
+    root.join("view").join(format!("{node}.{suffix}"))
 }
 
 /// `8c2f…` in a folder of its first two digits: `8c/2f….parquet`.

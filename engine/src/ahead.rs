@@ -1,10 +1,12 @@
-//! Tells the store which nodes are looked at next, some thousand at a time, so that it can read their answers side by side.
+//! Tells the store which nodes are looked at next, some thousand at a time, so that it can read their answers side by side, and those of
+//! the next while these are looked at.
 
 use crate::World;
 use crate::graph::{Graph, NodeId};
 
-/// Nodes that are told at a time.
-const AT_A_TIME: usize = 2048;
+/// Nodes that are told at first; then twice as many each time, up to the most. The first are waited for, the others come meanwhile.
+const AT_FIRST: usize = 128;
+const AT_MOST: usize = 2048;
 /// For fewer nodes it does not pay.
 const FEW: usize = 32;
 
@@ -12,23 +14,38 @@ const FEW: usize = 32;
 pub(crate) struct Ahead<'a> {
     graph: &'a Graph,
     world: World<'a>,
+    /// The nodes that the store was told of last, and all after them.
+    next: &'a [NodeId],
+    /// Those that it was not told of.
     rest: &'a [NodeId],
+    at_a_time: usize,
 }
 
 impl<'a> Ahead<'a> {
     /// Will tell of the nodes in `needed`, whose ids ascend.
     pub(crate) fn new(graph: &'a Graph, needed: &'a [NodeId], world: World<'a>) -> Self {
         let rest = if needed.len() < FEW { &[] } else { needed };
-        Ahead { graph, world, rest }
+        Ahead { graph, world, next: rest, rest, at_a_time: AT_FIRST }
     }
 
     /// A node is about to be looked at.
     pub(crate) fn of(&mut self, id: NodeId) {
-        if self.rest.first().is_none_or(|next| *next > id) {
+        if self.next.first().is_none_or(|next| *next > id) {
             return;
         }
-        let (now, rest) = self.rest.split_at(AT_A_TIME.min(self.rest.len()));
-        let names: Vec<_> = now.iter().map(|id| self.graph.store_name(*id)).collect();
+        if self.next.len() == self.rest.len() {
+            // Nothing was told yet.
+            self.tell();
+        }
+        self.tell();
+    }
+
+    /// Tells of the next nodes; the last that it was told of come now.
+    fn tell(&mut self) {
+        self.next = self.rest;
+        let (next, rest) = self.rest.split_at(self.at_a_time.min(self.rest.len()));
+        self.at_a_time = AT_MOST.min(self.at_a_time * 2);
+        let names: Vec<_> = next.iter().map(|id| self.graph.store_name(*id)).collect();
         self.world.store.read_ahead(&names);
         self.rest = rest;
     }

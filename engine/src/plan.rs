@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use retort_cache::{Answer, Change, Output, Recipe, StoreError};
+use retort_cache::{Answer, Change, Output, RecipeId, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::ahead::Ahead;
@@ -69,7 +69,7 @@ pub fn plan(graph: &Graph, targets: &[NodeId], world: World<'_>) -> Result<Vec<N
         let inputs_known = graph.feeds(id).iter().all(|feed| known.borrow().contains_key(feed));
         plans.push(if inputs_known {
             let question = Question::of(graph, id, &|feed| known.borrow()[&feed].clone(), world)?;
-            match recalled(graph.node(id), &question.recipe, world)? {
+            match recalled(graph.node(id), question.recipe.id(), world)? {
                 Some((answer, tables)) => {
                     known.borrow_mut().insert(id, Arc::new(tables));
                     let rows = Some(answer.outputs[0].rows);
@@ -85,8 +85,12 @@ pub fn plan(graph: &Graph, targets: &[NodeId], world: World<'_>) -> Result<Vec<N
 }
 
 /// The answer to a question with its tables, if all of it is there. No table is opened: its columns are the node's.
-pub(crate) fn recalled(node: &Node, recipe: &Recipe, world: World<'_>) -> Result<Option<(Answer, Tables)>, StoreError> {
-    let Some(answer) = world.store.recall(recipe.id())? else { return Ok(None) };
+pub(crate) fn recalled(
+    node: &Node,
+    recipe: RecipeId,
+    world: World<'_>,
+) -> Result<Option<(Answer, Tables)>, StoreError> {
+    let Some(answer) = world.store.recall(recipe)? else { return Ok(None) };
     let same = |(output, (port, _)): (&Output, &(String, SchemaRef))| output.port == *port;
     if answer.outputs.len() != node.ports.len() || !answer.outputs.iter().zip(&node.ports).all(same) {
         return Ok(None);

@@ -90,8 +90,9 @@ pub(crate) fn look(
 /// The tables of an answer that is known. It becomes the newest of the node.
 fn known(graph: &Graph, id: NodeId, question: &Question, world: World<'_>) -> Result<Option<Arc<Tables>>, Failure> {
     let node = graph.node(id);
-    let Some((answer, tables)) = recalled(node, &question.recipe, world)? else { return Ok(None) };
-    let (name, recipe) = (graph.store_name(id), question.recipe.id());
+    let recipe = question.recipe.id();
+    let Some((answer, tables)) = recalled(node, recipe, world)? else { return Ok(None) };
+    let name = graph.store_name(id);
     if world.store.newest(&name)? != Some(recipe) {
         world.store.point(&name, &answer)?;
     }
@@ -132,7 +133,7 @@ fn answer_once(
     let remembered = if forced { Remembered::Renew } else { Remembered::Recall };
     let Produced { tables, asked, rejects, .. } = produce(graph, id, question, remembered, &cx)?;
     // What can't be read is no second answer.
-    if forced && let Ok(Some((_, old))) = recalled(node, &question.recipe, world) {
+    if forced && let Ok(Some((_, old))) = recalled(node, cx.recipe, world) {
         let _ = differences(node, &old, &tables, &cx);
     }
     let answer = record(&node.op, &question.recipe, node.ports.iter().map(|(port, _)| port).zip(&tables));

@@ -71,7 +71,9 @@ fn look(
         return unknown("the answer of a node that feeds it is not known");
     }
     let question = Question::of(graph, id, &|feed| known[&feed].clone(), world)?;
-    let Some((_, tables)) = recalled(node, &question.recipe, world)? else { return unknown("its answer is not known") };
+    let Some((_, tables)) = recalled(node, question.recipe.id(), world)? else {
+        return unknown("its answer is not known");
+    };
     let tables = Arc::new(tables);
     known.insert(id, tables.clone());
     if wanted { recompute(graph, id, &question, &tables, world).map(Some) } else { Ok(None) }

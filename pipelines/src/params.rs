@@ -110,12 +110,12 @@ impl Scope<'_> {
             && let Some((_, value)) = self.axes.iter().find(|(axis, _)| *axis == key)
         {
             let origin = Origin { name: key.into(), span: Some(value.span), what: "the matrix key" };
-            return Ok(Yaml { origin: Some(origin), ..(*value).clone() });
+            return Ok(Yaml { origin: Some(Box::new(origin)), ..(*value).clone() });
         }
         if matches!(kind, "" | "params")
             && let Some(value) = self.param(key)
         {
-            let given = || Origin { name: key.into(), span: Some(value.span), what: "the param" };
+            let given = || Box::new(Origin { name: key.into(), span: Some(value.span), what: "the param" });
             let origin = value.origin.clone().unwrap_or_else(given);
             return Ok(Yaml { origin: Some(origin), ..value.clone() });
         }
@@ -206,7 +206,7 @@ fn item_value(item: &Yaml, path: &str, place: Span) -> Result<Yaml, Box<Diagnost
         };
     }
     let origin = Origin { name: path.into(), span: Some(value.span), what: "the item, as" };
-    Ok(Yaml { origin: Some(origin), ..value.clone() })
+    Ok(Yaml { origin: Some(Box::new(origin)), ..value.clone() })
 }
 
 /// The params with their references to each other filled in, and `--set` laid over them.
@@ -320,7 +320,8 @@ fn given(name: &str, text: &str, definition: Span) -> Yaml {
         let data = if text.trim().is_empty() { Data::Null } else { Data::Text(text.to_string()) };
         Yaml::new(definition, data)
     });
-    Yaml { origin: Some(Origin { name: name.into(), span: None, what: "the param" }), ..value.moved(definition) }
+    let origin = Origin { name: name.into(), span: None, what: "the param" };
+    Yaml { origin: Some(Box::new(origin)), ..value.moved(definition) }
 }
 
 fn unknown_setting(key: &str, raw: &[Entry]) -> Diagnostic {

@@ -16,8 +16,8 @@ pub(crate) use parse::{MAX_VALUES, parse};
 pub(crate) struct Yaml {
     pub(crate) span: Span,
     pub(crate) data: Data,
-    /// Where the value was given, if elsewhere: a param.
-    pub(crate) origin: Option<Origin>,
+    /// Where the value was given, if elsewhere: a param. Boxed, since few have one and files have many values.
+    pub(crate) origin: Option<Box<Origin>>,
 }
 
 /// A value.

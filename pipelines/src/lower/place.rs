@@ -44,7 +44,7 @@ impl Lowering {
             value = next;
             found = Found {
                 span,
-                origin: value.origin.as_ref().or(found.origin),
+                origin: value.origin.as_deref().or(found.origin),
                 is_broken: matches!(value.data, Data::Broken),
                 value: Some(value.span),
                 is_written: i + 1 == steps.len(),

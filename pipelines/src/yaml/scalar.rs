@@ -20,9 +20,9 @@ pub(super) fn plain(text: &str) -> Data {
 fn is_word(text: &str) -> bool {
     let bytes = text.as_bytes();
     let word = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-');
-    // Words that mean something else begin with one of these letters and are short: `true`, `Null`, `FALSE`.
-    let special = |first: u8| matches!(first, b't' | b'T' | b'f' | b'F' | b'n' | b'N') && bytes.len() <= 5;
-    bytes.first().is_some_and(|first| first.is_ascii_alphabetic() && !special(*first)) && bytes.iter().all(word)
+    // `true`, `Null`, `FALSE` mean something else. Asked a little too often is no harm.
+    let special = || ["true", "false", "null"].iter().any(|word| word.eq_ignore_ascii_case(text));
+    bytes.first().is_some_and(u8::is_ascii_alphabetic) && bytes.iter().all(word) && !special()
 }
 
 /// A whole number without a sign, a leading zero, or so many digits that it might not fit.
@@ -88,6 +88,9 @@ mod tests {
         ] {
             assert_eq!(plain(text), by_serde_yaml(text), "{text}");
         }
-        assert!(is_word("extract") && !is_word("null") && !is_word("12"));
+        for word in ["extract", "from", "n1", "nulls", "t"] {
+            assert!(is_word(word), "{word} is not asked about");
+        }
+        assert!(!is_word("null") && !is_word("12") && !is_word("TRUE"));
     }
 }
