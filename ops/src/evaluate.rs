@@ -24,7 +24,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::lora_train::{adapter, failure, pairs, text_column};
-use crate::models::{self, LoadedModel, ModelRef};
+use crate::models::{self, LoadedModel, ModelRef, Precision};
 use crate::stable::{self, Place};
 use report::{Exam, Mark};
 
@@ -50,6 +50,9 @@ const PASS_TOKENS: usize = 2048;
 pub struct Evaluate {
     /// The base model: the one that the adapter was trained on.
     pub model: ModelRef,
+    /// What both models compute in: `int8` examines them as llama.cpp would run them.
+    #[serde(default)]
+    pub precision: Precision,
     /// The longest answer, in tokens. Longer ones cost time, and are cut in the middle where the model does not end them.
     #[serde(default = "max_tokens")]
     #[schemars(range(min = 1))]
@@ -161,7 +164,7 @@ impl TableOp for Examiner {
         let (Some(eval), Some(table)) = (inputs.get("eval"), inputs.get("adapter")) else {
             return Err(Failure::op("`eval` and `adapter` feed it"));
         };
-        let loaded = models::load(&self.asset, cx)?;
+        let loaded = models::load(&self.asset, self.config.precision, cx)?;
         let tuned = self.adapter(&loaded, table, cx)?;
         let asked = self.chosen(pairs(eval, &self.config.question, &self.config.answer)?);
         let questions = asked.iter().map(|pair| self.question(&loaded, pair)).collect::<Result<Vec<_>, _>>()?;

@@ -23,7 +23,7 @@ use retort_lm::data::{self, Counts, Examples, Pair};
 use retort_lm::gradient::Segment;
 use retort_lm::train::{Checkpoint, Progress, Source, TrainConfig, train};
 
-use crate::models::{self, LoadedModel};
+use crate::models::{self, LoadedModel, Precision};
 use crate::stable;
 
 /// Steps between two savings of the state, so that little is done again after a crash.
@@ -103,7 +103,7 @@ impl TableOp for Trainer {
     }
 
     fn run(&self, inputs: &Inputs<Input>, out: &mut [Box<dyn TableWriter>], cx: &Cx<'_>) -> Result<(), Failure> {
-        let loaded = models::load(&self.asset, cx)?;
+        let loaded = models::load(&self.asset, Precision::F16, cx)?;
         let material = Tables::read(&self.columns, inputs)?;
         let data = material.examples(&loaded, &self.config, cx)?;
         let eval = material.exam(&loaded, &self.config, cx)?;

@@ -22,7 +22,7 @@ use retort_engine::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::models::{ModelRef, ServerModel};
+use crate::models::{ModelRef, Precision, ServerModel};
 use collected::{Collected, Said, answer_schema};
 use finish::Verdict;
 pub use finish::{Action, FinishOptions};
@@ -74,6 +74,10 @@ pub struct PromptLlm {
     /// How tokens are drawn.
     #[serde(default)]
     pub sample: SampleOptions,
+    /// What a model with weights computes in. `f16`, the default, rounds nothing but the weights; `int8` is how llama.cpp computes: a prompt takes a fraction of the time, and of two
+    /// words that are nearly as likely it may take the other.
+    #[serde(default)]
+    pub precision: Precision,
     /// What an answer must be. Default: whatever the model says. Servers take a `json` schema only.
     #[serde(default)]
     pub guide: Option<Guide>,
@@ -160,6 +164,10 @@ impl Define for PromptLlm {
 
     fn build(self, env: &Env<'_>) -> Result<Operator, Problem> {
         self.model.check("model")?;
+        if self.model.server().is_some() && self.precision != Precision::default() {
+            let problem = Problem::at_field("precision", "what a server computes in is the server's to choose");
+            return Err(problem.hint("leave `precision` out"));
+        }
         self.sample.check()?;
         self.finish.check(&self.sample)?;
         if let Some(guide) = &self.guide {

@@ -1,6 +1,6 @@
 //! The likeliest continuation of each prompt, as token ids: what `tests/peers/llama_cpp_parity.py` compares.
 //!
-//! Arguments: a GGUF file or a folder, and how many tokens to say. Each line of standard input is a prompt (a JSON string),
+//! Arguments: a GGUF file or a folder, how many tokens to say, and `int8` if it is to compute in eight bits. Each line of standard input is a prompt (a JSON string),
 //! each line of output `{"prompt": ids, "output": ids, "margins": logits}`; a margin is by how much a token beat the next best.
 //! With 0 tokens, no weights are read.
 
@@ -8,6 +8,7 @@ use std::error::Error;
 use std::io::{BufRead as _, Write as _, stdin, stdout};
 use std::path::PathBuf;
 
+use retort_lm::kernels::Precision;
 use retort_lm::kv::KvCache;
 use retort_lm::model::{Model, Span};
 use retort_lm::tokenizer::Tokenizer;
@@ -16,8 +17,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
     let path = PathBuf::from(arguments.next().ok_or("which model?")?);
     let n_tokens: usize = arguments.next().ok_or("how many tokens?")?.parse()?;
+    let precision = match arguments.next().as_deref() {
+        None => Precision::F16,
+        Some("int8") => Precision::Int8,
+        Some(other) => return Err(format!("`{other}` is no precision").into()),
+    };
     let tokenizer = Tokenizer::open(&path)?;
-    let model = if n_tokens > 0 { Some(Model::load(&path)?) } else { None };
+    let model = if n_tokens > 0 { Some(Model::load_in(precision, &path)?) } else { None };
     for line in stdin().lock().lines() {
         let text: String = serde_json::from_str(&line?)?;
         let prompt = tokenizer.encode_document(&text)?;

@@ -2,11 +2,13 @@
 
 use crate::config::Architecture;
 use crate::gradient::LossSum;
+use crate::kernels::Precision;
 use crate::kv::{KvCache, PAGE_TOKENS};
 use crate::lora::Adapter;
 use crate::model::{Model, Span};
 use crate::testing::{
-    random_adapter, random_model, segment, smollm2, tiny_adapter, tiny_config_of, tiny_model, tokens,
+    random_adapter, random_model, random_model_in, segment, smollm2, tiny_adapter, tiny_config, tiny_config_of,
+    tiny_model, tokens,
 };
 
 fn bits(values: &[f32]) -> Vec<u32> {
@@ -62,9 +64,12 @@ fn check_any_company(model: &Model, adapter: Option<&Adapter>, lengths: &[usize]
 #[test]
 fn a_token_has_the_same_bits_in_any_company_and_cutting() {
     let (model, adapter) = (tiny_model(), tiny_adapter());
+    let rounded = random_model_in(Precision::Int8, &tiny_config());
     for cuts in [&[1][..], &[5], &[32], &[64, 1, 31], &[200]] {
-        check_any_company(&model, None, &[1, 70, 33, 2, 64, 100], cuts);
-        check_any_company(&model, Some(&adapter), &[70, 7], cuts);
+        for model in [&model, &rounded] {
+            check_any_company(model, None, &[1, 70, 33, 2, 64, 100], cuts);
+            check_any_company(model, Some(&adapter), &[70, 7], cuts);
+        }
     }
 }
 
@@ -72,46 +77,60 @@ fn a_token_has_the_same_bits_in_any_company_and_cutting() {
 fn a_token_of_every_family_has_the_same_bits_in_any_company_and_cutting() {
     for architecture in Architecture::ALL {
         let config = tiny_config_of(architecture);
-        let (model, adapter) = (random_model(&config), random_adapter(&config));
-        check_any_company(&model, None, &[1, 70, 33], &[5]);
-        check_any_company(&model, Some(&adapter), &[40, 70], &[64, 1, 31]);
+        let adapter = random_adapter(&config);
+        for precision in [Precision::F32, Precision::Int8] {
+            let model = random_model_in(precision, &config);
+            check_any_company(&model, None, &[1, 70, 33], &[5]);
+            check_any_company(&model, Some(&adapter), &[40, 70], &[64, 1, 31]);
+        }
     }
 }
 
 #[test]
 fn a_token_of_the_real_model_has_the_same_bits_in_any_company_and_cutting() {
-    let model = Model::load(&smollm2()).unwrap();
-    check_any_company(&model, None, &[50, 3, 33], &[40, 1, 9]);
+    for precision in [Precision::F16, Precision::Int8] {
+        let model = Model::load_in(precision, &smollm2()).unwrap();
+        check_any_company(&model, None, &[50, 3, 33], &[40, 1, 9]);
+    }
 }
 
 #[test]
 fn a_forked_prefix_gives_the_same_bits_and_is_not_written_to() {
-    let (model, adapter) = (tiny_model(), tiny_adapter());
+    for model in [tiny_model(), random_model_in(Precision::Int8, &tiny_config())] {
+        check_forks(&model, &tiny_adapter());
+    }
+}
+
+fn check_forks(model: &Model, adapter: &Adapter) {
     for shared in [1, 31, 32, 33, 64, 80] {
         let text = tokens(shared + 40, 3);
-        let expected = alone(&model, Some(&adapter), &text);
+        let expected = alone(model, Some(adapter), &text);
         let mut prefix = KvCache::new(model.config());
-        model.forward(Some(&adapter), &mut [Span { tokens: &text[..shared], cache: &mut prefix }]).unwrap();
+        model.forward(Some(adapter), &mut [Span { tokens: &text[..shared], cache: &mut prefix }]).unwrap();
         let (mut one, mut two) = (prefix.fork(), prefix.fork());
         let mut spans =
             [Span { tokens: &text[shared..], cache: &mut one }, Span { tokens: &[9, 9, 9, 9], cache: &mut two }];
-        let hidden = model.forward(Some(&adapter), &mut spans).unwrap();
+        let hidden = model.forward(Some(adapter), &mut spans).unwrap();
         let own = bits(&hidden.values()[..40 * model.config().hidden_size]);
         assert_eq!(own, expected[shared * model.config().hidden_size..], "{shared}");
         // The prefix itself can go on as if nobody had.
-        let hidden =
-            model.forward(Some(&adapter), &mut [Span { tokens: &text[shared..], cache: &mut prefix }]).unwrap();
+        let hidden = model.forward(Some(adapter), &mut [Span { tokens: &text[shared..], cache: &mut prefix }]).unwrap();
         assert_eq!(bits(hidden.values()), own);
         // And back again.
         prefix.truncate(shared - 1);
-        let hidden = model.forward(Some(&adapter), &mut [Span { tokens: &text[shared - 1..], cache: &mut prefix }]);
+        let hidden = model.forward(Some(adapter), &mut [Span { tokens: &text[shared - 1..], cache: &mut prefix }]);
         assert_eq!(bits(hidden.unwrap().values()), expected[(shared - 1) * model.config().hidden_size..]);
     }
 }
 
 #[test]
 fn logits_of_a_row_are_its_own() {
-    let model = tiny_model();
+    for model in [tiny_model(), random_model_in(Precision::Int8, &tiny_config())] {
+        check_logits(&model);
+    }
+}
+
+fn check_logits(model: &Model) {
     let hidden = crate::testing::random(37 * model.config().hidden_size, 8);
     let all = model.logits(&hidden);
     let (width, vocab) = (model.config().hidden_size, model.config().vocab_size);

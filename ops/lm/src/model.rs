@@ -72,6 +72,16 @@ impl Model {
         Self::from_weights(&Weights::open(path)?)
     }
 
+    /// As [`Model::load`], with weights kept in another precision: [`Precision::Int8`] is what llama.cpp computes in.
+    ///
+    /// # Errors
+    ///
+    /// As [`Weights::open`] and [`Weights::tensor`].
+    pub fn load_in(precision: Precision, path: &Path) -> Result<Self, LmError> {
+        let weights = Weights::open(path)?;
+        Self::build(weights.config(), precision, |name, shape| weights.tensor(name, shape))
+    }
+
     /// Loads from an opened checkpoint; weights are kept as half floats.
     ///
     /// # Errors

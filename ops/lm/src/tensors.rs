@@ -36,7 +36,7 @@ impl Model {
     ) -> Result<Self, LmError> {
         let mut from = Checkpoint { config, precision, tensor };
         let (facts, vocab, hidden) = (config.facts(), config.vocab_size, config.hidden_size);
-        let embedding = from.linear(EMBEDDING, [vocab, hidden], false)?;
+        let embedding = from.embedding([vocab, hidden])?;
         let head = if config.tie_word_embeddings {
             None
         } else {
@@ -71,6 +71,17 @@ struct Checkpoint<'a, F> {
 }
 
 impl<F: FnMut(&str, &[usize]) -> Result<Vec<f32>, LmError>> Checkpoint<'_, F> {
+    /// An embedding that is not the head is only looked into: there is nothing to be gained by rounding it.
+    fn embedding(&mut self, shape: [usize; 2]) -> Result<Linear, LmError> {
+        let precision = self.precision;
+        if precision == Precision::Int8 && !self.config.tie_word_embeddings {
+            self.precision = Precision::F16;
+        }
+        let embedding = self.linear(EMBEDDING, shape, false);
+        self.precision = precision;
+        embedding
+    }
+
     fn linear(&mut self, name: &str, [outputs, inputs]: [usize; 2], bias: bool) -> Result<Linear, LmError> {
         let values = (self.tensor)(&format!("{name}.weight"), &[outputs, inputs])?;
         let weight = Packed::from_rows(&values, outputs, inputs, self.precision);

@@ -41,8 +41,13 @@ pub(crate) fn tiny_model() -> Model {
 
 /// Random weights in single floats.
 pub(crate) fn random_model(config: &Config) -> Model {
+    random_model_in(Precision::F32, config)
+}
+
+/// Random weights.
+pub(crate) fn random_model_in(precision: Precision, config: &Config) -> Model {
     let mut seed = 0;
-    let model = Model::build(config, Precision::F32, |name, shape| {
+    let model = Model::build(config, precision, |name, shape| {
         seed += 1;
         let size = shape.iter().product();
         Ok(match shape {

@@ -183,7 +183,9 @@ fn two_phases_give_an_adapter_and_a_log() {
     assert!(eval[4] < eval[0] - 0.5, "{eval:?}");
     assert!(metrics["note"].as_string::<i32>().value(8).contains("kept step 7"));
 
-    let model = crate::models::load_file(&ModelFile.path(&asset(), &mut |_, _| Ok(())).unwrap()).unwrap();
+    let model =
+        crate::models::load_file(&ModelFile.path(&asset(), &mut |_, _| Ok(())).unwrap(), crate::models::Precision::F16)
+            .unwrap();
     let stored = adapter::read([Ok(space.table("adapter", 0))], model.model.config()).unwrap();
     assert_eq!(stored.base_sha256, "ab".repeat(32));
     assert_eq!((stored.adapter.config().rank, stored.adapter.config().alpha), (4, 8.0));

@@ -21,7 +21,7 @@ pub(super) fn answer(
     asked: &Asked<'_>,
     cx: &Cx<'_>,
 ) -> Result<(), Failure> {
-    let loaded = models::load(asset, cx)?;
+    let loaded = models::load(asset, asked.config.precision, cx)?;
     let guide = asked.config.guide.as_ref().map(|guide| Guide::new(&guide.grammar(), &loaded.tokenizer));
     let guide = guide.transpose().map_err(Failure::op)?.map(Arc::new);
     let (mut requests, mut turns) = (Vec::new(), Vec::new());

@@ -4,13 +4,14 @@ use std::io::{self, BufRead, IsTerminal, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use retort_engine::{Failure, OpInfo};
 use retort_lm::LmError;
 use retort_lm::generate::{Event, Flow, Limits, Request, generate};
 use retort_lm::lora::Adapter;
 use retort_lm::sample::Sampling;
 use retort_lm::template::Message;
-use retort_ops::models::{LoadedModel, load_file};
+use retort_ops::models::{LoadedModel, Precision, load_file};
 
 use super::pipeline::{PipelineArgs, answer, node};
 use super::stop::{Ended, Result, Stop, say};
@@ -34,12 +35,20 @@ pub(super) struct Args {
     /// Divides the logits; at 0 the same question has the same answer
     #[arg(long, default_value_t = 0.0, value_name = "T")]
     temperature: f32,
+    /// What the model computes in: `int8` is several times as fast
+    #[arg(long, value_parser = precision(), default_value = "f16", value_name = "PRECISION")]
+    precision: Precision,
     /// Tokens of an answer at most
     #[arg(long, default_value_t = 256, value_name = "N")]
     max_tokens: usize,
     /// Seeds the draws
     #[arg(long, default_value_t = 1, value_name = "N")]
     seed: u64,
+}
+
+/// Names of precisions, as `precision:` of an operator has them.
+pub(super) fn precision() -> impl TypedValueParser<Value = Precision> {
+    PossibleValuesParser::new(["f16", "int8"]).map(|name| if name == "int8" { Precision::Int8 } else { Precision::F16 })
 }
 
 pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
@@ -58,7 +67,7 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
     let tuned = tuned::open(loaded.graph.node(id), &answer, place.world(&events), &mut progress);
     place.save();
     let tuned = tuned.map_err(|error| Stop::failed(&error))?;
-    let model = load_file(&tuned.weights).map_err(|error| Stop::failed(&error))?;
+    let model = load_file(&tuned.weights, args.precision).map_err(|error| Stop::failed(&error))?;
     let adapter = (!args.base).then_some(&tuned.adapter);
     let interrupt = Interrupt::watch();
     let system = args.system.iter().map(|text| Message::new("system", text.clone()));

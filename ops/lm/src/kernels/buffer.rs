@@ -13,11 +13,17 @@ const LINE: usize = 64;
 pub trait Plain: Copy + Send + Sync + 'static + sealed::Sealed {}
 impl Plain for f32 {}
 impl Plain for u16 {}
+impl Plain for u8 {}
+impl Plain for i8 {}
+impl Plain for i32 {}
 
 mod sealed {
     pub trait Sealed {}
     impl Sealed for f32 {}
     impl Sealed for u16 {}
+    impl Sealed for u8 {}
+    impl Sealed for i8 {}
+    impl Sealed for i32 {}
 }
 
 /// A fixed number of plain values, zeroed at first, on a 64-byte boundary.

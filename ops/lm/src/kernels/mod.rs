@@ -10,7 +10,8 @@
 //! `fma(x[k], w[k], fma(x[k-1], w[k-1], …))`. Tiles, blocks of `k` (the chain goes on from the stored value, which is
 //! exact), threads and the instruction set choose *which* elements are computed together, never the order within one.
 //! So an element's bits do not depend on the number of rows, on the threads, or on the machine. Sums within a row
-//! (norms, softmax) run over sixteen fixed lanes that are folded in a fixed order.
+//! (norms, softmax) run over sixteen fixed lanes that are folded in a fixed order. With weights in eight bits a link of the chain is a block of 32 inputs:
+//! their exact integer sum times both scales.
 //!
 //! | file | what |
 //! |---|---|
@@ -19,7 +20,9 @@
 //! | `tile` | what one tile of a product is: the contract of the three below |
 //! | `avx512`, `avx2`, `portable` | up to twelve rows by 32 columns |
 //! | `gemm` | strided products of small matrices, one thread |
-//! | `packed` | weights in panels of 32 columns, and products with them on all threads |
+//! | `int8` | products in eight bits: how weights and inputs are rounded, and the tiles |
+//! | `packed` | weights in panels of 32 columns |
+//! | `multiply` | products with them on all threads |
 //! | `rows` | RMS norms, softmax, losses: whatever runs along a row |
 //! | `curves` | the MLP's activations, layer norms |
 
@@ -30,7 +33,9 @@ mod avx512;
 mod buffer;
 mod curves;
 mod gemm;
+mod int8;
 mod isa;
+mod multiply;
 mod packed;
 mod portable;
 mod rows;
@@ -40,6 +45,7 @@ pub use buffer::{Buffer, Plain};
 pub use curves::{Activation, layer_norm, layer_norm_backward};
 pub use gemm::{Left, Right, gemm};
 pub use isa::Isa;
-pub use packed::{Packed, Precision, Product, multiply};
+pub use multiply::{Product, multiply};
+pub use packed::{Packed, Precision};
 pub use rows::{add_assign, cross_entropy, dot, rms_norm, rms_norm_backward, softmax};
 pub use tile::{PANEL, Start};

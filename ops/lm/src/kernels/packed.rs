@@ -1,32 +1,25 @@
-//! Weights in panels of 32 columns, and products with them on all threads.
-
-use std::ops::Range;
+//! Weights in panels of 32 columns.
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
-use super::Isa;
 use super::buffer::Buffer;
-use super::tile::{PANEL, Start, TILE_ROWS, Tile};
+use super::tile::PANEL;
+use super::{Isa, int8};
 
-/// Steps of `k` taken at a time, so that a tile's left rows stay in the first cache.
-const K_BLOCK: usize = 768;
-/// Rows taken at a time by one task: their left operand stays in the second cache.
-const ROW_BLOCK: usize = 8 * TILE_ROWS;
-/// Multiply-adds below which waking another thread costs more than it gives.
-const SMALL: usize = 1 << 17;
-
-/// How packed weights are stored. Products are in `f32` either way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How packed weights are stored, and what products with them are computed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Precision {
-    /// Half floats (eleven significant bits), widened exactly when used.
+    /// Half floats (eleven significant bits), widened exactly when used; products in single floats.
     F16,
     /// Single floats.
     F32,
+    /// Signed bytes with a scale for each 32 inputs of an output; products in integers, with inputs that are rounded in the same way.
+    Int8,
 }
 
-/// A weight matrix of `n` outputs and `k` inputs, in panels: `[n / 32][k][32]`, zeros past `n`.
+/// A weight matrix of `n` outputs and `k` inputs, in panels: `[n / 32][k][32]`, zeros past `n`. In eight bits `k` is filled up to whole blocks.
 #[derive(Clone, Debug)]
 pub struct Packed {
     n: usize,
@@ -38,6 +31,14 @@ pub struct Packed {
 enum Panels {
     F16(Buffer<u16>),
     F32(Buffer<f32>),
+    Int8 { bytes: Buffer<u8>, scales: Buffer<f32> },
+}
+
+/// Where a panel's weights from some input on lie.
+#[derive(Clone, Copy)]
+pub(super) enum PanelAt {
+    Floats { right: *const u8, half: bool },
+    Int8 { bytes: *const u8, scales: *const f32 },
 }
 
 impl Packed {
@@ -72,12 +73,12 @@ impl Packed {
         })
     }
 
-    /// The same matrix with inputs and outputs exchanged: what carries gradients back.
+    /// The same matrix with inputs and outputs exchanged: what carries gradients back. What is in eight bits comes in single floats.
     #[must_use]
     pub fn transposed(&self) -> Self {
         let precision = match self.panels {
             Panels::F16(_) => Precision::F16,
-            Panels::F32(_) => Precision::F32,
+            Panels::F32(_) | Panels::Int8 { .. } => Precision::F32,
         };
         Self::pack(self.k, self.n, precision, |panel, first| {
             let width = PANEL.min(self.k - first);
@@ -107,13 +108,24 @@ impl Packed {
         match &self.panels {
             Panels::F16(halves) => halves.len() * 2,
             Panels::F32(values) => values.len() * 4,
+            Panels::Int8 { bytes, scales } => bytes.len() + scales.len() * 4,
+        }
+    }
+
+    /// How it is stored.
+    pub fn precision(&self) -> Precision {
+        match &self.panels {
+            Panels::F16(_) => Precision::F16,
+            Panels::F32(_) => Precision::F32,
+            Panels::Int8 { .. } => Precision::Int8,
         }
     }
 
     /// Row `output` of the matrix `(n, k)`, as stored: what an embedding looks up.
     pub fn row(&self, output: usize, into: &mut [f32]) {
         assert!(output < self.n, "row {output} of {}", self.n);
-        let start = output / PANEL * PANEL * self.k + output % PANEL;
+        let (panel, column) = (output / PANEL, output % PANEL);
+        let start = panel * PANEL * self.k + column;
         match &self.panels {
             Panels::F16(halves) => {
                 for (s, value) in into[..self.k].iter_mut().enumerate() {
@@ -123,6 +135,12 @@ impl Packed {
             Panels::F32(values) => {
                 for (s, value) in into[..self.k].iter_mut().enumerate() {
                     *value = values[start + s * PANEL];
+                }
+            }
+            Panels::Int8 { bytes, scales } => {
+                let panel = int8::Panel::of(bytes, scales, panel, self.k);
+                for (s, value) in into[..self.k].iter_mut().enumerate() {
+                    *value = panel.value(s, column);
                 }
             }
         }
@@ -161,8 +179,32 @@ impl Packed {
                 );
                 Panels::F16(all)
             }
+            Precision::Int8 => {
+                let blocks = k.div_ceil(int8::BLOCK);
+                let mut bytes = Buffer::zeroed(n.div_ceil(PANEL) * blocks * int8::BLOCK_BYTES);
+                let mut scales = Buffer::zeroed(n.div_ceil(PANEL) * blocks * PANEL);
+                let panels = bytes.par_chunks_exact_mut((blocks * int8::BLOCK_BYTES).max(1));
+                let panels = panels.zip(scales.par_chunks_exact_mut((blocks * PANEL).max(1)));
+                panels.enumerate().for_each_init(
+                    || vec![0.0f32; size],
+                    |wide, (p, (bytes, scales))| {
+                        wide.fill(0.0);
+                        fill(wide, p * PANEL);
+                        int8::pack_panel(Isa::best(), wide, bytes, scales);
+                    },
+                );
+                Panels::Int8 { bytes, scales }
+            }
         };
         Self { n, k, panels }
+    }
+
+    /// The scale of each block of row `output`, in eight bits.
+    #[cfg(test)]
+    pub(super) fn scales(&self, output: usize) -> Vec<f32> {
+        let Panels::Int8 { scales, .. } = &self.panels else { return Vec::new() };
+        let blocks = self.k.div_ceil(int8::BLOCK);
+        (0..blocks).map(|block| scales[(output / PANEL * blocks + block) * PANEL + output % PANEL]).collect()
     }
 
     /// The 32 values of input `s` in panel `panel`.
@@ -176,152 +218,39 @@ impl Packed {
                 }
             }
             Panels::F32(all) => values.copy_from_slice(&all[start..start + PANEL]),
+            Panels::Int8 { bytes, scales } => {
+                let panel = int8::Panel::of(bytes, scales, panel, self.k);
+                for (column, value) in values.iter_mut().enumerate() {
+                    *value = panel.value(s, column);
+                }
+            }
         }
         values
     }
 }
 
-/// One product `out (rows, n) = x (rows, k) · weightᵀ`.
-pub struct Product<'a> {
-    /// The left operand, a row a token: `(rows, k)`.
-    pub x: &'a [f32],
-    /// The weights.
-    pub weight: &'a Packed,
-    /// The output: `(rows, n)`.
-    pub out: &'a mut [f32],
-    /// Overwrite the output, or go on from it.
-    pub start: Start,
-}
-
-/// Computes products of the same number of rows side by side on rayon's threads. They must not need each other.
-///
-/// # Panics
-///
-/// If an operand does not have its shape.
-pub fn multiply(rows: usize, products: &mut [Product<'_>]) {
-    multiply_with(Isa::best(), rows, products);
-}
-
-fn multiply_with(isa: Isa, rows: usize, products: &mut [Product<'_>]) {
-    for product in products.iter() {
-        assert_eq!(product.x.len(), rows * product.weight.k, "left operand of {rows} rows");
-        assert_eq!(product.out.len(), rows * product.weight.n, "output of {rows} rows");
-    }
-    let shares: Vec<Share<'_>> = products.iter_mut().map(Share::of).collect();
-    let work: usize = shares.iter().map(|share| rows * share.weight.n * share.weight.k).sum();
-    if work < SMALL {
-        for share in &shares {
-            share.run(isa, &(0..rows), &(0..share.weight.n.div_ceil(PANEL)));
-        }
-        return;
-    }
-    let panels: usize = shares.iter().map(|share| share.weight.n.div_ceil(PANEL)).sum();
-    let wide = panels.div_ceil(4 * rayon::current_num_threads()).max(1);
-    let mut tasks = Vec::new();
-    for share in &shares {
-        for row in (0..rows).step_by(ROW_BLOCK) {
-            let count = share.weight.n.div_ceil(PANEL);
-            for panel in (0..count).step_by(wide) {
-                tasks.push((share, row..rows.min(row + ROW_BLOCK), panel..count.min(panel + wide)));
-            }
-        }
-    }
-    tasks.into_par_iter().for_each(|(share, rows, panels)| share.run(isa, &rows, &panels));
-}
-
-/// A product whose output may be written from several threads, each its own rows and panels.
-struct Share<'a> {
-    x: &'a [f32],
-    weight: &'a Packed,
-    out: *mut f32,
-    start: Start,
-}
-
-#[expect(unsafe_code, reason = "tasks write disjoint rows and columns of `out`, which a `&mut` guards meanwhile")]
-unsafe impl Sync for Share<'_> {}
-
-impl<'a> Share<'a> {
-    fn of(product: &'a mut Product<'_>) -> Self {
-        Self { x: product.x, weight: product.weight, out: product.out.as_mut_ptr(), start: product.start }
-    }
-
-    /// Computes these rows of these panels' columns.
-    fn run(&self, isa: Isa, rows: &Range<usize>, panels: &Range<usize>) {
-        let Packed { n, k, .. } = *self.weight;
-        for first in (0..k.max(1)).step_by(K_BLOCK) {
-            let start = if first == 0 { self.start } else { Start::Out };
-            for panel in panels.clone() {
-                let (right, half) = self.weight.panel_at(panel, first);
-                for row in rows.clone().step_by(TILE_ROWS) {
-                    let tile = Tile {
-                        rows: TILE_ROWS.min(rows.end - row),
-                        k: K_BLOCK.min(k - first),
-                        left: self.x.as_ptr().wrapping_add(row * k + first),
-                        left_row: k,
-                        left_step: 1,
-                        right,
-                        right_step: PANEL,
-                        half,
-                        out: self.out.wrapping_add(row * n + panel * PANEL),
-                        out_row: n,
-                        start,
-                    };
-                    #[expect(unsafe_code, reason = "shapes were asserted; no other task has these rows and columns")]
-                    unsafe {
-                        run_narrow(isa, tile, PANEL.min(n - panel * PANEL));
-                    }
+impl Packed {
+    /// Where input `s` of panel `panel` lies; in eight bits `s` is the first of a block.
+    pub(super) fn panel_at(&self, panel: usize, s: usize) -> PanelAt {
+        let at = (panel * self.k + s) * PANEL;
+        match &self.panels {
+            Panels::F16(halves) => PanelAt::Floats { right: halves.as_ptr().wrapping_add(at).cast(), half: true },
+            Panels::F32(values) => PanelAt::Floats { right: values.as_ptr().wrapping_add(at).cast(), half: false },
+            Panels::Int8 { bytes, scales } => {
+                let block = panel * self.k.div_ceil(int8::BLOCK) + s / int8::BLOCK;
+                PanelAt::Int8 {
+                    bytes: bytes.as_ptr().wrapping_add(block * int8::BLOCK_BYTES),
+                    scales: scales.as_ptr().wrapping_add(block * PANEL),
                 }
             }
         }
     }
 }
 
-impl Packed {
-    /// Where input `s` of panel `panel` lies, and whether as half floats.
-    fn panel_at(&self, panel: usize, s: usize) -> (*const u8, bool) {
-        let at = (panel * self.k + s) * PANEL;
-        match &self.panels {
-            Panels::F16(halves) => (halves.as_ptr().wrapping_add(at).cast(), true),
-            Panels::F32(values) => (values.as_ptr().wrapping_add(at).cast(), false),
-        }
-    }
-}
-
-/// Computes a tile of which only the first `width` columns exist in the output.
-///
-/// # Safety
-///
-/// As [`Tile::run`], but for `out`, which has `width` columns a row.
-#[expect(unsafe_code, reason = "raw pointers of a tile")]
-unsafe fn run_narrow(isa: Isa, tile: Tile, width: usize) {
-    unsafe {
-        if width == PANEL {
-            tile.run(isa);
-            return;
-        }
-        let mut wide = [0.0f32; TILE_ROWS * PANEL];
-        for i in 0..tile.rows {
-            let out = std::slice::from_raw_parts(tile.out.add(i * tile.out_row), width);
-            wide[i * PANEL..i * PANEL + width].copy_from_slice(out);
-        }
-        Tile { out: wide.as_mut_ptr(), out_row: PANEL, ..tile }.run(isa);
-        for i in 0..tile.rows {
-            let out = std::slice::from_raw_parts_mut(tile.out.add(i * tile.out_row), width);
-            out.copy_from_slice(&wide[i * PANEL..i * PANEL + width]);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::multiply::tests::{SHAPES, values};
     use super::*;
-
-    fn values(n: usize, seed: usize) -> Vec<f32> {
-        (0..n).map(|i| (((i + seed) * 2_654_435_761) % 1009) as f32 / 504.5 - 1.0).collect()
-    }
-
-    const SHAPES: [(usize, usize, usize); 6] =
-        [(1, 5, 7), (1, 96, 300), (16, 64, 576), (13, 33, 800), (200, 70, 64), (5, 16, 1)];
 
     #[test]
     fn packing_keeps_every_value_and_transposes() {
@@ -341,36 +270,33 @@ mod tests {
     }
 
     #[test]
-    fn products_are_the_chain_bit_for_bit_on_any_threads_and_machine() {
-        let one = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("a pool");
-        let three = rayon::ThreadPoolBuilder::new().num_threads(3).build().expect("a pool");
-        for (rows, n, k) in SHAPES {
-            for precision in [Precision::F16, Precision::F32] {
-                let (x, was) = (values(rows * k, 3), values(rows * n, 9));
-                let packed = Packed::from_rows(&values(n * k, 1), n, k, precision);
-                let weight = packed.unpack();
-                for start in [Start::Zero, Start::Out] {
-                    let expected: Vec<f32> = (0..rows * n)
-                        .map(|at| {
-                            let begin = if start == Start::Out { was[at] } else { 0.0 };
-                            let (i, j) = (at / n, at % n);
-                            (0..k).fold(begin, |sum, s| x[i * k + s].mul_add(weight[j * k + s], sum))
-                        })
-                        .collect();
-                    for isa in Isa::available() {
-                        for pool in [&one, &three] {
-                            let (mut out, mut twin) = (was.clone(), was.clone());
-                            pool.install(|| {
-                                let first = Product { x: &x, weight: &packed, out: &mut out, start };
-                                let second = Product { x: &x, weight: &packed, out: &mut twin, start };
-                                multiply_with(isa, rows, &mut [first, second]);
-                            });
-                            assert_eq!(out, expected, "{isa:?} {rows}x{n}x{k}");
-                            assert_eq!(twin, expected);
-                        }
-                    }
+    fn eight_bits_keep_what_was_in_them_and_come_near_everything_else() {
+        for (_, n, k) in SHAPES {
+            let weight = values(n * k, 5);
+            let packed = Packed::from_rows(&weight, n, k, Precision::Int8);
+            let rounded = packed.unpack();
+            for (row, rounded) in weight.chunks_exact(k).zip(rounded.chunks_exact(k)) {
+                for (block, rounded) in row.chunks(int8::BLOCK).zip(rounded.chunks(int8::BLOCK)) {
+                    let step = block.iter().fold(0.0f32, |most, v| most.max(v.abs())) / 127.0;
+                    assert!(block.iter().zip(rounded).all(|(a, b)| (a - b).abs() <= 0.5001 * step), "{n}x{k}");
                 }
             }
+            let turned = packed.transposed();
+            assert_eq!((turned.precision(), turned.transposed().unpack()), (Precision::F32, rounded.clone()));
+            let again = Packed::from_rows(&rounded, n, k, Precision::Int8).unpack();
+            assert!(again.iter().zip(&rounded).all(|(a, b)| (a - b).abs() <= 1e-6 * b.abs()), "{n}x{k}");
         }
+        // GGUF's types by whole multiples: Q8_0, Q4_0, Q5_0.
+        for most in [127, 8, 16] {
+            let scale = 0.001_983_642_6;
+            let weight: Vec<f32> = (0..96).map(|i| (i * 37 % (2 * most) - most) as f32 * scale).collect();
+            let mut weight = weight;
+            weight[0] = -most as f32 * scale;
+            weight[33] = -most as f32 * scale;
+            weight[70] = -most as f32 * scale;
+            let kept = Packed::from_rows(&weight, 1, 96, Precision::Int8).unpack();
+            assert!(kept.iter().zip(&weight).all(|(a, b)| (a - b).abs() <= 1e-6 * b.abs()), "{most}");
+        }
+        assert_eq!(Packed::from_rows(&[0.0; 64], 2, 32, Precision::Int8).unpack(), [0.0; 64]);
     }
 }

@@ -1,0 +1,256 @@
+//! Products in eight bits: weights and inputs rounded by blocks of 32, sums in integers.
+//!
+//! A block of a weight's row is 32 signed bytes and their scale; so is a block of a token's inputs, rounded when it is used. The sum of a
+//! block's products is an exact integer whatever order an instruction set takes them in; the blocks' sums, times both scales, are one chain of
+//! fused multiply-adds in ascending order. So the law holds as it does in single floats.
+//!
+//! Bytes of weights are stored with 128 added: x86 multiplies unsigned by signed bytes. What that adds to a block's sum, 128 times the sum of
+//! the input's bytes, is taken off by beginning there.
+
+#![expect(clippy::inline_always, reason = "bodies must be compiled anew for each instruction set that calls them")]
+
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+
+use rayon::prelude::*;
+
+use super::Isa;
+use super::buffer::Buffer;
+use super::tile::{PANEL, Start};
+
+/// Inputs that share a scale.
+pub(super) const BLOCK: usize = 32;
+/// Most rows in a tile: two registers of integers and two of floats for each.
+pub(super) const ROWS: usize = 6;
+/// Bytes of a block of a panel: `[8][32][4]`, four inputs of a column side by side.
+pub(super) const BLOCK_BYTES: usize = BLOCK * PANEL;
+/// Inputs that are worth a task of their own when they are rounded.
+const TASK_VALUES: usize = 1 << 14;
+/// Added to a weight's byte.
+const OFFSET: i32 = 128;
+/// What the largest input of a block is rounded to.
+const MOST: f32 = 127.0;
+/// What the largest weight of a block is rounded to: whichever of these leaves the least error. With the others all values of a block of Q4_0 and of Q5_0, whole multiples
+/// of an eighth and of a sixteenth of the largest, are kept as they are; of Q8_0 with the first.
+const WEIGHT_MOST: [f32; 3] = [MOST, 120.0, 112.0];
+/// Below this a block is zeros: its scale would be too small to be divided by.
+const LEAST: f32 = 1e-30;
+/// Adding this to a number between -2²² and 2²² leaves it rounded to a whole one, half to even, in the low bits.
+const ROUND: f32 = 12_582_912.0;
+
+/// Writes a panel's rounded weights: `bytes` of `[blocks][8][32][4]` and `scales` of `[blocks][32]`; `panel` is `[k][32]`.
+pub(super) fn pack_panel(isa: Isa, panel: &[f32], bytes: &mut [u8], scales: &mut [f32]) {
+    isa.run(
+        #[inline(always)]
+        || pack_blocks(panel, bytes, scales),
+    );
+}
+
+#[inline(always)]
+fn pack_blocks(panel: &[f32], bytes: &mut [u8], scales: &mut [f32]) {
+    let blocks = panel.chunks(BLOCK * PANEL).zip(bytes.chunks_exact_mut(BLOCK_BYTES));
+    for ((values, bytes), scales) in blocks.zip(scales.chunks_exact_mut(PANEL)) {
+        for (column, scale) in scales.iter_mut().enumerate() {
+            let mut block = [0.0; BLOCK];
+            for (value, from) in block.iter_mut().zip(values[column..].iter().step_by(PANEL)) {
+                *value = *from;
+            }
+            let mut rounded = [0i8; BLOCK];
+            *scale = round_weights(&block, &mut rounded);
+            for (s, &byte) in rounded.iter().enumerate() {
+                bytes[(s / 4 * PANEL + column) * 4 + s % 4] = (i32::from(byte) + OFFSET) as u8;
+            }
+        }
+    }
+}
+
+/// A packed panel.
+pub(super) struct Panel<'a> {
+    bytes: &'a [u8],
+    scales: &'a [f32],
+}
+
+impl<'a> Panel<'a> {
+    /// Panel number `panel` of a weight with `k` inputs.
+    pub(super) fn of(bytes: &'a [u8], scales: &'a [f32], panel: usize, k: usize) -> Self {
+        let blocks = panel * k.div_ceil(BLOCK);
+        Self { bytes: &bytes[blocks * BLOCK_BYTES..], scales: &scales[blocks * PANEL..] }
+    }
+
+    /// The value of input `s` and column `column`.
+    pub(super) fn value(&self, s: usize, column: usize) -> f32 {
+        let (block, s) = (s / BLOCK, s % BLOCK);
+        let byte = self.bytes[block * BLOCK_BYTES + (s / 4 * PANEL + column) * 4 + s % 4];
+        (i32::from(byte) - OFFSET) as f32 * self.scales[block * PANEL + column]
+    }
+}
+
+/// Rounds a block of weights to bytes, with the least error of [`WEIGHT_MOST`]; gives the scale.
+#[inline(always)]
+fn round_weights(values: &[f32; BLOCK], into: &mut [i8; BLOCK]) -> f32 {
+    let (mut least, mut best) = (f32::INFINITY, 0.0);
+    for most in WEIGHT_MOST {
+        let mut bytes = [0i8; BLOCK];
+        let (scale, _) = round(values, most, &mut bytes);
+        let errors = values.iter().zip(&bytes).map(|(value, &byte)| (value - f32::from(byte) * scale).abs());
+        // Errors are positive: their bits are in their order.
+        let error = f32::from_bits(errors.map(f32::to_bits).fold(0, u32::max));
+        if error < least {
+            (least, best, *into) = (error, scale, bytes);
+        }
+    }
+    best
+}
+
+/// Rounds a block to bytes up to `most`; gives the scale with which they are multiplied, and their sum.
+#[inline(always)]
+fn round(values: &[f32; BLOCK], most: f32, into: &mut [i8; BLOCK]) -> (f32, i32) {
+    // As whole numbers the bits of positive floats are in the floats' order, what is no number last: it stays none in the scale.
+    let largest = f32::from_bits(values.iter().map(|value| value.to_bits() & !(1 << 31)).fold(0, u32::max));
+    let (scale, inverse) = if largest <= LEAST { (0.0, 0.0) } else { (largest / most, most / largest) };
+    let mut sum = 0i32;
+    for (byte, value) in into.iter_mut().zip(values) {
+        let rounded = (value * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+        *byte = rounded as i8;
+        sum = sum.wrapping_add(rounded);
+    }
+    (scale, sum)
+}
+
+/// Rounded inputs of some rows.
+pub(super) struct Inputs {
+    /// `(rows, blocks, 32)`.
+    bytes: Buffer<i8>,
+    /// `(rows, blocks)`.
+    scales: Buffer<f32>,
+    /// `(rows, blocks)`: where a block's sum begins.
+    begins: Buffer<i32>,
+}
+
+impl Inputs {
+    /// Rounds `x (rows, k)`; `k` is filled up with zeros to whole blocks.
+    pub(super) fn round(isa: Isa, x: &[f32], rows: usize, k: usize) -> Self {
+        let blocks = k.div_ceil(BLOCK);
+        let n = rows * blocks;
+        let mut inputs =
+            Self { bytes: Buffer::zeroed(n * BLOCK), scales: Buffer::zeroed(n), begins: Buffer::zeroed(n) };
+        if n == 0 {
+            return inputs;
+        }
+        let scales = inputs.scales.par_chunks_exact_mut(blocks).zip(inputs.begins.par_chunks_exact_mut(blocks));
+        let bytes = inputs.bytes.par_chunks_exact_mut(blocks * BLOCK).with_min_len(TASK_VALUES.div_ceil(k));
+        x.par_chunks_exact(k).zip(bytes).zip(scales).for_each(|((x, bytes), (scales, begins))| {
+            isa.run(
+                #[inline(always)]
+                || round_row(x, bytes, scales, begins),
+            );
+        });
+        inputs
+    }
+}
+
+#[inline(always)]
+fn round_row(x: &[f32], bytes: &mut [i8], scales: &mut [f32], begins: &mut [i32]) {
+    let (blocks, rest) = x.as_chunks::<BLOCK>();
+    let mut last = [0.0; BLOCK];
+    last[..rest.len()].copy_from_slice(rest);
+    let blocks = blocks.iter().chain((!rest.is_empty()).then_some(&last));
+    for ((values, bytes), (scale, begin)) in blocks.zip(bytes.as_chunks_mut().0).zip(scales.iter_mut().zip(begins)) {
+        let sum;
+        (*scale, sum) = round(values, MOST, bytes);
+        *begin = sum.wrapping_mul(-OFFSET);
+    }
+}
+
+/// Up to [`ROWS`] rows by [`PANEL`] columns, over `blocks` blocks.
+#[derive(Clone, Copy)]
+pub(super) struct Tile8 {
+    pub(super) rows: usize,
+    pub(super) blocks: usize,
+    /// Row `i` begins at `i * row_blocks` blocks, in all three.
+    pub(super) row_blocks: usize,
+    pub(super) bytes: *const i8,
+    pub(super) scales: *const f32,
+    pub(super) begins: *const i32,
+    pub(super) weight: *const u8,
+    pub(super) weight_scales: *const f32,
+    /// Row `i` begins at `i * out_row`.
+    pub(super) out: *mut f32,
+    pub(super) out_row: usize,
+    pub(super) start: Start,
+}
+
+impl Tile8 {
+    /// Rows from `row` on, from block `block` on, of inputs with `row_blocks` blocks; the rest is to be filled in.
+    pub(super) fn of(inputs: &Inputs, row_blocks: usize, row: usize, block: usize) -> Self {
+        let at = row * row_blocks + block;
+        Self {
+            rows: 0,
+            blocks: 0,
+            row_blocks,
+            bytes: inputs.bytes.as_ptr().wrapping_add(at * BLOCK),
+            scales: inputs.scales.as_ptr().wrapping_add(at),
+            begins: inputs.begins.as_ptr().wrapping_add(at),
+            weight: std::ptr::null(),
+            weight_scales: std::ptr::null(),
+            out: std::ptr::null_mut(),
+            out_row: 0,
+            start: Start::Zero,
+        }
+    }
+
+    /// Computes the tile with the instructions that `isa` and this machine have.
+    ///
+    /// # Safety
+    ///
+    /// All elements that the fields describe lie in live allocations, `out`'s are not accessed by others meanwhile, `rows` is 1 to [`ROWS`], and
+    /// this machine has `isa`.
+    #[expect(unsafe_code, reason = "tiles work on raw pointers")]
+    #[inline]
+    pub(super) unsafe fn run(&self, isa: Isa) {
+        debug_assert!((1..=ROWS).contains(&self.rows));
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => unsafe { avx512::tile(self) },
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Avx2 => unsafe { avx2::tile(self) },
+            Isa::Portable => unsafe { portable(self) },
+        }
+    }
+}
+
+/// The tile in plain Rust.
+#[expect(unsafe_code, reason = "raw pointers")]
+unsafe fn portable(tile: &Tile8) {
+    for i in 0..tile.rows {
+        let at = i * tile.row_blocks;
+        let (x, scales, begins, out) = unsafe {
+            (
+                std::slice::from_raw_parts(tile.bytes.add(at * BLOCK), tile.blocks * BLOCK),
+                std::slice::from_raw_parts(tile.scales.add(at), tile.blocks),
+                std::slice::from_raw_parts(tile.begins.add(at), tile.blocks),
+                std::slice::from_raw_parts_mut(tile.out.add(i * tile.out_row), PANEL),
+            )
+        };
+        if tile.start == Start::Zero {
+            out.fill(0.0);
+        }
+        for block in 0..tile.blocks {
+            let (weight, weight_scales) = unsafe {
+                (
+                    std::slice::from_raw_parts(tile.weight.add(block * BLOCK_BYTES), BLOCK_BYTES),
+                    std::slice::from_raw_parts(tile.weight_scales.add(block * PANEL), PANEL),
+                )
+            };
+            for (column, out) in out.iter_mut().enumerate() {
+                let product = |s: usize| {
+                    i32::from(weight[(s / 4 * PANEL + column) * 4 + s % 4]) * i32::from(x[block * BLOCK + s])
+                };
+                let sum = begins[block] + (0..BLOCK).map(product).sum::<i32>();
+                *out = (sum as f32).mul_add(scales[block] * weight_scales[column], *out);
+            }
+        }
+    }
+}
