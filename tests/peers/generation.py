@@ -8,8 +8,8 @@
     cargo bench --workspace --bench decoder --no-run        # prints where the program is
     /tmp/peers/bin/python tests/peers/generation.py --decoder target/release/deps/decoder-… [--model FILE.gguf]
 
-llama.cpp is called through its C interface, ours is the bench `decoder`, which sees the same file. Each round measures one after the other;
-what is printed are medians of the rounds in tokens a second, the processor seconds that a thousand tokens took, and the peak of resident memory of
+llama.cpp is called through its C interface, ours is the bench `decoder`, which sees the same file. It is run in half floats and in eight bits (`int8`), in which
+llama.cpp computes too. Each round measures one after the other; what is printed are medians of the rounds in tokens a second, the processor seconds that a thousand tokens took, and the peak of resident memory of
 each process. The load of the machine stands beside it: llama.cpp's threads spin and suffer when others want the processor, so on a busy
 machine only the processor seconds say anything.
 """
@@ -86,16 +86,17 @@ def seconds(text):
     return float(value) * {"s": 1, "ms": 1e-3, "µs": 1e-6}[unit]
 
 
-def ours(decoder, name):
-    """The median time of one bench, processor seconds of all its iterations, and the peak of memory in MB."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = ["/usr/bin/env", "time", "-f", "%M", decoder, "--bench", "--exact", name, "--color", "never"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    row = next(line for line in done.stdout.splitlines() if re.search(r"[├╰]─ " + name.split(".")[-1] + r"\s", line))
-    median = re.split("│", row)[2].strip()
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return seconds(median), cpu, int(done.stderr.split()[-1]) // 1024
+def ours(options, bench, arguments):
+    """The median times of one bench by its argument, and the peak of memory in MB."""
+    one_of = "|".join(map(str, arguments))
+    command = [options.decoder, "--bench", "--color", "never", f"(^|::){bench}::({one_of})$"]
+    env = os.environ | {"RETORT_BENCH_MODEL": str(options.model.resolve()), "RAYON_NUM_THREADS": str(options.threads)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env)
+    out = process.stdout.read()
+    _, status, used = os.wait4(process.pid, 0)
+    assert status == 0, out
+    rows = re.findall(r"[├╰]─ (\d+) .*?│.*?│([^│]*)│", out)
+    return {int(argument): seconds(median.strip()) for argument, median in rows}, used.ru_maxrss // 1024
 
 
 def main():
@@ -108,29 +109,30 @@ def main():
     options = parser.parse_args()
     if options.llama:
         return llama(options.model, options.threads)
-    here, there, memory = {}, {}, [0, 0]
-    names = {"prompt": f"prompt.{PROMPT}", **{f"rows {rows}": f"decode.{rows}" for rows in ROWS}}
+    here, there, memory = {}, {}, {"f16": 0, "int8": 0, "llama.cpp": 0}
+    names = {("prompt", PROMPT): "prompt", **{("decode", rows): f"rows {rows}" for rows in ROWS}}
     for _ in range(options.rounds):
         command = [sys.executable, __file__, "--llama", "--model", options.model, "--threads", str(options.threads)]
         for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines():
-            *name, value = line.rsplit(" ", 1) if line.startswith("memory") else (line,)
-            if name:
-                memory[1] = max(memory[1], int(value))
+            if line.startswith("memory"):
+                memory["llama.cpp"] = max(memory["llama.cpp"], int(line.split()[1]))
             else:
                 name, n, wall, cpu = line.rsplit(" ", 3)
                 there.setdefault(name, []).append((int(n) / float(wall), 1000 * float(cpu) / int(n)))
-        for name, bench in names.items():
-            n = PROMPT if name == "prompt" else int(name.split()[1])
-            median, _, peak = ours(options.decoder, bench)
-            memory[0] = max(memory[0], peak)
-            here.setdefault(name, []).append(n / median)
-    print(f"{options.model}, {options.threads} threads, load {os.getloadavg()[0]:.1f}")
-    print(f"{'':12} {'here':>8} {'llama.cpp':>10} {'ratio':>6}   llama.cpp, CPU s per 1,000 tokens")
-    for name in names:
-        ours_, theirs = statistics.median(here[name]), statistics.median(rate for rate, _ in there[name])
+        for precision, suffix in (("f16", ""), ("int8", "_int8")):
+            for bench in ("prompt", "decode"):
+                medians, peak = ours(options, bench + suffix, [n for kind, n in names if kind == bench])
+                memory[precision] = max(memory[precision], peak)
+                for (_, n), name in ((at, name) for at, name in names.items() if at[0] == bench):
+                    here.setdefault((name, precision), []).append(n / medians[n])
+    print(f"{options.model.name}, {options.threads} threads, load {os.getloadavg()[0]:.1f}; tokens a second")
+    print(f"{'':12} {'f16':>8} {'int8':>8} {'llama.cpp':>10} {'int8 to it':>11}   llama.cpp, CPU s per 1,000 tokens")
+    for name in names.values():
+        f16, int8 = (statistics.median(here[name, precision]) for precision in ("f16", "int8"))
+        theirs = statistics.median(rate for rate, _ in there[name])
         cpu = statistics.median(cpu for _, cpu in there[name])
-        print(f"{name:12} {ours_:8.0f} {theirs:10.0f} {ours_ / theirs:6.2f}   {cpu:.2f}")
-    print(f"peak memory  {memory[0]:5} MB {memory[1]:7} MB")
+        print(f"{name:12} {f16:8.0f} {int8:8.0f} {theirs:10.0f} {int8 / theirs:11.2f}   {cpu:.2f}")
+    print(f"{'peak, MB':12} {memory['f16']:8} {memory['int8']:8} {memory['llama.cpp']:10}")
     return None
 
 

@@ -8,7 +8,7 @@
 
 For each model: the prompts' token ids must be equal, and so must the tokens that follow. llama.cpp rounds activations to eight
 bits and keeps its cache in half floats, so where two tokens are nearly as likely it may take the other one: the first place
-where the two part is shown with the margin by which Retort's token won. A margin above `--margin` fails.
+where the two part is shown with the margin by which Retort's token won. A margin above `--margin` fails. `--precision int8` has Retort round activations too.
 
 With `--text`, tokens only: each paragraph of the file, and the file as a whole.
 """
@@ -38,14 +38,16 @@ def arguments():
     parser.add_argument("--greedy", type=Path, required=True)
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--margin", type=float, default=0.5)
+    parser.add_argument("--precision", choices=["f16", "int8"], default="f16")
     parser.add_argument("--text", type=Path)
     parser.add_argument("models", nargs="+", type=Path)
     return parser.parse_args()
 
 
-def retort(greedy, model, tokens, prompts):
+def retort(greedy, model, tokens, prompts, precision="f16"):
     lines = "".join(json.dumps(prompt) + "\n" for prompt in prompts)
-    done = subprocess.run([greedy, model, str(tokens)], input=lines, capture_output=True, text=True, check=True)
+    arguments = [greedy, model, str(tokens)] + ["int8"] * (precision == "int8")
+    done = subprocess.run(arguments, input=lines, capture_output=True, text=True, check=True)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
@@ -66,7 +68,7 @@ def greedy(model, prompt, tokens):
 def compare(args, path):
     model = llama_cpp.Llama(str(path), n_ctx=512, logits_all=True, type_k=0, type_v=0, n_threads=2, verbose=False)
     adds_bos = bool(llama_cpp.llama_vocab_get_add_bos(llama_cpp.llama_model_get_vocab(model.model)))
-    ours = retort(args.greedy, path, args.tokens, PROMPTS)
+    ours = retort(args.greedy, path, args.tokens, PROMPTS, args.precision)
     equal, agree = 0, True
     for prompt, row in zip(PROMPTS, ours, strict=True):
         ids = encode(model, prompt, adds_bos)
