@@ -52,6 +52,7 @@ pub struct Evaluate {
     pub model: ModelRef,
     /// What both models compute in: `int8` examines them as llama.cpp would run them.
     #[serde(default)]
+    #[schemars(extend("default" = "f16"))]
     pub precision: Precision,
     /// The longest answer, in tokens. Longer ones cost time, and are cut in the middle where the model does not end them.
     #[serde(default = "max_tokens")]

@@ -4,6 +4,8 @@
 //! answer depends on becomes facts: of weights the digest (the fact `asset.model`, wherever they come from), of a server its
 //! address and the model's name there. Where weights lie, the key, and how many requests run side by side are no facts.
 
+mod terms;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +21,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{SeqAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+pub use terms::{Price, Terms};
 
 /// An entry of `models:`: weights in a file, or a server that speaks OpenAI's chat completions.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -48,6 +52,24 @@ pub struct ModelEntry {
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub timeout: Option<u64>,
+    /// Requests to the server in a minute, at most. Default: as many as it takes.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub requests_per_minute: Option<u64>,
+    /// Tokens in a minute, of prompts and answers, at most. Default: as many as it takes.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub tokens_per_minute: Option<u64>,
+    /// What the server's tokens cost: the summary of a run then says what was spent.
+    #[serde(default)]
+    pub price: Option<Price>,
+    /// What a run may spend on this server, in the money of `price`. A request that could go beyond is not made: the node fails, and what was paid for is kept.
+    #[serde(default)]
+    pub max_cost: Option<f64>,
+    /// Tokens of prompts and answers that a run may spend on this server. As with `max_cost`.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub max_tokens_total: Option<u64>,
 }
 
 /// The `model` of an operator's config: in the file a name, here the entry of that name.
@@ -75,8 +97,11 @@ pub struct LoadedModel {
 }
 
 /// What a model that runs here computes in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+///
+/// As a fact the default is left out, as it was before there was a choice: rows are seeded by their facts, so a new fact would have every drawn answer be another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
+#[schemars(description = "What a model that runs here computes in.")]
 pub enum Precision {
     /// Weights as half floats, everything else in single floats.
     #[default]
@@ -84,6 +109,15 @@ pub enum Precision {
     /// Weights and the inputs of every layer rounded to eight bits, in blocks of 32, as llama.cpp does: several times as fast, half the memory,
     /// and now and then another word.
     Int8,
+}
+
+impl Serialize for Precision {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::F16 => serializer.serialize_none(),
+            Self::Int8 => serializer.serialize_str("int8"),
+        }
+    }
 }
 
 impl From<Precision> for kernels::Precision {
@@ -108,6 +142,8 @@ pub struct ServerModel {
     pub parallel: usize,
     /// Seconds after which a request is given up.
     pub timeout: u64,
+    /// How fast it may be asked, and what may be spent.
+    pub terms: Terms,
 }
 
 impl ModelRef {
@@ -125,6 +161,9 @@ impl ModelRef {
             (Some(_), None) if entry.name.is_some() || entry.api_key.is_some() => {
                 problem("`name` and `api_key` belong to a `server`, not to `weights`")
             }
+            (Some(_), None) if entry.terms() != Terms::default() => {
+                problem("rates, `price` and budgets belong to a `server`: weights cost nothing")
+            }
             (Some(_), None) => match &entry.sha256 {
                 Some(digest) if digest.len() != 64 || !digest.bytes().all(|byte| byte.is_ascii_hexdigit()) => {
                     problem("`sha256` has 64 hexadecimal digits")
@@ -135,6 +174,12 @@ impl ModelRef {
                 problem("`server` begins with `http://` or `https://`")
             }
             (None, Some(_)) if entry.name.is_none() => problem("a `server` needs the model's `name` there"),
+            (None, Some(_)) if entry.max_cost.is_some() && entry.price.is_none() => {
+                problem("`max_cost` needs the `price` of tokens")
+            }
+            (None, Some(_)) if [entry.requests_per_minute, entry.tokens_per_minute].contains(&Some(0)) => {
+                problem("a rate is at least 1 a minute")
+            }
             (None, Some(_)) => Ok(()),
         }
     }
@@ -174,7 +219,20 @@ impl ModelRef {
             api_key: self.0.api_key.clone(),
             parallel: self.0.parallel.unwrap_or(8).max(1),
             timeout: self.0.timeout.unwrap_or(600).max(1),
+            terms: self.0.terms(),
         })
+    }
+}
+
+impl ModelEntry {
+    fn terms(&self) -> Terms {
+        Terms {
+            requests_per_minute: self.requests_per_minute,
+            tokens_per_minute: self.tokens_per_minute,
+            price: self.price,
+            max_cost: self.max_cost,
+            max_tokens_total: self.max_tokens_total,
+        }
     }
 }
 
@@ -314,51 +372,4 @@ impl fmt::Debug for Secret {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn model(entry: serde_json::Value) -> ModelRef {
-        serde_json::from_value(entry).unwrap()
-    }
-
-    #[test]
-    fn facts_hold_what_answers_depend_on() {
-        let weights = model(json!({"weights": "file:a.gguf", "sha256": "AB".repeat(32)}));
-        assert_eq!(serde_json::to_value(&weights).unwrap(), json!(null));
-        let env = Env { base: Path::new("/pipelines") };
-        let asset = weights.assets(&env).remove(0);
-        assert_eq!((asset.name.as_str(), asset.sha256), ("model", Some("ab".repeat(32))));
-        let server = json!({"server": "http://h/v1/", "name": "m", "api_key": "k3y", "parallel": 3, "timeout": 9});
-        let server = model(server);
-        assert_eq!(serde_json::to_value(&server).unwrap(), json!({"server": "http://h/v1", "name": "m"}));
-        assert!(!format!("{server:?}").contains("k3y"));
-        assert!(server.assets(&env).is_empty());
-        assert_eq!(model(json!({"weights": ["a", "b"]})).0.weights, Some(Sources(vec!["a".into(), "b".into()])));
-    }
-
-    #[test]
-    fn a_model_is_one_thing_and_whole() {
-        let message = |entry| model(entry).check("model").unwrap_err().message;
-        assert!(message(json!({})).contains("needs `weights`"));
-        assert!(message(json!({"weights": "a", "server": "http://h", "name": "m"})).contains("not both"));
-        assert!(message(json!({"weights": "a", "sha256": "51ab"})).contains("64 hexadecimal"));
-        assert!(message(json!({"weights": "a", "api_key": "k"})).contains("belong to a `server`"));
-        assert!(message(json!({"server": "h", "name": "m"})).contains("begins with"));
-        assert!(message(json!({"server": "http://h"})).contains("`name`"));
-        assert!(model(json!({"server": "http://h", "name": "m"})).check_local("model").is_err());
-        assert!(model(json!({"weights": "a"})).check_local("model").is_ok());
-        assert!(serde_json::from_value::<ModelRef>(json!({"weigths": "a"})).is_err());
-    }
-
-    #[test]
-    fn what_somebody_holds_is_not_loaded_again() {
-        static SHARED: Shared<&str, String> = Shared::new();
-        let load = |text: &str| SHARED.get(&"a", || Ok(text.to_owned())).unwrap();
-        let first = load("one");
-        assert!(Arc::ptr_eq(&first, &load("two")));
-        drop(first);
-        assert_eq!(*load("three"), "three", "and is let go when nobody does");
-    }
-}
+mod tests;

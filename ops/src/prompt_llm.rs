@@ -14,6 +14,8 @@ mod tally;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use arrow::datatypes::{Schema, SchemaRef};
 use retort_cache::RowKey;
 use retort_engine::{
@@ -23,6 +25,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::models::{ModelRef, Precision, ServerModel};
+use crate::server::Meter;
 use collected::{Collected, Said, answer_schema};
 use finish::Verdict;
 pub use finish::{Action, FinishOptions};
@@ -77,6 +80,7 @@ pub struct PromptLlm {
     /// What a model with weights computes in. `f16`, the default, rounds nothing but the weights; `int8` is how llama.cpp computes: a prompt takes a fraction of the time, and of two
     /// words that are nearly as likely it may take the other.
     #[serde(default)]
+    #[schemars(extend("default" = "f16"))]
     pub precision: Precision,
     /// What an answer must be. Default: whatever the model says. Servers take a `json` schema only.
     #[serde(default)]
@@ -175,7 +179,7 @@ impl Define for PromptLlm {
         }
         let prompts = Prompts::new(&self.messages)?;
         let source = match (self.model.server(), self.model.asset(env)) {
-            (Some(server), _) => Source::Server(server),
+            (Some(server), _) => Source::Server(Meter::of(&server), server),
             (None, Some(asset)) => Source::Local(asset),
             (None, None) => return Err(Problem::at_field("model", "a model needs `weights` or a `server`")),
         };
@@ -202,7 +206,7 @@ impl SampleOptions {
 /// Where answers come from.
 enum Source {
     Local(Asset),
-    Server(ServerModel),
+    Server(Arc<Meter>, ServerModel),
 }
 
 struct Prompter {
@@ -241,7 +245,7 @@ impl RowOp for Prompter {
         }
         let done = match &self.source {
             Source::Local(asset) => local::answer(asset, &prompts, &asked, cx),
-            Source::Server(server) => remote::answer(server, &prompts, &asked, cx),
+            Source::Server(meter, server) => remote::answer(server, meter, &prompts, &asked, cx),
         };
         if let Some(line) = asked.answers.told() {
             cx.note(line);
@@ -286,7 +290,7 @@ impl Asked<'_> {
         }
         match self.config.finish.judge(&said, turn.retries, &self.config.sample) {
             Verdict::Again => {
-                self.answers.retried();
+                self.answers.retried(&said);
                 return Ok(Some(Turn { retries: turn.retries + 1, ..turn }));
             }
             Verdict::Keep => self.answers.put(turn.row, turn.index, said, None)?,

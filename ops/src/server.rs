@@ -1,7 +1,14 @@
 //! A client of servers that speak OpenAI's chat completions: vLLM, llama.cpp, hosted ones.
 //!
-//! Knows requests, retries and replies; which rows are asked, and side by side, is the operator's.
+//! Knows requests, retries and replies; how fast it may ask is in `pace`, what it may spend in `budget`. Which rows are asked, and side by side, is the
+//! operator's.
 
+mod budget;
+mod pace;
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use retort_lm::template::Message;
@@ -11,7 +18,9 @@ use ureq::http::Response;
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
-use crate::models::ServerModel;
+use crate::models::{Price, Secret, ServerModel};
+use budget::{Budget, Tokens};
+use pace::Pace;
 
 /// How often a request is made before it is given up.
 const ATTEMPTS: u32 = 6;
@@ -24,12 +33,48 @@ const SHOWN: usize = 300;
 /// Bytes of a reply that are read.
 const LONGEST_REPLY: u64 = 64 << 20;
 
+/// Slices that a reply is still waited for when the person asked to stop: what it says is paid for.
+const PATIENCE: u32 = 12;
+
 /// A connection to one model of one server.
 pub struct Client {
     agent: Agent,
     model: ServerModel,
+    meter: Arc<Meter>,
     /// The wait after the first attempt; doubled each time.
     backoff: Duration,
+}
+
+/// What all nodes that ask one server share: its pace, and what is left of the budget.
+#[derive(Debug)]
+pub struct Meter {
+    pace: Arc<Pace>,
+    budget: Budget,
+}
+
+impl Meter {
+    /// The meter of a server; the same as long as somebody has it.
+    pub fn of(model: &ServerModel) -> Arc<Self> {
+        static METERS: Mutex<BTreeMap<String, Weak<Meter>>> = Mutex::new(BTreeMap::new());
+        let name = format!("{} {} {:?}", model.url, model.name, model.terms);
+        let mut meters = METERS.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(meter) = meters.get(&name).and_then(Weak::upgrade) {
+            return meter;
+        }
+        meters.retain(|_, meter| meter.strong_count() > 0);
+        let meter = Arc::new(Self { pace: Arc::new(Pace::new(&model.terms)), budget: Budget::new(model.terms) });
+        meters.insert(name, Arc::downgrade(&meter));
+        meter
+    }
+}
+
+/// When to give up.
+#[derive(Clone, Copy)]
+pub struct Stops<'a> {
+    /// Nothing new is begun; a reply that is under way is waited for.
+    pub soon: &'a dyn Fn() -> bool,
+    /// The person asked to stop: no reply is waited for much longer.
+    pub now: &'a dyn Fn() -> bool,
 }
 
 /// What is asked.
@@ -70,6 +115,9 @@ pub enum ServerError {
         /// What it did.
         what: String,
     },
+    /// What is left of the budget may not do for another request.
+    #[error("the budget is spent: {0}; what was paid for is kept")]
+    Spent(String),
     /// The person asked to stop.
     #[error("cancelled")]
     Cancelled,
@@ -83,9 +131,12 @@ enum Attempt {
     Lost(ServerError),
 }
 
+/// What a server sent: a status, how long to wait if it says, the body. Or why nothing came.
+type Sent = Result<(u16, Option<Duration>, String), String>;
+
 impl Client {
     /// A client; nothing is asked yet.
-    pub fn new(model: ServerModel) -> Self {
+    pub fn new(model: ServerModel, meter: Arc<Meter>) -> Self {
         let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -93,7 +144,7 @@ impl Client {
             .max_idle_connections_per_host(model.parallel)
             .tls_config(tls)
             .build();
-        Self { agent: config.into(), model, backoff: Duration::from_secs(1) }
+        Self { agent: config.into(), model, meter, backoff: Duration::from_secs(1) }
     }
 
     /// Requests that may run side by side.
@@ -101,23 +152,39 @@ impl Client {
         self.model.parallel
     }
 
-    /// Asks for one completion. Busy and broken servers (429, 5xx, no connection) are asked again, at growing intervals or
-    /// when `Retry-After` says.
+    /// What its tokens cost.
+    pub fn price(&self) -> Option<Price> {
+        self.model.terms.price
+    }
+
+    /// Asks for one completion. Busy and broken servers (429, 5xx, no connection, half a reply) are asked again, at growing intervals that are never quite the
+    /// same, or when `Retry-After` says; until then nobody else asks either.
     ///
     /// # Errors
-    /// The prompt is too long, the server refuses or cannot be reached, its reply is malformed, or `cancelled` says so.
-    pub fn complete(&self, ask: &Ask<'_>, cancelled: &dyn Fn() -> bool) -> Result<Completion, ServerError> {
-        let body = self.body(ask);
+    /// The prompt is too long, the server refuses or cannot be reached, its reply is malformed, the budget is spent, or `stops` says so.
+    pub fn complete(&self, ask: &Ask<'_>, stops: Stops<'_>) -> Result<Completion, ServerError> {
+        let most = ask.most();
+        let thought = most.prompt + most.output;
+        let reserved = self.meter.budget.reserve(most, stops.soon)?;
+        let body = Arc::new(self.body(ask));
         let mut last = String::new();
         for attempt in 0..ATTEMPTS {
-            if cancelled() {
-                return Err(ServerError::Cancelled);
-            }
-            match self.attempt(&body) {
-                Attempt::Done(completion) => return Ok(completion),
+            self.meter.pace.enter(thought, stops.soon)?;
+            match self.attempt(&body, stops) {
+                Attempt::Done(completion) => {
+                    let used = completion.used(most.prompt);
+                    self.meter.pace.settle(thought, used.prompt + used.output);
+                    reserved.spend(used);
+                    return Ok(completion);
+                }
                 Attempt::Lost(error) => return Err(error),
                 Attempt::Again(what, _) if attempt + 1 == ATTEMPTS => last = what,
-                Attempt::Again(_, after) => wait(after.unwrap_or(self.backoff * 2_u32.pow(attempt)), cancelled)?,
+                Attempt::Again(_, after) => {
+                    self.meter.pace.settle(thought, 0);
+                    let _hold = after.map(|_| self.meter.pace.hold());
+                    let least = after.unwrap_or(self.backoff * 2_u32.pow(attempt) / 2);
+                    wait(least + least.mul_f64(ask.jitter(attempt)), stops.soon)?;
+                }
             }
         }
         Err(self.failed(format!("{last}; it was asked {ATTEMPTS} times")))
@@ -133,32 +200,44 @@ impl Client {
         Value::Object(body)
     }
 
-    fn attempt(&self, body: &Value) -> Attempt {
-        let mut request = self.agent.post(format!("{}/chat/completions", self.model.url));
-        if let Some(key) = &self.model.api_key {
-            request = request.header("Authorization", format!("Bearer {}", key.reveal()));
+    /// Asks once, on a thread that can be left behind.
+    fn attempt(&self, body: &Arc<Value>, stops: Stops<'_>) -> Attempt {
+        let (sender, sent) = mpsc::channel();
+        let (agent, model, body) = (self.agent.clone(), self.model.clone(), Arc::clone(body));
+        // Nobody may be there any more to hear it.
+        std::thread::spawn(move || _ = sender.send(send(&agent, &model, &body)));
+        let mut patience = PATIENCE;
+        loop {
+            match sent.recv_timeout(SLICE) {
+                Ok(sent) => return self.judge(sent),
+                Err(RecvTimeoutError::Disconnected) => return Attempt::Again("cannot be asked".to_owned(), None),
+                Err(RecvTimeoutError::Timeout) if (stops.now)() => {
+                    let Some(left) = patience.checked_sub(1) else { return Attempt::Lost(ServerError::Cancelled) };
+                    patience = left;
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
         }
-        let response = match request.send_json(body) {
-            Ok(response) => response,
-            Err(error) => return Attempt::Again(format!("cannot be reached: {error}"), None),
+    }
+
+    fn judge(&self, sent: Sent) -> Attempt {
+        let (status, after, reply) = match sent {
+            Ok(sent) => sent,
+            Err(what) => return Attempt::Again(what, None),
         };
-        let status = response.status().as_u16();
-        let after = retry_after(&response);
-        let reply = response.into_body().with_config().limit(LONGEST_REPLY).lossy_utf8(true).read_to_string();
-        let reply = match reply {
-            Ok(reply) => reply,
-            Err(error) => return Attempt::Again(format!("broke off: {error}"), None),
-        };
+        let lost = |what: String| Attempt::Lost(self.failed(what));
         match status {
             200..=299 => match completion(&reply) {
                 Ok(completion) => Attempt::Done(completion),
-                Err(what) => Attempt::Lost(
-                    self.failed(format!("gave a reply that is no completion ({what}): {}", self.shown(&reply))),
-                ),
+                Err(NoCompletion::CutOff) => Attempt::Again(format!("broke off after {}", self.shown(&reply)), None),
+                Err(NoCompletion::Other(what)) => {
+                    lost(format!("gave a reply that is no completion ({what}): {}", self.shown(&reply)))
+                }
             },
+            429 if reply.contains("insufficient_quota") => lost(format!("answered 429: {}", self.shown(&reply))),
             408 | 429 | 500..=599 => Attempt::Again(format!("answered {status}: {}", self.shown(&reply)), after),
             400 | 413 | 422 if is_about_length(&reply) => Attempt::Lost(ServerError::TooLong(self.shown(&reply))),
-            _ => Attempt::Lost(self.failed(format!("answered {status}: {}", self.shown(&reply)))),
+            _ => lost(format!("answered {status}: {}", self.shown(&reply))),
         }
     }
 
@@ -168,7 +247,7 @@ impl Client {
 
     /// The beginning of a reply, on one line, without the key should the server repeat it.
     fn shown(&self, reply: &str) -> String {
-        let key = self.model.api_key.as_ref().map(super::models::Secret::reveal).filter(|key| !key.is_empty());
+        let key = self.model.api_key.as_ref().map(Secret::reveal).filter(|key| !key.is_empty());
         let reply = key.map_or_else(|| reply.to_owned(), |key| reply.replace(key, "…"));
         let line = reply.split_whitespace().collect::<Vec<_>>().join(" ");
         match line.char_indices().nth(SHOWN) {
@@ -179,9 +258,52 @@ impl Client {
     }
 }
 
+impl Ask<'_> {
+    /// What this may come to: a token has three bytes of a prompt, or more; an answer has all that it may.
+    fn most(&self) -> Tokens {
+        let prompt: usize = self.messages.iter().map(|message| message.content.len() / 3 + 8).sum();
+        let output = self.options.get("max_tokens").and_then(Value::as_u64).unwrap_or(0);
+        Tokens { prompt: prompt as u64, output }
+    }
+
+    /// A number in [0, 1) that differs from row to row and from attempt to attempt, so that not all ask again at once.
+    fn jitter(&self, attempt: u32) -> f64 {
+        let mixed = (self.seed ^ u64::from(attempt)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        f64::from((mixed >> 32) as u32) / (f64::from(u32::MAX) + 1.0)
+    }
+}
+
+impl Completion {
+    /// What it took; where the server does not count, what the prompt was thought to be, and a token for three bytes of the text.
+    fn used(&self, prompt: u64) -> Tokens {
+        let output = self.text.len().div_ceil(3) as u64;
+        Tokens { prompt: self.prompt_tokens.unwrap_or(prompt), output: self.output_tokens.unwrap_or(output) }
+    }
+}
+
+fn send(agent: &Agent, model: &ServerModel, body: &Value) -> Sent {
+    let mut request = agent.post(format!("{}/chat/completions", model.url));
+    if let Some(key) = &model.api_key {
+        request = request.header("Authorization", format!("Bearer {}", key.reveal()));
+    }
+    let response = request.send_json(body).map_err(|error| format!("cannot be reached: {error}"))?;
+    let (status, after) = (response.status().as_u16(), retry_after(&response));
+    let reply = response.into_body().with_config().limit(LONGEST_REPLY).lossy_utf8(true).read_to_string();
+    Ok((status, after, reply.map_err(|error| format!("broke off: {error}"))?))
+}
+
+/// How long the server wants to be left alone: seconds, or a date, which is read by the server's own clock.
 fn retry_after(response: &Response<Body>) -> Option<Duration> {
-    let seconds: f64 = response.headers().get("retry-after")?.to_str().ok()?.trim().parse().ok()?;
-    Some(Duration::try_from_secs_f64(seconds).ok()?.min(LONGEST_WAIT))
+    let header = |name: &str| response.headers().get(name)?.to_str().ok().map(str::trim);
+    let after = header("retry-after")?;
+    let wait = match after.parse() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).ok()?,
+        Err(_) => {
+            let date = |text: &str| httpdate::parse_http_date(text).ok();
+            date(after)?.duration_since(date(header("date")?)?).unwrap_or_default()
+        }
+    };
+    Some(wait.min(LONGEST_WAIT))
 }
 
 /// vLLM: "maximum context length"; llama.cpp: `exceed_context_size_error`; OpenAI: `context_length_exceeded`.
@@ -202,9 +324,19 @@ fn wait(mut left: Duration, cancelled: &dyn Fn() -> bool) -> Result<(), ServerEr
     Ok(())
 }
 
-fn completion(reply: &str) -> Result<Completion, String> {
-    let reply: Reply = serde_json::from_str(reply).map_err(|error| error.to_string())?;
-    let choice = reply.choices.into_iter().next().ok_or("`choices` is empty")?;
+/// Why a reply is no completion.
+enum NoCompletion {
+    CutOff,
+    Other(String),
+}
+
+fn completion(reply: &str) -> Result<Completion, NoCompletion> {
+    let reply: Reply = serde_json::from_str(reply).map_err(|error| match error.classify() {
+        serde_json::error::Category::Eof if !reply.trim().is_empty() => NoCompletion::CutOff,
+        _ => NoCompletion::Other(error.to_string()),
+    })?;
+    let choice = reply.choices.into_iter().next();
+    let choice = choice.ok_or_else(|| NoCompletion::Other("`choices` is empty".to_owned()))?;
     Ok(Completion {
         text: choice.message.content.unwrap_or_default(),
         finish_reason: choice.finish_reason.unwrap_or_else(|| "stop".into()),

@@ -11,8 +11,23 @@ use crate::yaml::{Data, Entry, Yaml};
 /// The keys of a model that is a file.
 const FILE_KEYS: [&str; 2] = ["weights", "sha256"];
 /// The keys of a model that a server runs.
-const SERVER_KEYS: [&str; 5] = ["server", "name", "api_key", "parallel", "timeout"];
-pub(crate) const KEYS: [&str; 7] = ["weights", "sha256", "server", "name", "api_key", "parallel", "timeout"];
+const SERVER_KEYS: &[&str] = KEYS.split_at(2).1;
+/// The keys of a server's model that are whole numbers.
+const COUNTS: [&str; 5] = ["parallel", "timeout", "requests_per_minute", "tokens_per_minute", "max_tokens_total"];
+pub(crate) const KEYS: &[&str] = &[
+    "weights",
+    "sha256",
+    "server",
+    "name",
+    "api_key",
+    "parallel",
+    "timeout",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "price",
+    "max_cost",
+    "max_tokens_total",
+];
 
 /// The models by name, references filled in.
 pub(crate) fn resolve(
@@ -49,11 +64,11 @@ pub(crate) fn check(model: &Yaml, at: Span, problems: &mut Vec<Diagnostic>) -> Y
     let before = problems.len();
     let fields = map(model, "a model", problems);
     for field in fields.iter().filter(|field| !KEYS.contains(&field.key.as_str())) {
-        problems.push(unknown_key(field, &KEYS));
+        problems.push(unknown_key(field, KEYS));
     }
     match (model.entry("weights"), model.entry("server")) {
         (Some(weights), None) => {
-            not_with(fields, "weights", &SERVER_KEYS, problems);
+            not_with(fields, "weights", SERVER_KEYS, problems);
             check_file(model, weights, at, problems);
         }
         (None, Some(server)) => {
@@ -183,7 +198,8 @@ fn check_server(model: &Yaml, server: &Entry, at: Span, problems: &mut Vec<Diagn
             problems.push(problem.hint("such as `http://127.0.0.1:8080/v1`"));
         }
     }
-    for key in ["parallel", "timeout"] {
+    check_money(model, problems);
+    for key in COUNTS {
         if let Some(value) = model.get(key) {
             let is_whole = matches!(&value.data, Data::Number(number, _) if number.as_u64().is_some_and(|n| n > 0));
             if !is_whole && !matches!(value.data, Data::Broken) {
@@ -204,5 +220,39 @@ fn check_server(model: &Yaml, server: &Entry, at: Span, problems: &mut Vec<Diagn
             }
             _ => {}
         }
+    }
+}
+
+fn check_money(model: &Yaml, problems: &mut Vec<Diagnostic>) {
+    let mut amount = |value: &Yaml| {
+        let is_amount = matches!(&value.data, Data::Number(number, _) if number.as_f64().is_some_and(|n| n >= 0.0));
+        if !is_amount && !matches!(value.data, Data::Broken) {
+            let message = format!("expected an amount of money, found {}", value.describe());
+            problems.push(Diagnostic::at(value.span, "type", message));
+        }
+    };
+    if let Some(most) = model.get("max_cost") {
+        amount(most);
+    }
+    let Some(price) = model.entry("price") else {
+        if let Some(most) = model.entry("max_cost") {
+            let problem = Diagnostic::at(most.key_span, "model", "`max_cost` needs the `price` of tokens");
+            problems.push(problem.hint("`price: {prompt: 0.15, output: 0.60}`, of a million tokens each"));
+        }
+        return;
+    };
+    let parts = ["prompt", "output"];
+    parts.iter().filter_map(|part| price.value.get(part)).for_each(&mut amount);
+    if matches!(price.value.data, Data::Broken) {
+        return;
+    }
+    let before = problems.len();
+    for field in map(&price.value, "a price", problems).iter().filter(|field| !parts.contains(&field.key.as_str())) {
+        problems.push(unknown_key(field, &parts));
+    }
+    let missing = parts.iter().find(|part| price.value.get(part).is_none());
+    if let Some(missing) = missing.filter(|_| problems.len() == before) {
+        let message = format!("a price needs `{missing}`: what a million tokens cost");
+        problems.push(Diagnostic::at(price.key_span, "model", message));
     }
 }

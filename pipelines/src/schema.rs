@@ -310,7 +310,7 @@ mod tests {
         );
         assert_eq!(keys(&schema["$defs"]["node"]), sorted(&crate::lower::KEYS));
         assert_eq!(keys(&schema["$defs"]["group"]), sorted(&GROUP_KEYS));
-        assert_eq!(keys(&schema["$defs"]["model"]), sorted(&crate::models::KEYS));
+        assert_eq!(keys(&schema["$defs"]["model"]), sorted(crate::models::KEYS));
     }
 
     #[test]

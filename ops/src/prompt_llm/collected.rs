@@ -17,6 +17,8 @@ pub(super) struct Said {
     pub(super) n_output_tokens: Option<u64>,
     /// Tokens of the prompt that were computed for another answer.
     pub(super) shared: u64,
+    /// What it cost, where the server's prices are known and it counts tokens.
+    pub(super) cost: Option<f64>,
 }
 
 /// An answer, and why it is refused if it is.
@@ -52,8 +54,8 @@ impl<'a> Collected<'a> {
         self.out.reject(row, reason)
     }
 
-    pub(super) fn retried(&self) {
-        self.tally().retried();
+    pub(super) fn retried(&self, said: &Said) {
+        self.tally().retried(said);
     }
 
     /// What all came to, in one line.

@@ -76,6 +76,7 @@ fn said(text: Finished, request: &Request, config: &PromptLlm) -> Said {
         n_prompt_tokens: Some(request.prompt.len() as u64),
         n_output_tokens: Some(n_output as u64),
         shared: text.shared as u64,
+        cost: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Rows asked of a server, several requests side by side.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use retort_engine::{Cx, Failure};
 use retort_lm::template::Message;
@@ -10,23 +10,26 @@ use serde_json::{Map, Value, json};
 use super::guide::Guide;
 use super::{Asked, PromptLlm, Said, Turn};
 use crate::models::ServerModel;
-use crate::server::{Ask, Client, ServerError};
+use crate::server::{Ask, Client, Meter, ServerError, Stops};
 
 /// Asks for `sample.n` answers to each prompt. The first failure stops the rest; what was answered by then is kept.
 pub(super) fn answer(
     server: &ServerModel,
+    meter: &Arc<Meter>,
     prompts: &[(usize, Vec<Message>)],
     asked: &Asked<'_>,
     cx: &Cx<'_>,
 ) -> Result<(), Failure> {
-    let client = Client::new(server.clone());
+    let client = Client::new(server.clone(), Arc::clone(meter));
     let options = options(asked.config);
     let n_jobs = prompts.len() * asked.config.sample.n;
     let next = AtomicUsize::new(0);
     let failure: Mutex<Option<Failure>> = Mutex::new(None);
     let first = || failure.lock().expect("no thread panics while it holds the failure");
     let stopped = || cx.cancelled() || first().is_some();
+    let left = || cx.cancelled();
     let work = || {
+        let stops = Stops { soon: &stopped, now: &left };
         while !stopped() {
             let job = next.fetch_add(1, Ordering::Relaxed);
             if job >= n_jobs {
@@ -36,7 +39,7 @@ pub(super) fn answer(
             let mut turn = Some(Turn { row: *row, index: job % asked.config.sample.n, retries: 0 });
             while let Some(this) = turn {
                 let ask = Ask { messages, options: &options, seed: asked.seed(this, cx) };
-                turn = one(&client, &ask, &stopped, asked, this, cx).unwrap_or_else(|error| {
+                turn = one(&client, &ask, stops, asked, this, cx).unwrap_or_else(|error| {
                     first().get_or_insert(error);
                     None
                 });
@@ -55,15 +58,17 @@ pub(super) fn answer(
 fn one(
     client: &Client,
     ask: &Ask<'_>,
-    stopped: &dyn Fn() -> bool,
+    stops: Stops<'_>,
     asked: &Asked<'_>,
     turn: Turn,
     cx: &Cx<'_>,
 ) -> Result<Option<Turn>, Failure> {
-    match client.complete(ask, stopped) {
+    match client.complete(ask, stops) {
         Ok(completion) => {
             cx.tokens(completion.prompt_tokens.unwrap_or(0), completion.output_tokens.unwrap_or(0));
+            let tokens = completion.prompt_tokens.zip(completion.output_tokens);
             let said = Said {
+                cost: client.price().zip(tokens).map(|(price, (prompt, output))| price.of(prompt, output)),
                 output: completion.text,
                 finish_reason: completion.finish_reason,
                 n_prompt_tokens: completion.prompt_tokens,

@@ -12,6 +12,7 @@ pub(super) struct Tally {
     n_prompt: u64,
     shared: u64,
     retries: usize,
+    cost: Option<f64>,
 }
 
 impl Tally {
@@ -20,10 +21,19 @@ impl Tally {
         self.lengths.extend(said.n_output_tokens);
         self.n_prompt += said.n_prompt_tokens.unwrap_or(0);
         self.shared += said.shared;
+        self.pay(said);
     }
 
-    pub(super) fn retried(&mut self) {
+    /// Counts an answer that is asked for again.
+    pub(super) fn retried(&mut self, said: &Said) {
         self.retries += 1;
+        self.pay(said);
+    }
+
+    fn pay(&mut self, said: &Said) {
+        if let Some(cost) = said.cost {
+            *self.cost.get_or_insert(0.0) += cost;
+        }
     }
 
     /// `16 answers: 12 stop, 4 length; 20 to 200 tokens, median 143; 61 % of 9,120 prompt tokens shared; 2 tried again`.
@@ -41,6 +51,9 @@ impl Tally {
         }
         if self.retries > 0 {
             parts.push(format!("{} tried again", self.retries));
+        }
+        if let Some(cost) = self.cost {
+            parts.push(format!("cost {cost:.4}"));
         }
         (n > 0).then(|| parts.join("; "))
     }

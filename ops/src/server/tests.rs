@@ -65,16 +65,30 @@ pub(crate) fn said(text: &str) -> String {
 }
 
 fn client(url: &str) -> Client {
-    let entry = json!({"server": url, "name": "m", "api_key": "s3cret", "timeout": 5});
-    let model: crate::models::ModelRef = serde_json::from_value(entry).unwrap();
-    Client { backoff: Duration::from_millis(1), ..Client::new(model.server().unwrap()) }
+    client_on(url, &json!({}))
 }
 
+/// A client of an entry with more keys.
+fn client_on(url: &str, more: &Value) -> Client {
+    let mut entry = json!({"server": url, "name": "m", "api_key": "s3cret", "timeout": 5});
+    entry.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    let model: crate::models::ModelRef = serde_json::from_value(entry).unwrap();
+    let model = model.server().unwrap();
+    let meter = Meter::of(&model);
+    Client { backoff: Duration::from_millis(1), ..Client::new(model, meter) }
+}
+
+const NEVER: Stops<'_> = Stops { soon: &|| false, now: &|| false };
+
 fn ask(client: &Client) -> Result<Completion, ServerError> {
-    let options = json!({"temperature": 0.5, "max_tokens": 3});
+    ask_for(client, 3, NEVER)
+}
+
+fn ask_for(client: &Client, max_tokens: u64, stops: Stops<'_>) -> Result<Completion, ServerError> {
+    let options = json!({"temperature": 0.5, "max_tokens": max_tokens});
     let messages = [Message::new("user", "Hi \"there\"")];
     let ask = Ask { messages: &messages, options: options.as_object().unwrap(), seed: u64::MAX };
-    client.complete(&ask, &|| false)
+    client.complete(&ask, stops)
 }
 
 #[test]
@@ -140,10 +154,111 @@ fn a_prompt_that_is_too_long_is_the_rows_fault() {
 #[test]
 fn a_wish_to_stop_is_heard_while_waiting() {
     let (url, _) = serve(|_, _| (429, "Retry-After: 60\r\n", String::new()));
-    let client = client(&url);
-    let options = serde_json::Map::new();
-    let ask = Ask { messages: &[], options: &options, seed: 1 };
     let asked = std::cell::Cell::new(0);
-    let stopped = client.complete(&ask, &|| asked.replace(asked.get() + 1) > 1);
+    let soon = || asked.replace(asked.get() + 1) > 1;
+    let stopped = ask_for(&client(&url), 3, Stops { soon: &soon, ..NEVER });
     assert!(matches!(stopped, Err(ServerError::Cancelled)));
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long a client waits is what is tested")]
+fn seconds<R>(work: impl FnOnce() -> R) -> (f64, R) {
+    let begin = std::time::Instant::now();
+    let result = work();
+    (begin.elapsed().as_secs_f64(), result)
+}
+
+#[test]
+fn a_reply_that_was_cut_off_is_asked_for_again() {
+    let (url, requests) = serve(|number, _| match number {
+        0 => (200, "", said("Hello")[..40].to_owned()),
+        _ => (200, "", said("whole")),
+    });
+    assert_eq!(ask(&client(&url)).unwrap().text, "whole");
+    assert_eq!(requests.lock().unwrap().len(), 2);
+}
+
+#[test]
+fn a_date_to_ask_again_is_read_by_the_servers_clock() {
+    let (url, _) = serve(|number, _| match number {
+        0 => {
+            let headers = "Date: Wed, 21 Oct 2015 07:28:00 GMT\r\nRetry-After: Wed, 21 Oct 2015 07:28:01 GMT\r\n";
+            (503, headers, String::new())
+        }
+        _ => (200, "", said("later")),
+    });
+    let (seconds, completion) = seconds(|| ask(&client(&url)));
+    assert_eq!(completion.unwrap().text, "later");
+    assert!((0.95..30.0).contains(&seconds), "{seconds}");
+}
+
+#[test]
+fn nobody_asks_a_server_that_wants_to_be_left_alone() {
+    let (url, requests) = serve(|number, _| match number {
+        0 => (429, "Retry-After: 0.6\r\n", String::new()),
+        _ => (200, "", said("now")),
+    });
+    let client = client(&url);
+    std::thread::scope(|scope| {
+        scope.spawn(|| ask(&client).unwrap());
+        while requests.lock().unwrap().is_empty() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        let (seconds, _) = seconds(|| ask(&client).unwrap());
+        assert!(seconds > 0.3, "{seconds}");
+    });
+}
+
+#[test]
+fn requests_and_tokens_keep_their_rates() {
+    let (url, requests) = serve(|_, _| (200, "", said("Hello")));
+    let slow = client_on(&url, &json!({"requests_per_minute": 600}));
+    let (took, ()) = seconds(|| (0..5).for_each(|_| _ = ask(&slow).unwrap()));
+    assert!(took > 0.35, "five requests at ten a second: {took}");
+    // A request takes 14 tokens, at ten a second; the next begins when nothing is owed.
+    let slow = client_on(&url, &json!({"tokens_per_minute": 600}));
+    let (took, ()) = seconds(|| (0..3).for_each(|_| _ = ask(&slow).unwrap()));
+    assert!(took > 1.6, "{took}");
+    assert_eq!(requests.lock().unwrap().len(), 8);
+    let stopped = ask_for(&slow, 3, Stops { soon: &|| true, ..NEVER });
+    assert!(matches!(stopped, Err(ServerError::Cancelled)), "also while it waits for its turn");
+}
+
+#[test]
+fn what_could_go_beyond_the_budget_is_not_asked() {
+    let (url, requests) = serve(|_, _| (200, "", said("Hello")));
+    let client = client_on(&url, &json!({"max_tokens_total": 40}));
+    assert!(ask(&client).is_ok() && ask(&client).is_ok());
+    let error = ask(&client).unwrap_err().to_string();
+    let expected = "the budget is spent: `max_tokens_total` is 40: 28 tokens are used, and the next request may take 14; what was paid for is kept";
+    assert_eq!(error, expected);
+    assert_eq!(requests.lock().unwrap().len(), 2);
+    let price = json!({"prompt": 1e6, "output": 2e6});
+    let client = client_on(&url, &json!({"price": price, "max_cost": 40.0}));
+    assert!(ask(&client).is_ok() && ask(&client).is_ok());
+    let error = ask(&client).unwrap_err().to_string();
+    assert!(error.contains("`max_cost` is 40: 34.0000 is spent, and the next request may cost 17.0000"), "{error}");
+}
+
+#[test]
+fn requests_under_way_may_turn_out_to_be_cheaper() {
+    let (url, _) = serve(|_, _| (200, "", said("Hello")));
+    let client = client_on(&url, &json!({"max_tokens_total": 70}));
+    // Each may take 51 tokens, and takes 14.
+    std::thread::scope(|scope| {
+        let others = [(); 2].map(|()| scope.spawn(|| ask_for(&client, 40, NEVER)));
+        assert!(others.into_iter().all(|other| other.join().unwrap().is_ok()));
+    });
+}
+
+#[test]
+fn a_slow_reply_is_left_behind_when_somebody_wants_to_go() {
+    let (url, _) = serve(|number, _| {
+        std::thread::sleep(Duration::from_secs(if number == 0 { 20 } else { 0 }));
+        (200, "", said("late"))
+    });
+    let stops = Stops { soon: &|| false, now: &|| true };
+    let (seconds, stopped) = seconds(|| ask_for(&client(&url), 3, stops));
+    assert!(matches!(stopped, Err(ServerError::Cancelled)) && seconds < 10.0, "{seconds}");
+    assert_eq!(ask_for(&client(&url), 3, stops).unwrap().text, "late", "what comes soon is kept");
 }

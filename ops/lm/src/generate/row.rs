@@ -1,5 +1,7 @@
 //! One text under way.
 
+use std::borrow::Cow;
+
 use super::{FinishReason, Finished, Request, repetition::repeats};
 use crate::{
     guide::Guided,
@@ -13,7 +15,9 @@ use crate::{
 /// Invariant: the cache holds the first `cache.len()` tokens of `seen`.
 pub(super) struct Row<'a> {
     pub(super) index: usize,
-    pub(super) request: &'a Request,
+    pub(super) request: Cow<'a, Request>,
+    /// Nobody wants it any more.
+    pub(super) dropped: bool,
     /// Set when the text has ended.
     pub(super) reason: Option<FinishReason>,
     seed: u64,
@@ -33,15 +37,16 @@ pub(super) struct Row<'a> {
 
 impl<'a> Row<'a> {
     /// A row whose prompt begins with what `cache` holds.
-    pub(super) fn new(index: usize, request: &'a Request, cache: KvCache, tokenizer: &'a Tokenizer) -> Self {
+    pub(super) fn new(index: usize, request: Cow<'a, Request>, cache: KvCache, tokenizer: &'a Tokenizer) -> Self {
         let seen = request.prompt.clone();
         let guided = request.guide.as_ref().map(|guide| guide.begin());
         Self {
             index,
-            request,
             reason: None,
+            dropped: false,
             seed: request.seed,
             guided,
+            request,
             shared: cache.len(),
             seen,
             cache,
@@ -131,6 +136,12 @@ impl<'a> Row<'a> {
         let piece = self.text.get(self.told..until).filter(|piece| !piece.is_empty())?.to_owned();
         self.told = until;
         Some(piece)
+    }
+
+    /// The tokens whose keys and values the cache holds, and the cache.
+    pub(super) fn leave(mut self) -> (Vec<u32>, KvCache) {
+        self.seen.truncate(self.cache.len());
+        (self.seen, self.cache)
     }
 
     pub(super) fn finished(&self) -> Finished {

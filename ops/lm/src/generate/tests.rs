@@ -22,6 +22,10 @@ fn request(question: &str, sampling: Sampling, max_tokens: usize) -> Request {
 }
 
 fn run(requests: &[Request], limits: Limits) -> (Vec<Finished>, Vec<String>) {
+    run_on(&SMOL.0, requests, limits)
+}
+
+fn run_on(model: &Model, requests: &[Request], limits: Limits) -> (Vec<Finished>, Vec<String>) {
     let mut finished = Vec::new();
     let mut texts = vec![String::new(); requests.len()];
     let mut on_event = |event| {
@@ -32,7 +36,7 @@ fn run(requests: &[Request], limits: Limits) -> (Vec<Finished>, Vec<String>) {
         }
         Flow::Continue
     };
-    generate(&SMOL.0, &SMOL.1, None, requests, limits, &mut on_event).unwrap();
+    generate(model, &SMOL.1, None, requests, limits, &mut on_event).unwrap();
     finished.sort_by_key(|row| row.index);
     (finished, texts)
 }
@@ -85,6 +89,63 @@ fn a_row_has_the_same_bits_alone_and_in_any_company() {
     turned.iter_mut().for_each(|row| row.index = 10 - row.index);
     turned.reverse();
     assert_eq!(alike(turned), alone[5..]);
+}
+
+#[test]
+fn a_row_in_eight_bits_has_the_same_bits_alone_and_in_any_company() {
+    let model = Model::load_in(crate::kernels::Precision::Int8, &smollm2()).unwrap();
+    let requests = &mixed()[..7];
+    let alone = |index: usize, request: &Request| {
+        let one = run_on(&model, std::slice::from_ref(request), Limits::default()).0.remove(0);
+        Finished { index, ..one }
+    };
+    let alone: Vec<Finished> = requests.iter().enumerate().map(|(index, request)| alone(index, request)).collect();
+    let small = Limits { rows: 3, step_tokens: 7, ..Limits::default() };
+    for (threads, limits) in [(1, Limits::default()), (3, small)] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        let (together, _) = pool.install(|| run_on(&model, requests, limits));
+        assert_eq!(alike(together), alone, "{threads} threads, {limits:?}");
+    }
+    let half = run(requests, Limits::default()).0;
+    assert!(half.iter().zip(&alone).all(|(half, int8)| half.drawn_from != int8.drawn_from), "it is another question");
+}
+
+#[test]
+fn requests_that_come_one_by_one_are_answered_as_if_alone_and_go_on_from_what_is_known() {
+    let requests = mixed();
+    let expected = run(&requests, Limits::default()).0;
+    let (mut come, mut finished, mut computed) = (0, Vec::new(), 0);
+    let steps = std::cell::Cell::new(0);
+    let mut next = |idle: bool| {
+        // A new one now and then, and when there is nothing to do; the last is dropped after its first piece.
+        if come == requests.len() {
+            return if idle { Next::End } else { Next::Nothing };
+        }
+        if !idle && steps.get() % 3 != 0 {
+            return Next::Nothing;
+        }
+        steps.set(steps.get() + 1);
+        come += 1;
+        Next::Request(come - 1, Box::new(requests[come - 1].clone()))
+    };
+    let last = requests.len() - 1;
+    let mut on_event = |event| {
+        match event {
+            Event::Finished(row) => finished.push(row),
+            Event::Text { index, .. } if index == last => return Flow::Drop,
+            Event::Text { .. } => {}
+            Event::Step { prompt, .. } => {
+                computed += prompt as usize;
+                steps.set(steps.get() + 1);
+            }
+        }
+        Flow::Continue
+    };
+    serve(&SMOL.0, &SMOL.1, None, Limits { rows: 4, ..Limits::default() }, &mut next, &mut on_event).unwrap();
+    finished.sort_by_key(|row| row.index);
+    assert_eq!(alike(finished.clone()), alike(expected[..last].to_vec()));
+    let in_all: usize = requests.iter().map(|request| request.prompt.len()).sum();
+    assert!(computed < in_all / 2, "{computed} of {in_all}");
 }
 
 #[test]
