@@ -32,6 +32,7 @@ mod remote;
 mod run;
 mod runs;
 mod schema;
+mod serve;
 mod show;
 mod sql;
 mod stop;
@@ -89,6 +90,8 @@ enum Command {
     Export(export::Args),
     /// Talk to a model that was trained.
     Chat(chat::Args),
+    /// Serve a model at an OpenAI-compatible address of this machine.
+    Serve(serve::Args),
     /// List the operators, or show the manual page of one.
     Ops(ops::Args),
     /// Begin: a folder with a commented pipeline that runs.
@@ -126,6 +129,7 @@ pub fn main(ops: &[OpInfo]) -> ExitCode {
         Command::Log(args) => log::run(&args),
         Command::Export(args) => export::run(&args, ops),
         Command::Chat(args) => chat::run(&args, ops),
+        Command::Serve(args) => serve::run(&args, ops),
         Command::Ops(args) => ops::run(&args, ops),
         Command::Cache(command) => cache::run(&command, ops),
         Command::New(args) => new::run(&args, ops),

@@ -28,6 +28,7 @@ pub mod observe;
 pub mod pack;
 mod params;
 pub mod schema;
+pub mod serve;
 pub mod source;
 pub mod tables;
 pub mod tuned;

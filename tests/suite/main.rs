@@ -1,6 +1,7 @@
 //! What holds for the whole, driven from outside: what an edit costs, the real model, laws of operators, manual pages, tidiness.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod budget;
 mod diff;
 mod edits;
 mod exec;
@@ -18,6 +19,7 @@ mod nodes;
 mod pack;
 mod remote;
 mod schema;
+mod serve;
 mod server;
 mod sql;
 mod tidy;

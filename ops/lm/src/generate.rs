@@ -14,9 +14,11 @@
 mod prefix;
 mod repetition;
 mod row;
+mod serve;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::{
@@ -32,6 +34,7 @@ use rayon::prelude::*;
 use row::Row;
 
 pub use repetition::REPETITION_TOKENS;
+pub use serve::{Next, serve};
 
 /// One text to be written.
 #[derive(Clone, Debug)]
@@ -152,6 +155,8 @@ pub enum Flow {
     Continue,
     /// After [`Event::Finished`]: the text is written anew with this seed, from what is computed of its prompt.
     Again(u64),
+    /// After [`Event::Text`]: nobody wants the rest of that text.
+    Drop,
     /// At once, with what is under way thrown away.
     Stop,
 }
@@ -173,7 +178,8 @@ pub fn generate(
     on_event: OnEvent<'_>,
 ) -> Result<(), LmError> {
     check(model, requests)?;
-    let mut batch = Batch { model, tokenizer, adapter, limits, base: KvCache::new(model.config()), rows: Vec::new() };
+    let base = KvCache::new(model.config());
+    let mut batch = Batch { model, tokenizer, adapter, limits, base, rows: Vec::new(), keeps: false, left: Vec::new() };
     batch.compute_prefix(prefix::shared(requests), on_event)?;
     // Always in the same order, so what runs side by side is the same every time.
     let mut order: Vec<usize> = (0..requests.len()).collect();
@@ -183,7 +189,7 @@ pub fn generate(
         while let Some(&index) = waiting.peek()
             && let Some(cache) = batch.let_in(&requests[index])
         {
-            batch.rows.push(Row::new(index, &requests[index], cache, tokenizer));
+            batch.rows.push(Row::new(index, Cow::Borrowed(&requests[index]), cache, tokenizer));
             waiting.next();
         }
         if batch.rows.is_empty() {
@@ -202,6 +208,9 @@ struct Batch<'a> {
     /// What all prompts begin with.
     base: KvCache,
     rows: Vec<Row<'a>>,
+    /// Whether what rows computed is wanted when they have ended; and of which that is so since somebody looked.
+    keeps: bool,
+    left: Vec<(Vec<u32>, KvCache)>,
 }
 
 impl Batch<'_> {
@@ -222,7 +231,7 @@ impl Batch<'_> {
         let cost = |request: &Request| {
             KvCache::bytes_after(config, self.base.len(), request.prompt.len() + request.max_tokens)
         };
-        let taken: usize = self.rows.iter().map(|row| cost(row.request)).sum();
+        let taken: usize = self.rows.iter().map(|row| cost(&row.request)).sum();
         let base = KvCache::bytes(config, self.base.len());
         if self.rows.len() >= self.limits.rows || base + taken + cost(request) > self.limits.cache_bytes {
             return None;
@@ -280,10 +289,13 @@ impl Batch<'_> {
     /// Tells what rows have new text and which have ended; the ended leave, unless they are to be written anew.
     fn report(&mut self, on_event: OnEvent<'_>) -> Result<(), LmError> {
         for row in &mut self.rows {
-            if let Some(text) = row.settled() {
-                tell(on_event, Event::Text { index: row.index, text })?;
+            if let Some(text) = row.settled()
+                && tell(on_event, Event::Text { index: row.index, text })? == Flow::Drop
+            {
+                row.dropped = true;
             }
         }
+        self.rows.retain(|row| !row.dropped);
         let mut at = 0;
         while at < self.rows.len() {
             let row = &mut self.rows[at];
@@ -293,7 +305,8 @@ impl Batch<'_> {
                 row.begin_anew(seed, self.tokenizer);
                 at += 1;
             } else {
-                self.rows.remove(at);
+                let row = self.rows.remove(at);
+                self.left.extend(self.keeps.then(|| row.leave()));
             }
         }
         Ok(())
@@ -307,9 +320,9 @@ fn tell(on_event: OnEvent<'_>, event: Event) -> Result<Flow, LmError> {
     }
 }
 
-fn check(model: &Model, requests: &[Request]) -> Result<(), LmError> {
+fn check<'r>(model: &Model, requests: impl IntoIterator<Item = &'r Request>) -> Result<(), LmError> {
     let context = model.config().max_position_embeddings;
-    for (index, request) in requests.iter().enumerate() {
+    for (index, request) in requests.into_iter().enumerate() {
         let (prompt, output) = (request.prompt.len(), request.max_tokens);
         if prompt == 0 || output == 0 {
             return Err(LmError::Argument(format!("request {index} has no prompt or no room for a token")));

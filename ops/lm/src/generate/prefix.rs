@@ -33,6 +33,6 @@ pub(super) fn longest(base: &KvCache, rows: &[Row<'_>], request: &Request) -> Op
 }
 
 /// With how many equal tokens both begin.
-fn common(a: &[u32], b: &[u32]) -> usize {
+pub(super) fn common(a: &[u32], b: &[u32]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
