@@ -26,6 +26,7 @@ use self::measure::{Measure, Words};
 use self::pack::{Budget, ChunkError, Piece, chunks_with};
 pub use self::see::References;
 use crate::document::links::{links_from_arrow, links_type};
+use crate::document::targets::{targets_from_arrow, targets_type};
 use crate::document::{BlocksError, Document, blocks_from_arrow, blocks_type, heading_path_builder, heading_path_type};
 use crate::models::{self, ModelRef};
 
@@ -36,11 +37,11 @@ use crate::models::{self, ModelRef};
 /// sentences, and between words only where a single sentence is over the budget. A heading stays with what it stands
 /// over; a list with the line that leads in to it, a table or listing with its caption, and the steps of a sequence with each
 /// other where the budget allows. A chunk's text begins with the headings above it on one line (`Printing > Queues`), which count; a piece of a table
-/// begins with the table's header. The chunks of a document depend on that document alone.
+/// begins with the table's header. The chunks of a document depend on that document alone, and on what `resolve` found that it points to.
 ///
 /// Columns: `chunk_id` (`doc_id`, a dash and digits that stand for the chunk's text), `heading_path`, `page` (of its first
 /// block, null where there are none), `start` and `end` (bytes of the document's text), `n_tokens`, `text`. The document's own
-/// `text`, `blocks`, `links` and `anchors` are left behind, its other columns go along.
+/// `text`, `blocks`, `links`, `anchors` and `targets` are left behind, its other columns go along.
 ///
 /// ```yaml
 /// chunks:
@@ -72,16 +73,16 @@ pub struct Chunk {
     /// the budget, 0 for never.
     #[serde(default)]
     pub min_tokens: Option<usize>,
-    /// What a chunk says at its end of the places in the document that it points to (`see chapter 5`, links inside it): nothing (`off`,
-    /// default), their headings (`names`), or also their first paragraphs (`text`). At most a quarter of the budget is given to
-    /// it. References that lead nowhere, or had no room, are named in `rejects`, a row a document.
+    /// What a chunk says at its end of the places that it points to (`see chapter 5`, links): nothing (`off`, default), their headings
+    /// (`names`), or also their first paragraphs (`text`). Places in other documents are known where `resolve` stands before. At most a
+    /// quarter of the budget is given to it. References that lead nowhere, or had no room, are named in `rejects`, a row a document.
     #[serde(default)]
     pub references: References,
 }
 
 impl Define for Chunk {
     const NAME: &'static str = "chunk";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
 
     fn assets(&self, env: &Env<'_>) -> Vec<Asset> {
         self.model.as_ref().map(|model| model.assets(env)).unwrap_or_default()
@@ -154,7 +155,11 @@ impl Chunker {
             References::Off => Vec::new(),
             References::Names | References::Text => links_from_arrow(batch.column(3), row, blocks.len())?,
         };
-        Ok(Document { text: text.to_owned(), blocks, links, ..Document::default() })
+        let targets = match batch.columns().get(4) {
+            Some(column) => targets_from_arrow(column, row, links.len())?,
+            None => Vec::new(),
+        };
+        Ok(Document { text: text.to_owned(), blocks, links, targets, ..Document::default() })
     }
 
     /// What is said of the references that are not in any chunk.
@@ -197,9 +202,13 @@ impl RowOp for Chunker {
         reads
     }
 
+    fn reads_if_there(&self) -> Vec<String> {
+        if self.references == References::Off { Vec::new() } else { vec!["targets".into()] }
+    }
+
     fn adds(&self, reads: &Schema) -> Result<SchemaRef, Problem> {
-        for (field, wanted) in reads.fields().iter().zip([DataType::Utf8, DataType::Utf8, blocks_type(), links_type()])
-        {
+        let wanted = [DataType::Utf8, DataType::Utf8, blocks_type(), links_type(), targets_type()];
+        for (field, wanted) in reads.fields().iter().zip(wanted) {
             if *field.data_type() != wanted {
                 let message = format!("column `{}` is {}, not {wanted}", field.name(), field.data_type());
                 return Err(Problem::new("type", "from", message).hint("`chunk` reads what `extract` gives"));
@@ -209,7 +218,7 @@ impl RowOp for Chunker {
     }
 
     fn carries(&self) -> Carry {
-        Carry::Except(["text", "blocks", "links", "anchors"].map(str::to_owned).to_vec())
+        Carry::Except(["text", "blocks", "links", "anchors", "targets"].map(str::to_owned).to_vec())
     }
 
     fn batching(&self) -> Batching {

@@ -5,7 +5,8 @@
 //! to `chunk`.
 
 pub mod links;
-mod references;
+pub(crate) mod references;
+pub mod targets;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Fields, UInt8Type, UInt32Type, UInt64Type};
 
 use self::links::{Anchor, Link, Marks};
+use self::targets::Target;
 
 /// What a block is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -107,6 +109,8 @@ pub struct Document {
     pub links: Vec<Link>,
     /// Names that links lead to, in reading order.
     pub anchors: Vec<Anchor>,
+    /// What its links lead to in other documents, in their order, where `resolve` looked for it.
+    pub targets: Vec<Target>,
 }
 
 /// What lies between two blocks in a document's text.

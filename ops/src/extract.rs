@@ -83,7 +83,7 @@ pub struct Extract {
 
 impl Define for Extract {
     const NAME: &'static str = "extract";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const PLACES: &'static [&'static str] = &["paths"];
 
     fn source(&self, env: &Env<'_>) -> Option<Box<dyn TableOp>> {

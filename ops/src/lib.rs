@@ -12,6 +12,7 @@ pub mod models;
 pub mod parse;
 pub mod prompt_llm;
 pub mod query;
+pub mod resolve;
 pub mod sample;
 pub mod score;
 pub mod server;
@@ -31,6 +32,7 @@ pub const REGISTRY: &[OpInfo] = &[
     OpInfo::of::<lora_train::LoraTrain>(),
     OpInfo::of::<parse::Parse>(),
     OpInfo::of::<prompt_llm::PromptLlm>(),
+    OpInfo::of::<resolve::Resolve>(),
     OpInfo::of::<sample::Sample>(),
     OpInfo::of::<split_eval::SplitEval>(),
     OpInfo::of::<sql::Sql>(),

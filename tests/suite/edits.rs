@@ -153,3 +153,45 @@ fn mistakes_end_with_status_two_and_nothing_runs() {
     let text = String::from_utf8(output.stderr).unwrap();
     assert!(text.contains("did you mean `chunk`?") && text.contains("words.yaml:8:"), "{text}");
 }
+
+/// A handbook of three chapters in files of their own, chunked with what they point to.
+const HANDBOOK: &str = "\
+retort: 1
+name: handbook
+nodes:
+  documents: {op: extract, with: {paths: ['docs/*.md']}}
+  resolved: {op: resolve, from: documents}
+  chunks: {op: chunk, from: resolved, with: {max_words: 80, references: text}}
+";
+
+#[test]
+fn what_a_reference_leads_to_is_said_and_only_its_change_changes_the_chunk() {
+    let space = Space::new(env!("CARGO_BIN_EXE_victim"));
+    space.write("handbook.yaml", HANDBOOK);
+    space.write("docs/1.md", "# Chapter 1: Disks\n\nA full disk stops printing, see chapter 2. Chapter 9 is lost.\n");
+    space.write("docs/2.md", "# Chapter 2: Printing\n\nA queue holds jobs.\n\nIt is served in turn.\n");
+    let texts = || -> Vec<String> {
+        let rows = space.rows("handbook.yaml", "chunks");
+        rows.iter().map(|row| row["text"].as_str().unwrap().to_owned()).collect()
+    };
+    space.run("handbook.yaml");
+    let first = texts();
+    assert!(first[0].ends_with("\n\nSee:\n- Chapter 2: Printing: A queue holds jobs."), "{first:?}");
+    let nowhere = space.rows("handbook.yaml", "resolved.unresolved");
+    assert_eq!(nowhere.len(), 1, "{nowhere:?}");
+    assert_eq!(nowhere[0]["reason"], "no other part of the work has a chapter 9");
+
+    // What is said of the target stays: so does the chunk that points to it.
+    space.edit("docs/2.md", "in turn", "by turns");
+    space.run("handbook.yaml");
+    assert_eq!(texts()[0], first[0]);
+    space.edit("docs/2.md", "holds jobs", "keeps jobs");
+    space.write("docs/3.md", "# Chapter 3: Mail\n\nLetters.\n");
+    space.run("handbook.yaml");
+    assert_eq!(texts()[0], first[0].replace("holds", "keeps"));
+    // No other chunk has changed, and the row of a document without news is the same row.
+    assert_eq!(texts().len(), 3);
+    let trace = space.retort(&["trace", "handbook.yaml", "chunks", "0"]);
+    let said = String::from_utf8_lossy(&trace.stdout).into_owned();
+    assert!(trace.status.success() && said.contains("docs/1.md"), "{said}");
+}

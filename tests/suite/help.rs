@@ -92,7 +92,8 @@ fn examples_without_a_model_run() {
     let documents: Vec<_> = ["a", "b", "c", "d"].iter().map(|name| json!([name, said(name)])).collect();
     let mut specs = vec![
         node("documents", "extract", "", config("extract")),
-        node("chunks", "chunk", "documents", config("chunk")),
+        node("resolved", "resolve", "documents", json!({})),
+        node("chunks", "chunk", "resolved", config("chunk")),
         node("exam_chunks", "sample", "chunks", config("sample")),
         node("answers", "literal", "", json!({"columns": ["doc_id", "output"], "rows": documents})),
         node("pairs", "parse", "answers", config("parse")),

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::measure::{Measure, MeasureError};
 use super::sentence;
 use crate::document::links::{Link, LinkKind};
+use crate::document::targets::Target;
 use crate::document::{Document, Kind};
 
 /// What is said of the places that a chunk points to.
@@ -39,9 +40,12 @@ pub(super) struct Tail {
     pub(super) left_out: usize,
 }
 
-/// The links of a document that lead nowhere, though they should lead to a place in it.
-pub(super) fn unresolved(document: &Document) -> impl Iterator<Item = &Link> {
-    document.links.iter().filter(|link| is_inner(link) && link.to.is_none())
+/// The links of a document that lead nowhere, though they should lead to a place in it or, by their words, in another.
+pub(super) fn unresolved<'a>(document: &'a Document) -> impl Iterator<Item = &'a Link> {
+    let nowhere = |(at, link): (usize, &'a Link)| {
+        (is_inner(link) && link.to.is_none() && elsewhere(document, at).is_none()).then_some(link)
+    };
+    document.links.iter().enumerate().filter_map(nowhere)
 }
 
 /// Links that should lead to a place in the document itself.
@@ -56,6 +60,22 @@ pub(super) fn said(link: &Link) -> &str {
 
 fn is_inner(link: &Link) -> bool {
     matches!(link.kind, LinkKind::Anchor | LinkKind::Reference)
+}
+
+/// What a link leads to in another document.
+fn elsewhere(document: &Document, link: usize) -> Option<&Target> {
+    let targets = &document.targets;
+    targets.binary_search_by_key(&link, |target| target.link as usize).ok().map(|at| &targets[at])
+}
+
+/// A place that a chunk points to.
+struct Place<'a> {
+    /// The headings of the place on one line.
+    name: String,
+    /// Its first paragraph.
+    paragraph: Option<&'a str>,
+    /// Places that are alike in this are the same.
+    identity: String,
 }
 
 /// What the text `span`, which lies in the blocks `blocks`, points to, in at most `room` tokens.
@@ -73,19 +93,20 @@ pub(super) fn tail(
     }
     let mut said = BTreeSet::new();
     let first = document.links.partition_point(|link| (link.block as usize) < blocks.start);
-    let links = document.links[first..].iter().take_while(|link| (link.block as usize) < blocks.end);
-    for link in links.filter(|link| is_inner(link) && stands_in(document, link, span)) {
-        let Some(to) = link.to.map(|to| to as usize).filter(|to| !is_known(document, *to, &blocks, span)) else {
+    for (at, link) in document.links.iter().enumerate().skip(first) {
+        if link.block as usize >= blocks.end {
+            break;
+        }
+        let Some(place) = place(document, at, &blocks, span).filter(|_| stands_in(document, link, span)) else {
             continue;
         };
-        let name = document.blocks[to].heading_path.join(" > ");
-        let place = if references == References::Names { name.clone() } else { to.to_string() };
-        if name.is_empty() || !said.insert(place) {
+        let same = if references == References::Names { &place.name } else { &place.identity };
+        if place.name.is_empty() || !said.insert(same.clone()) {
             continue;
         }
         let head = if tail.text.is_empty() { HEAD } else { "" };
         let mut fitted = None;
-        for line in lines(document, link, to, &name, references) {
+        for line in lines(&link.label, &place, references) {
             let longer = format!("{}{head}\n- {line}", tail.text);
             if measure.count(&longer)? <= room {
                 fitted = Some(longer);
@@ -100,14 +121,28 @@ pub(super) fn tail(
     Ok(tail)
 }
 
+/// Where a link leads: to a place of the document that the chunk does not have, or to another document.
+fn place<'a>(document: &'a Document, at: usize, blocks: &Range<usize>, span: &Range<usize>) -> Option<Place<'a>> {
+    let link = &document.links[at];
+    if let Some(to) = link.to.map(|to| to as usize).filter(|_| is_inner(link)) {
+        let name = document.blocks[to].heading_path.join(" > ");
+        let known = is_known(document, to, blocks, span);
+        return (!known).then(|| Place { name, paragraph: document.first_paragraph(to), identity: format!("#{to}") });
+    }
+    let target = elsewhere(document, at)?;
+    let name = target.heading_path.join(" > ");
+    let identity = format!("{} {name}", target.path);
+    Some(Place { name, paragraph: target.text.as_deref(), identity })
+}
+
 /// What may be said of a place, longest first.
-fn lines(document: &Document, link: &Link, to: usize, name: &str, references: References) -> Vec<String> {
-    let label = link.label.trim();
-    let named = label.is_empty() || name.to_lowercase().contains(&label.to_lowercase());
-    let name = if named { name.to_owned() } else { format!("{label}: {name}") };
+fn lines(label: &str, place: &Place, references: References) -> Vec<String> {
+    let label = label.trim();
+    let named = label.is_empty() || place.name.to_lowercase().contains(&label.to_lowercase());
+    let name = if named { place.name.clone() } else { format!("{label}: {}", place.name) };
     let mut lines = Vec::new();
     if references == References::Text
-        && let Some(paragraph) = first_paragraph(document, to)
+        && let Some(paragraph) = place.paragraph
     {
         let ends = sentence::starts(paragraph).into_iter().skip(1).chain([paragraph.len()]);
         let words = |end: usize| paragraph[..end].split_whitespace().collect::<Vec<_>>().join(" ");
@@ -117,18 +152,6 @@ fn lines(document: &Document, link: &Link, to: usize, name: &str, references: Re
     }
     lines.push(name);
     lines
-}
-
-/// Of a heading, the first paragraph or list of its section; of another block, itself.
-fn first_paragraph(document: &Document, to: usize) -> Option<&str> {
-    let target = &document.blocks[to];
-    let is_text = |kind| matches!(kind, Kind::Paragraph | Kind::List);
-    if target.kind != Kind::Heading {
-        return is_text(target.kind).then(|| document.text_of(target));
-    }
-    let section = document.blocks[to + 1..].iter();
-    let mut section = section.take_while(|block| block.kind != Kind::Heading || block.level > target.level);
-    section.find(|block| is_text(block.kind)).map(|block| document.text_of(block))
 }
 
 /// Whether a link's words lie in the part of its block that a chunk has.
@@ -194,6 +217,23 @@ mod tests {
         assert_eq!(of(&document, References::Off, 50), Tail::default());
         let nowhere: Vec<_> = unresolved(&document).map(|link| link.target.as_str()).collect();
         assert_eq!((nowhere, inner(&document)), (vec!["chapter 9"], 3));
+    }
+
+    #[test]
+    fn what_lies_in_another_document_is_said_too() {
+        let mut document = manual();
+        let missing = document.links.iter().position(|link| link.target == "chapter 9").unwrap();
+        document.targets = vec![Target {
+            link: missing as u32,
+            path: "mail.md".into(),
+            heading_path: vec!["Chapter 9: Mail".into()],
+            text: Some("Letters go out by night. And come in.".into()),
+        }];
+        assert_eq!(unresolved(&document).count(), 0);
+        let names = of(&document, References::Names, 50).text;
+        assert!(names.ends_with("\n- Chapter 9: Mail"), "{names}");
+        let text = of(&document, References::Text, 50).text;
+        assert!(text.ends_with("\n- Chapter 9: Mail: Letters go out by night. And come in."), "{text}");
     }
 
     #[test]

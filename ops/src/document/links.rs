@@ -21,7 +21,8 @@ pub enum LinkKind {
     Document,
     /// Whatever has a scheme: `https:`, `mailto:`.
     Url,
-    /// Words of the running text: `chapter 5`, `the next section`; `target` is what they name, in lower case.
+    /// Words of the running text: `chapter 5`, `the next section`; `target` is what they name, in lower case. It ends with
+    /// `of another work` where they say so (`section 3 of RFC 1034`).
     Reference,
 }
 
@@ -260,6 +261,17 @@ pub fn anchors_to_arrow<'a>(documents: impl IntoIterator<Item = &'a [Anchor]>) -
     lists(anchor_fields(), vec![Arc::new(names.finish()), Arc::new(blocks.finish())], lengths)
 }
 
+/// The anchors of one row of an `anchors` column.
+pub fn anchors_from_arrow(column: &dyn Array, row: usize) -> Result<Vec<Anchor>, BlocksError> {
+    if *column.data_type() != anchors_type() {
+        return Err(BlocksError::Type(column.data_type().to_string()));
+    }
+    let row = column.as_list::<i32>().value(row);
+    let anchors = row.as_struct();
+    let (names, blocks) = (anchors.column(0).as_string::<i32>(), anchors.column(1).as_primitive::<UInt32Type>());
+    Ok((0..anchors.len()).map(|at| Anchor { name: names.value(at).to_owned(), block: blocks.value(at) }).collect())
+}
+
 /// The links of one row of a `links` column, checked against that row's number of blocks.
 pub fn links_from_arrow(column: &dyn Array, row: usize, n_blocks: usize) -> Result<Vec<Link>, BlocksError> {
     if *column.data_type() != links_type() {
@@ -335,7 +347,9 @@ mod tests {
         assert_eq!(links_from_arrow(&column, 0, 0).unwrap(), []);
         assert_eq!(links_from_arrow(&column, 1, 2).unwrap(), document.links);
         assert_eq!(links_from_arrow(&column, 1, 1), Err(BlocksError::Link(0)), "a block that is not there");
-        assert_eq!(*anchors_to_arrow([&document.anchors[..]]).data_type(), anchors_type());
+        let column = anchors_to_arrow([&document.anchors[..]]);
+        assert_eq!(*column.data_type(), anchors_type());
+        assert_eq!(anchors_from_arrow(&column, 0).unwrap(), document.anchors);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! taken: a reference that leads nowhere is better than a wrong one. Numbers of another work ("section 3 of RFC 1034")
 //! lead nowhere either.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -41,6 +41,9 @@ static HEADED: LazyLock<Regex> = LazyLock::new(|| {
 static ELSEWHERE: LazyLock<Regex> =
     LazyLock::new(|| regex(r"^,?\s+(?:of|in|from)\s+(?:RFC|the\s+[A-Z]|[A-Z“‘]|POSIX|ISO|your\b|that\b)"));
 
+/// What the target of a reference ends with that names another work.
+pub(crate) const ANOTHER_WORK: &str = " of another work";
+
 fn regex(pattern: &str) -> Regex {
     Regex::new(pattern).expect("a pattern of ours")
 }
@@ -70,6 +73,50 @@ pub(super) fn find(document: &mut Document) {
     found.retain(|reference| !linked(reference));
     document.links.extend(found);
     document.links.sort_by_key(|link| link.block);
+}
+
+/// What a document calls its headings and captions: noun, number and block. Of several with a number the highest heading has it; where
+/// that leaves more than one, none.
+pub(crate) fn numbers(document: &Document) -> Vec<(&'static str, String, u32)> {
+    let mut found = BTreeMap::<(&'static str, String), Vec<usize>>::new();
+    for (at, block) in document.blocks.iter().enumerate().filter(|(_, block)| block.kind != Kind::Code) {
+        for name in numbers_of(document.text_of(block), block.kind == Kind::Heading) {
+            found.entry(name).or_default().push(at);
+        }
+    }
+    let rank = |at: &usize| match document.blocks[*at].kind {
+        Kind::Heading => document.blocks[*at].level,
+        _ => u8::MAX,
+    };
+    let unique = found.into_iter().filter_map(|((noun, number), blocks)| {
+        let highest = blocks.iter().map(rank).min()?;
+        let mut of_rank = blocks.iter().filter(|at| rank(at) == highest);
+        let first = of_rank.next()?;
+        of_rank.next().is_none().then_some((noun, number, *first as u32))
+    });
+    unique.collect()
+}
+
+/// The chapters that a document has: the numbers of those called chapter, appendix or part, else what its headings' numbers begin with.
+pub(crate) fn chapters(document: &Document) -> BTreeSet<String> {
+    let (mut called, mut counted) = (BTreeSet::new(), BTreeSet::new());
+    for block in document.blocks.iter().filter(|block| block.kind == Kind::Heading) {
+        let Some(parts) = HEADED.captures(document.text_of(block)) else { continue };
+        let number = parts[2].to_lowercase();
+        let chapter = number.split(['.', '-']).next().unwrap_or(&number).to_owned();
+        match parts.get(1).map(|word| noun(word.as_str())) {
+            Some("chapter" | "appendix" | "part") => called.insert(chapter),
+            _ => counted.insert(chapter),
+        };
+    }
+    if called.is_empty() { counted } else { called }
+}
+
+/// What words name that are a reference and nothing else: `Section 4.1`, `chapter 5`.
+pub(crate) fn named(words: &str) -> Option<(&'static str, String)> {
+    let parts = NUMBERED.captures(words.trim())?;
+    let noun = noun(&parts[1]);
+    (parts[0] == *words.trim() && is_number(&parts[2], noun)).then(|| (noun, parts[2].to_lowercase().replace('-', ".")))
 }
 
 /// A cheap look before the patterns: most blocks have none of these letters together.
@@ -107,8 +154,8 @@ fn numbered(places: &Places, at: usize, text: &str, found: &mut Vec<Link>) {
         let elsewhere = ELSEWHERE.is_match(&text[end..]) && !names_itself(&text[end..]);
         for (label, number) in numbers {
             let number = number.to_lowercase().replace('-', ".");
-            let to = if elsewhere { None } else { places.numbered(noun, &number, at) };
-            found.push(reference(at, label, format!("{noun} {number}"), to));
+            let (to, whose) = if elsewhere { (None, ANOTHER_WORK) } else { (places.numbered(noun, &number, at), "") };
+            found.push(reference(at, label, format!("{noun} {number}{whose}"), to));
         }
     }
 }
@@ -129,7 +176,7 @@ fn is_number(number: &str, noun: &str) -> bool {
 }
 
 /// The noun in full, and in the singular.
-fn noun(word: &str) -> &'static str {
+pub(crate) fn noun(word: &str) -> &'static str {
     match word.chars().next().map(|char| char.to_ascii_lowercase()) {
         Some('c') => "chapter",
         Some('s' | '§') => "section",
@@ -288,78 +335,4 @@ fn numbers_of(text: &str, heading: bool) -> Vec<(&'static str, String)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::Raw;
-    use super::*;
-
-    fn found(raws: &[(u8, &str)]) -> Vec<(String, String, Option<String>)> {
-        let raw = |(level, text): &(u8, &str)| {
-            let kind = if *level > 0 { Kind::Heading } else { Kind::Paragraph };
-            Raw::new(kind, *level, *text)
-        };
-        let document = Document::assemble(None, raws.iter().map(raw).collect());
-        let to = |to: u32| document.text_of(&document.blocks[to as usize]).to_owned();
-        document.links.iter().map(|link| (link.label.clone(), link.target.clone(), link.to.map(to))).collect()
-    }
-
-    fn only(raws: &[(u8, &str)]) -> Option<String> {
-        let found = found(raws);
-        assert_eq!(found.len(), 1, "{found:?}");
-        found[0].2.clone()
-    }
-
-    #[test]
-    fn numbers_lead_to_headings_and_captions() {
-        let book = [
-            (1, "Chapter 4: Disks"),
-            (0, "See Chapter 5, section 5.1 and Figs. 5-1 and 5-2; Appendix B or sections 4 and 9."),
-            (1, "Chapter 5: Printing"),
-            (2, "5.1 Queues"),
-            (0, "Figure 5-1. A queue"),
-            (1, "Appendix B. Codes"),
-        ];
-        let seen = found(&book);
-        let seen: Vec<_> = seen.iter().map(|(label, target, to)| (&**label, &**target, to.as_deref())).collect();
-        assert_eq!(
-            seen,
-            [
-                ("Chapter 5", "chapter 5", Some("Chapter 5: Printing")),
-                ("section 5.1", "section 5.1", Some("5.1 Queues")),
-                ("Figs. 5-1", "figure 5.1", Some("Figure 5-1. A queue")),
-                ("5-2", "figure 5.2", None),
-                ("Appendix B", "appendix b", Some("Appendix B. Codes")),
-                ("sections 4", "section 4", None),
-                ("9", "section 9", None),
-            ]
-        );
-    }
-
-    #[test]
-    fn neighbours_are_of_the_same_level() {
-        let book = |text| [(1, "Book"), (2, "One"), (3, "Deep"), (0, text), (2, "Two"), (0, "x"), (2, "Three")];
-        assert_eq!(only(&book("See the next chapter.")), Some("Two".into()));
-        assert_eq!(only(&book("As the previous chapter says.")), None);
-        assert_eq!(only(&book("in the following section")), None, "there is no section after this one in its chapter");
-        assert_eq!(only(&[(1, "A"), (0, "x"), (1, "B"), (0, "The preceding section did.")]), Some("A".into()));
-    }
-
-    #[test]
-    fn what_is_meant_elsewhere_or_twice_leads_nowhere() {
-        let rfc = [(1, "3 Names"), (0, "Section 3 of RFC 1034 says so.")];
-        assert_eq!(only(&rfc), None);
-        assert_eq!(only(&[(1, "3 Names"), (0, "Section 3 of this manual says so.")]), Some("3 Names".into()));
-        let twice =
-            [(1, "One"), (2, "1.1 A"), (1, "Two"), (2, "1.1 A"), (0, "See 1.1, section 1.1."), (1, "Three"), (0, "x")];
-        assert_eq!(only(&twice), Some("1.1 A".into()));
-        assert_eq!(only(&[(1, "1 A"), (1, "1 B"), (1, "C"), (0, "see chapter 1")]), None);
-        assert_eq!(found(&[(1, "A"), (0, "Part of it is in a table that we see here, the section a user needs.")]), []);
-    }
-
-    #[test]
-    fn headings_in_quotes_are_found() {
-        let book = |text| [(1, "3. Adding a Printer"), (0, text)];
-        assert_eq!(only(&book("See “Adding a Printer,” above.")), Some("3. Adding a Printer".into()));
-        assert_eq!(only(&book("see the section \"adding a printer\".")), Some("3. Adding a Printer".into()));
-        assert_eq!(found(&book("see \"man printcap\"")), []);
-    }
-}
+mod tests;
