@@ -10,7 +10,8 @@ What is counted, of each HTML page, against its own markup (read by lxml):
     headings   h1 to h6 outside navigation that stand in the output as headings
     code       <pre> of two lines and more whose lines stand in the output, one after the other, with their indents
     rows       rows of two cells and more, of tables of short cells, whose cells stand on one line of the output, in order
-    leaks      pages with a navigation bar whose first words stand in the output in a row
+    leaks      pages with a navigation bar of which six words that stand nowhere else on the page (its own title does) stand in the
+               output in a row
 Speed is in MB (or pages) per CPU second of one process, start-up left out for the peers; retort's is that of a whole
 `retort run` without remembered rows, listing, hashing and writing the table included.
 """
@@ -53,12 +54,17 @@ class Truth:
             gone.drop_tree()
         self.bars = []
         bars = tree.xpath(NAVIGATION)
+        inside = {below for bar in bars for below in bar.iter() if not bar.xpath(".//h1")}
+        outside = " ".join(words(" ".join(text_outside(tree, inside))))
         for bar in bars:
             links = [squeezed(a.text_content()) for a in bar.xpath(".//a[@href]")]
-            start = words(bar.text_content())[:6]
-            if len(links) >= 2 and len(start) >= 4 and not bar.xpath(".//h1"):
-                self.bars.append(" ".join(start))
-        inside = {below for bar in bars for below in bar.iter() if not bar.xpath(".//h1")}
+            all_words = words(" ".join(bar.itertext()))
+            if len(links) < 2 or len(all_words) < 4 or bar.xpath(".//h1"):
+                continue
+            runs = [" ".join(all_words[at : at + 6]) for at in range(max(1, len(all_words) - 5))]
+            own = next((run for run in runs if run not in outside), None)
+            if own:
+                self.bars.append(own)
         content = lambda found: [node for node in found if node not in inside]
         self.headings = [squeezed(node.text_content()).strip("¶ ") for node in content(tree.xpath("//h1|//h2|//h3|//h4|//h5|//h6"))]
         self.headings = [text for text in self.headings if words(text) and text.lower() not in ("table of contents", "contents")]
@@ -77,6 +83,15 @@ class Truth:
             linked = len(table.xpath(".//a")) * 2 >= sum(len(row) for row in rows)
             if short and not linked and sum(len(row) >= 2 for row in rows) >= 2:
                 self.rows += [row for row in rows if len(row) >= 2]
+
+
+def text_outside(tree, inside):
+    """The texts of a page that lie in none of some elements."""
+    for node in tree.iter():
+        if node not in inside and node.text:
+            yield node.text
+        if node.tail and node.getparent() not in inside:
+            yield node.tail
 
 
 def kept_code(lines, output):
@@ -111,7 +126,7 @@ def judge(truths, outputs):
     """Shares in percent: headings, code, rows, leaks."""
     counts = {name: [0, 0] for name in ("headings", "code", "rows", "leaks")}
     for truth, (headings, text) in zip(truths, outputs):
-        plain = lambda line: " ".join(words(re.sub(r"\\(.)", r"\1", line)))
+        plain = lambda line: " ".join(words(re.sub(r"\\(.)|[\u00ad\u200b]", r"\1", line)))
         marked = {plain(heading) for heading in headings}
         lines = [line.expandtabs().rstrip().replace("\xa0", " ") for line in text.split("\n")]
         lines = [line for line in lines if line.strip()]

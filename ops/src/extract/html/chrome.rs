@@ -24,6 +24,20 @@ pub(super) struct Weight {
     pub(super) headings: usize,
 }
 
+impl Weight {
+    fn is_mostly_linked(self) -> bool {
+        self.text > 0 && self.linked * 2 > self.text
+    }
+
+    /// Few words, some of them links, and no heading.
+    fn is_bar(self) -> bool {
+        self.links > 0 && self.headings == 0 && self.text < LONGEST_BAR
+    }
+}
+
+/// A bar has fewer letters and digits than this.
+const LONGEST_BAR: usize = 300;
+
 /// The weight of every element, summed once from the leaves.
 pub(super) struct Weights(HashMap<NodeId, Weight>);
 
@@ -101,11 +115,12 @@ impl Weights {
             let name = name.to_ascii_lowercase();
             match name.as_str() {
                 "headerlink" | "copiable-anchor" | "copiable-link" | "skip-link" | "skip-nav" | "linenos" => true,
+                // A bar says the names of its neighbours beside the links to them.
                 "nav" | "navbar" | "navigation" | "nav-panel" | "navheader" | "navfooter" | "breadcrumb"
-                | "breadcrumbs" | "sphinxsidebar" | "related" | "sidebar" | "toc" | "table-of-contents"
-                | "contents" | "shortcontents" | "menu" | "footer" | "header" => {
-                    weight.text > 0 && weight.linked * 2 > weight.text
-                }
+                | "breadcrumbs" => weight.is_mostly_linked() || weight.is_bar(),
+                "footer" | "header" => weight.is_mostly_linked() || weight.is_bar() && is_of_page(node),
+                "sphinxsidebar" | "related" | "sidebar" | "toc" | "table-of-contents" | "contents"
+                | "shortcontents" | "menu" => weight.is_mostly_linked(),
                 _ => false,
             }
         })
@@ -198,6 +213,27 @@ fn only_navigation_words(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is left of a page with these parts before and after a sentence.
+    fn left(before: &str, after: &str) -> String {
+        let page = format!("<body>{before}<h1>Disks</h1><p>A disk turns.</p>{after}</body>");
+        crate::extract::read("a.html", page.as_bytes()).unwrap().text
+    }
+
+    #[test]
+    fn bars_name_their_neighbours_beside_the_links() {
+        let head = "<div class=navheader><table><tr><th>5.2. Disks</th></tr><tr><td><a href=a>Prev</a></td><th>Chapter 5. \
+                    Machines of all kinds</th><td><a href=b>Next</a></td></tr></table></div>";
+        let crumbs = "<p class=breadcrumb><a href=a>Start</a> &gt; Machines of all kinds, and what turns in them</p>";
+        let foot = "<div class=footer><a href=a>Home</a> | Best viewed in four shades of grey.</div>";
+        assert_eq!(left(head, foot), "Disks\n\nA disk turns.");
+        assert_eq!(left(crumbs, ""), "Disks\n\nA disk turns.");
+        let note = "<div class=footer>Names of hosts on these pages are planets.</div>";
+        assert_eq!(left("", note), "Disks\n\nA disk turns.\n\nNames of hosts on these pages are planets.");
+        let long =
+            format!("<div class=header><a href=a>x</a> {}</div>", "A long word on what this is about. ".repeat(12));
+        assert!(left(&long, "").contains("what this is about"));
+    }
 
     #[test]
     fn lines_of_links() {

@@ -14,7 +14,7 @@ pub(super) fn of(pages: Vec<Vec<Line>>) -> Vec<Styled> {
     for lines in pages {
         let mut at = 0;
         while at < lines.len() {
-            if let Some((rows, end)) = rows::at(&lines, at) {
+            if let Some((rows, end)) = rows::at(&lines, at, &words) {
                 paragraphs.push(Open { lines: vec![lines[at].clone()], rows });
                 at = end;
                 continue;
@@ -163,31 +163,34 @@ fn listing(lines: &[Line]) -> Vec<String> {
     laid
 }
 
-/// The lines as one text. A hyphen at a line's end goes, unless the word is elsewhere written with it.
+/// The lines as one text.
 fn join(lines: &[Line], words: &BTreeSet<String>) -> String {
     let mut text = String::new();
     for line in lines {
-        let next = line.text.trim();
-        let follows = next.chars().next().is_some_and(char::is_lowercase);
-        let cut =
-            text.strip_suffix(['-', '\u{ad}', '‐']).filter(|before| before.ends_with(char::is_alphabetic) && follows);
-        match cut.map(str::to_owned) {
-            Some(before) => {
-                let head = before.rsplit(|char: char| !char.is_alphanumeric() && char != '-').next().unwrap_or("");
-                let tail = next.split(|char: char| !char.is_alphanumeric() && char != '-').next().unwrap_or("");
-                let hyphenated = format!("{head}-{tail}").to_lowercase();
-                let whole = format!("{head}{tail}").to_lowercase();
-                text = before;
-                if words.contains(&hyphenated) && !words.contains(&whole) {
-                    text.push('-');
-                }
-            }
-            None if !text.is_empty() && !text.ends_with('/') => text.push(' '),
-            None => {}
-        }
-        text.push_str(next);
+        append(&mut text, line.text.trim(), words);
     }
     text
+}
+
+/// Goes on with the next line. A hyphen at a line's end goes, unless the word is elsewhere written with it.
+pub(super) fn append(text: &mut String, next: &str, words: &BTreeSet<String>) {
+    if let Some(before) = text.strip_suffix(['-', '\u{ad}', '‐']).filter(|before| before.ends_with(char::is_alphabetic))
+    {
+        let head = before.rsplit(|char: char| !char.is_alphanumeric() && char != '-').next().unwrap_or("");
+        let tail = next.split(|char: char| !char.is_alphanumeric() && char != '-').next().unwrap_or("");
+        let capitals = |word: &str| word.len() > 1 && word.chars().all(char::is_uppercase);
+        if next.starts_with(char::is_lowercase) || capitals(head) && capitals(tail) {
+            let hyphenated = words.contains(&format!("{head}-{tail}").to_lowercase());
+            let is_hyphen = hyphenated && !words.contains(&format!("{head}{tail}").to_lowercase());
+            text.truncate(before.len());
+            text.push_str(if is_hyphen { "-" } else { "" });
+            return text.push_str(next);
+        }
+    }
+    if !text.is_empty() && !text.ends_with('/') {
+        text.push(' ');
+    }
+    text.push_str(next);
 }
 
 /// Every word that stands whole on a line, in lower case.
@@ -232,13 +235,17 @@ mod tests {
             vec![
                 line("The net-", 700.0, 1),
                 line("work has user-", 688.0, 1),
-                line("defined parts; a user-defined one is", 676.0, 1),
+                line("defined parts, WITH-", 682.0, 1),
+                line("OUT WARRANTY; a user-defined one is", 676.0, 1),
             ],
             vec![line("stored in NetInfo.", 700.0, 2), line("Another paragraph.", 670.0, 2)],
         ];
         assert_eq!(
             texts(pages),
-            ["The network has user-defined parts; a user-defined one is stored in NetInfo.", "Another paragraph."]
+            [
+                "The network has user-defined parts, WITHOUT WARRANTY; a user-defined one is stored in NetInfo.",
+                "Another paragraph."
+            ]
         );
     }
 

@@ -1,6 +1,9 @@
 //! Tables in a PDF, which says nothing of them: lines whose parts stand below one another.
 
+use std::collections::BTreeSet;
+
 use super::lines::{Line, Segment};
+use super::paragraphs::append;
 use crate::extract::styled::hand_made_item;
 
 /// Parts whose left edges are no farther apart than this, in points, stand in one column.
@@ -8,8 +11,8 @@ const SAME_COLUMN: f32 = 8.0;
 
 /// The rows of the table that begins with line `at`, and the line after it; nothing if there is none.
 ///
-/// A line of one part that stands in a later column goes on with the cell above it.
-pub(super) fn at(lines: &[Line], at: usize) -> Option<(Vec<Vec<String>>, usize)> {
+/// A line of one part that stands in a later column goes on with the cell above it. `words` are those that the document writes whole.
+pub(super) fn at(lines: &[Line], at: usize, words: &BTreeSet<String>) -> Option<(Vec<Vec<String>>, usize)> {
     if !has_cells(&lines[at]) {
         return None;
     }
@@ -33,10 +36,7 @@ pub(super) fn at(lines: &[Line], at: usize) -> Option<(Vec<Vec<String>>, usize)>
                 columns.push(segment.left);
             }
             row.resize(columns.len().max(row.len()), String::new());
-            if !row[place].is_empty() {
-                row[place].push(' ');
-            }
-            row[place].push_str(segment.text.trim());
+            append(&mut row[place], segment.text.trim(), words);
         }
         end += 1;
     }
@@ -86,21 +86,21 @@ mod tests {
     fn rows_with_cells_of_several_lines() {
         let lines = [
             line(700.0, &[(72.0, "File"), (200.0, "Purpose")]),
-            line(684.0, &[(72.0, "Default.table"), (200.0, "the settings that")]),
-            line(672.0, &[(200.0, "come with it")]),
+            line(684.0, &[(72.0, "Default.table"), (200.0, "the settings which ac-")]),
+            line(672.0, &[(200.0, "company it")]),
             line(656.0, &[(72.0, "NE2K_reloc"), (201.0, "the driver"), (400.0, "x")]),
             line(630.0, &[(72.0, "The text goes on.")]),
         ];
-        let (rows, end) = at(&lines, 0).unwrap_or_default();
+        let (rows, end) = at(&lines, 0, &BTreeSet::new()).unwrap_or_default();
         assert_eq!(end, 4);
-        assert_eq!(rows[1], ["Default.table", "the settings that come with it"]);
+        assert_eq!(rows[1], ["Default.table", "the settings which accompany it"]);
         assert_eq!(rows[2], ["NE2K_reloc", "the driver", "x"]);
-        assert_eq!(at(&lines[3..], 0), None, "one row is no table");
+        assert_eq!(at(&lines[3..], 0, &BTreeSet::new()), None, "one row is no table");
     }
 
     #[test]
     fn lists_are_no_tables() {
         let lines = [line(700.0, &[(72.0, "•"), (100.0, "one")]), line(688.0, &[(72.0, "•"), (100.0, "two")])];
-        assert_eq!(at(&lines, 0), None);
+        assert_eq!(at(&lines, 0, &BTreeSet::new()), None);
     }
 }
