@@ -17,6 +17,8 @@ pub(super) fn page(name: &str, schema: &Value, width: usize) -> String {
     if properties(schema).next().is_some() {
         text.push_str("\nKeys of `with`\n\n");
         page.keys(&mut text, schema, 1);
+    } else {
+        text.push_str("\nIt has no keys: leave `with` out.\n");
     }
     text
 }
