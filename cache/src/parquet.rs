@@ -138,3 +138,35 @@ fn properties(schema: &Schema) -> parquet::errors::Result<WriterProperties> {
     }
     Ok(properties.build())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, StringArray};
+    use parquet::basic::GzipLevel;
+
+    use super::*;
+
+    #[test]
+    fn files_of_others_are_read_however_they_are_compressed() {
+        let texts: ArrayRef = Arc::new(StringArray::from_iter_values((0..3000).map(|n| format!("page {n}"))));
+        let rows = RecordBatch::try_from_iter([("text", texts)]).unwrap();
+        let kinds = [
+            Compression::UNCOMPRESSED,
+            Compression::SNAPPY,
+            Compression::GZIP(GzipLevel::default()),
+            Compression::LZ4,
+            Compression::LZ4_RAW,
+            Compression::ZSTD(ZstdLevel::default()),
+        ];
+        for kind in kinds {
+            let properties = WriterProperties::builder().set_compression(kind).build();
+            let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties)).unwrap();
+            writer.write(&rows).unwrap();
+            let (schema, batches) = of_bytes(writer.into_inner().unwrap()).unwrap();
+            let read = batches.collect::<Result<Vec<_>, _>>().unwrap();
+            assert_eq!(concat_batches(&schema, &read).unwrap(), rows, "{kind:?}");
+        }
+    }
+}
