@@ -15,6 +15,7 @@ mod corrupt;
 mod crash;
 mod failing;
 mod shim;
+mod sweep;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

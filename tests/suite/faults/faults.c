@@ -195,6 +195,17 @@ int unlink(const char *path) {
     PASS_ON(int, -1, meet("unlink", path), real(path));
 }
 
+/* How a folder is removed with all that is in it. */
+int unlinkat(int folder, const char *name, int flags) {
+    char link[64], path[PATH_MAX * 2];
+    REAL(int, "unlinkat", int, const char *, int);
+    snprintf(link, sizeof link, "/proc/self/fd/%d", folder);
+    ssize_t n = name[0] == '/' || folder == AT_FDCWD ? 0 : readlink(link, path, PATH_MAX);
+    if (n < 0) return real(folder, name, flags);
+    snprintf(path + n, sizeof path - n, n ? "/%s" : "%s", name);
+    PASS_ON(int, -1, meet("unlink", path), real(folder, name, flags));
+}
+
 int mkdir(const char *path, mode_t mode) {
     REAL(int, "mkdir", const char *, mode_t);
     PASS_ON(int, -1, meet("mkdir", path), real(path, mode));

@@ -37,17 +37,29 @@ pub(super) struct Step {
     pub path: String,
 }
 
+/// What runs the pipeline.
+const RUN: [&str; 4] = ["run", NAME, "--json", "-j1"];
+
 /// Runs the pipeline with a fault; gives what it said and the steps up to its end.
 pub(super) fn run(space: &Space, fault: &Fault) -> (Output, Vec<Step>) {
-    let mut command = command(space, fault);
+    retort(space, &RUN, fault)
+}
+
+/// Runs a command with a fault; gives what it said and the steps up to its end.
+pub(super) fn retort(space: &Space, args: &[&str], fault: &Fault) -> (Output, Vec<Step>) {
+    let mut command = with(space, args, fault);
     let output = command.output().expect("it starts");
     (output, counted(space))
 }
 
 /// What starts the pipeline with a fault.
 pub(super) fn command(space: &Space, fault: &Fault) -> Command {
+    with(space, &RUN, fault)
+}
+
+fn with(space: &Space, args: &[&str], fault: &Fault) -> Command {
     let _ = std::fs::remove_file(log(space));
-    let mut command = space.command(&["run", NAME, "--json", "-j1"]);
+    let mut command = space.command(args);
     command.env("LD_PRELOAD", library()).env("FAULT_UNDER", store(space)).env("FAULT_LOG", log(space));
     command.env("FAULT_KINDS", fault.kinds).env("FAULT_AT", fault.at.to_string()).env("FAULT_DO", &fault.what);
     command.env("FAULT_ON", if fault.on { "1" } else { "0" });
