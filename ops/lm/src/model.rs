@@ -78,8 +78,7 @@ impl Model {
     ///
     /// As [`Weights::open`] and [`Weights::tensor`].
     pub fn load_in(precision: Precision, path: &Path) -> Result<Self, LmError> {
-        let weights = Weights::open(path)?;
-        Self::build(weights.config(), precision, |name, shape| weights.tensor(name, shape))
+        Self::read(&Weights::open(path)?, precision)
     }
 
     /// Loads from an opened checkpoint; weights are kept as half floats.
@@ -88,7 +87,7 @@ impl Model {
     ///
     /// As [`Weights::tensor`].
     pub fn from_weights(weights: &Weights) -> Result<Self, LmError> {
-        Self::build(weights.config(), Precision::F16, |name, shape| weights.tensor(name, shape))
+        Self::read(weights, Precision::F16)
     }
 
     /// The model's shape.

@@ -8,6 +8,7 @@ use crate::linear::Linear;
 use crate::lora::{Adapter, Target};
 use crate::model::Model;
 use crate::norm::Norm;
+use crate::weights::Weights;
 
 /// A weight of the model under its Hugging Face name.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,7 +35,16 @@ impl Model {
         precision: Precision,
         tensor: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, LmError>,
     ) -> Result<Self, LmError> {
-        let mut from = Checkpoint { config, precision, tensor };
+        Self::assemble(config, precision, Whole(tensor))
+    }
+
+    /// Makes a model of an opened checkpoint, matrices a part at a time.
+    pub(crate) fn read(weights: &Weights, precision: Precision) -> Result<Self, LmError> {
+        Self::assemble(weights.config(), precision, weights)
+    }
+
+    fn assemble(config: &Config, precision: Precision, tensors: impl Tensors) -> Result<Self, LmError> {
+        let mut from = Checkpoint { config, precision, tensors };
         let (facts, vocab, hidden) = (config.facts(), config.vocab_size, config.hidden_size);
         let embedding = from.embedding([vocab, hidden])?;
         let head = if config.tie_word_embeddings {
@@ -63,14 +73,43 @@ impl Model {
     }
 }
 
-/// Where a model's tensors come from.
-struct Checkpoint<'a, F> {
-    config: &'a Config,
-    precision: Precision,
-    tensor: F,
+/// Who gives tensors by Hugging Face name.
+trait Tensors {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LmError>;
+    fn packed(&mut self, name: &str, shape: [usize; 2], precision: Precision) -> Result<Packed, LmError>;
 }
 
-impl<F: FnMut(&str, &[usize]) -> Result<Vec<f32>, LmError>> Checkpoint<'_, F> {
+impl Tensors for &Weights {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LmError> {
+        Weights::tensor(self, name, shape)
+    }
+
+    fn packed(&mut self, name: &str, shape: [usize; 2], precision: Precision) -> Result<Packed, LmError> {
+        Weights::packed(self, name, shape, precision)
+    }
+}
+
+/// Tensors that a function gives whole.
+struct Whole<F>(F);
+
+impl<F: FnMut(&str, &[usize]) -> Result<Vec<f32>, LmError>> Tensors for Whole<F> {
+    fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LmError> {
+        self.0(name, shape)
+    }
+
+    fn packed(&mut self, name: &str, [n, k]: [usize; 2], precision: Precision) -> Result<Packed, LmError> {
+        Ok(Packed::from_rows(&self.0(name, &[n, k])?, n, k, precision))
+    }
+}
+
+/// Where a model's tensors come from.
+struct Checkpoint<'a, T> {
+    config: &'a Config,
+    precision: Precision,
+    tensors: T,
+}
+
+impl<T: Tensors> Checkpoint<'_, T> {
     /// An embedding that is not the head is only looked into: there is nothing to be gained by rounding it.
     fn embedding(&mut self, shape: [usize; 2]) -> Result<Linear, LmError> {
         let precision = self.precision;
@@ -83,17 +122,15 @@ impl<F: FnMut(&str, &[usize]) -> Result<Vec<f32>, LmError>> Checkpoint<'_, F> {
     }
 
     fn linear(&mut self, name: &str, [outputs, inputs]: [usize; 2], bias: bool) -> Result<Linear, LmError> {
-        let values = (self.tensor)(&format!("{name}.weight"), &[outputs, inputs])?;
-        let weight = Packed::from_rows(&values, outputs, inputs, self.precision);
-        drop(values);
-        let bias = bias.then(|| (self.tensor)(&format!("{name}.bias"), &[outputs])).transpose()?;
+        let weight = self.tensors.packed(&format!("{name}.weight"), [outputs, inputs], self.precision)?;
+        let bias = bias.then(|| self.tensors.tensor(&format!("{name}.bias"), &[outputs])).transpose()?;
         Ok(Linear::new(weight, bias))
     }
 
     fn norm(&mut self, name: &str, width: usize) -> Result<Norm, LmError> {
-        let weight = (self.tensor)(&format!("{name}.weight"), &[width])?;
+        let weight = self.tensors.tensor(&format!("{name}.weight"), &[width])?;
         let bias = self.config.facts().norm.has_bias();
-        let bias = bias.then(|| (self.tensor)(&format!("{name}.bias"), &[width])).transpose()?;
+        let bias = bias.then(|| self.tensors.tensor(&format!("{name}.bias"), &[width])).transpose()?;
         Ok(Norm::new(self.config, weight, bias.unwrap_or_default()))
     }
 

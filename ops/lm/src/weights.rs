@@ -3,7 +3,10 @@
 //! Tensors are asked for by their Hugging Face names and come as `f32`, in Hugging Face's layout: GGUF's llama files
 //! keep the rows of `q_proj` and `k_proj` in pairs for interleaved RoPE, its gemma files have one added to norms, its phi
 //! files may have queries, keys and values in one tensor; that is undone here and nowhere else.
-//! One tensor is read at a time, so opening a large file costs its header.
+//! Some rows of a tensor are read at a time (`weights/stored.rs`), so opening a large file costs its header, and a model needs no
+//! more memory while it is loaded than after.
+
+mod stored;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,11 +15,14 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use candle_core::quantized::gguf_file::Content;
-use candle_core::{DType, Device};
-use half::{bf16, f16};
+use stored::Stored;
 
 use crate::LmError;
 use crate::config::{Config, Facts, NormKind};
+use crate::kernels::{PANEL, Packed, Precision};
+
+/// Values that are widened at a time, about: each thread holds so many.
+const PART: usize = 1 << 20;
 
 /// An opened checkpoint.
 #[derive(Debug)]
@@ -32,8 +38,8 @@ enum Source {
     Safetensors(Files),
 }
 
-/// Which file of a folder holds each tensor, and under what name.
-type Files = BTreeMap<String, (PathBuf, String)>;
+/// Where each tensor of a folder lies.
+type Files = BTreeMap<String, Stored>;
 
 impl Weights {
     /// Opens a GGUF file, or a folder with `config.json` and `*.safetensors`.
@@ -66,57 +72,94 @@ impl Weights {
     ///
     /// If it is missing, cut short, of another shape or of a type that we do not read.
     pub fn tensor(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LmError> {
-        let (found, values) = match &self.source {
-            Source::Gguf(content) => self.gguf_tensor(content, name)?,
-            Source::Safetensors(files) => self.folder_tensor(files, name)?,
-        };
-        if found != shape {
-            return Err(self.unusable(format!("tensor `{name}` has shape {found:?}, not {shape:?}")));
-        }
-        Ok(values)
+        self.find(name, shape)?.rows(0..shape.first().copied().unwrap_or(1))
     }
 
-    fn gguf_tensor(&self, content: &Content, name: &str) -> Result<(Vec<usize>, Vec<f32>), LmError> {
-        let stored = gguf_name(self.config.facts(), name);
-        let stored = stored.ok_or_else(|| self.unusable(format!("no tensor is called `{name}`")))?;
-        let (shape, mut values) = match fused(content, &self.config, &stored) {
-            Some((fused, rows)) => {
-                let (mut shape, values) = self.read_gguf(content, &fused)?;
-                let columns = shape.iter().skip(1).product::<usize>();
-                shape[0] = rows.len();
-                (shape, values.get(rows.start * columns..rows.end * columns).map(<[f32]>::to_vec).unwrap_or_default())
+    /// Reads a matrix `[outputs, inputs]` and packs it, a part at a time on all threads.
+    ///
+    /// # Errors
+    ///
+    /// As [`Weights::tensor`].
+    pub(crate) fn packed(&self, name: &str, [n, k]: [usize; 2], precision: Precision) -> Result<Packed, LmError> {
+        let found = self.find(name, &[n, k])?;
+        // Whole panels, and whole heads, in which rows change places.
+        let least = PANEL * found.head.max(1);
+        let step = least * (PART / (least * k.max(1))).max(1);
+        Packed::from_parts(n, k, precision, step, |rows| found.rows(rows))
+    }
+
+    fn find(&self, name: &str, shape: &[usize]) -> Result<Found, LmError> {
+        let found = match &self.source {
+            Source::Gguf(content) => self.in_gguf(content, name)?,
+            Source::Safetensors(files) => {
+                let stored = files.get(name).ok_or_else(|| self.unusable(format!("tensor `{name}` is missing")))?;
+                Found {
+                    first: 0,
+                    n: stored.shape.first().copied().unwrap_or(1),
+                    stored: stored.clone(),
+                    head: 0,
+                    less: 0.0,
+                }
             }
-            None => self.read_gguf(content, &stored)?,
         };
+        let mut there = found.stored.shape.clone();
+        if let Some(rows) = there.first_mut() {
+            *rows = found.n;
+        }
+        if there != shape {
+            return Err(self.unusable(format!("tensor `{name}` has shape {there:?}, not {shape:?}")));
+        }
+        Ok(found)
+    }
+
+    fn in_gguf(&self, content: &Content, name: &str) -> Result<Found, LmError> {
         let facts = self.config.facts();
-        if facts.gguf_pairs && (name.contains(".q_proj.") || name.contains(".k_proj.")) {
-            let columns = if shape.len() == 1 { 1 } else { shape.last().copied().unwrap_or(1) };
-            values = unpair(&values, self.config.head_dim, columns);
-        }
-        if facts.norm == NormKind::RmsPlusOne && name.ends_with("norm.weight") {
-            // GGUF has the one added already.
-            values.iter_mut().for_each(|value| *value -= 1.0);
-        }
-        Ok((shape, values))
-    }
-
-    fn read_gguf(&self, content: &Content, stored: &str) -> Result<(Vec<usize>, Vec<f32>), LmError> {
-        read_gguf(&self.path, content, stored)
-    }
-
-    fn folder_tensor(&self, files: &Files, name: &str) -> Result<(Vec<usize>, Vec<f32>), LmError> {
-        let (file, name) = files.get(name).ok_or_else(|| self.unusable(format!("tensor `{name}` is missing")))?;
-        let bytes = std::fs::read(file).map_err(|e| io("read", file, e))?;
-        let broken = |e: &dyn std::fmt::Display| unusable(file, format!("tensor `{name}`: {e}"));
-        let tensors = safetensors::SafeTensors::deserialize(&bytes).map_err(|e| broken(&e))?;
-        let view = tensors.tensor(name).map_err(|e| broken(&e))?;
-        let values = widen(view.dtype(), view.data())
-            .ok_or_else(|| broken(&format!("type {:?} is not read (F32, F16 and BF16 are)", view.dtype())))?;
-        Ok((view.shape().to_vec(), values))
+        let stored = gguf_name(facts, name);
+        let stored = stored.ok_or_else(|| self.unusable(format!("no tensor is called `{name}`")))?;
+        let (stored, rows) = match fused(content, &self.config, &stored) {
+            Some((fused, rows)) => (Stored::in_gguf(&self.path, content, &fused)?, rows),
+            None => {
+                let stored = Stored::in_gguf(&self.path, content, &stored)?;
+                let rows = 0..stored.shape.first().copied().unwrap_or(1);
+                (stored, rows)
+            }
+        };
+        let paired = facts.gguf_pairs && (name.contains(".q_proj.") || name.contains(".k_proj."));
+        // GGUF has the one added already.
+        let less = if facts.norm == NormKind::RmsPlusOne && name.ends_with("norm.weight") { 1.0 } else { 0.0 };
+        let head = if paired { self.config.head_dim } else { 0 };
+        Ok(Found { stored, first: rows.start, n: rows.len(), head, less })
     }
 
     fn unusable(&self, reason: String) -> LmError {
         unusable(&self.path, reason)
+    }
+}
+
+/// A tensor that was found, and what is to be undone of how it is stored.
+struct Found {
+    stored: Stored,
+    /// Its rows among those that are stored.
+    first: usize,
+    n: usize,
+    /// Rows of a head, where they lie in pairs; else 0.
+    head: usize,
+    /// What is taken off each value.
+    less: f32,
+}
+
+impl Found {
+    /// Some rows; where they lie in pairs, whole heads.
+    fn rows(&self, rows: Range<usize>) -> Result<Vec<f32>, LmError> {
+        let n = rows.len();
+        let mut values = self.stored.rows(self.first + rows.start..self.first + rows.end)?;
+        if self.head > 0 && n > 0 {
+            values = unpair(&values, self.head, values.len() / n);
+        }
+        if self.less != 0.0 {
+            values.iter_mut().for_each(|value| *value -= self.less);
+        }
+        Ok(values)
     }
 }
 
@@ -162,23 +205,13 @@ fn fused(content: &Content, config: &Config, stored: &str) -> Option<(String, Ra
     content.tensor_infos.contains_key(&fused).then_some((fused, rows))
 }
 
-fn read_gguf(path: &Path, content: &Content, stored: &str) -> Result<(Vec<usize>, Vec<f32>), LmError> {
-    if !content.tensor_infos.contains_key(stored) {
-        return Err(unusable(path, format!("tensor `{stored}` is missing")));
-    }
-    let mut reader = BufReader::new(File::open(path).map_err(|e| io("open", path, e))?);
-    let mut read = || -> candle_core::Result<(Vec<usize>, Vec<f32>)> {
-        let tensor = content.tensor(&mut reader, stored, &Device::Cpu)?.dequantize(&Device::Cpu)?;
-        Ok((tensor.dims().to_vec(), tensor.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?))
-    };
-    read().map_err(|e| unusable(path, format!("tensor `{stored}`: {e}")))
-}
-
 fn open_gguf(path: &Path) -> Result<(Config, Source), LmError> {
     let mut reader = BufReader::new(File::open(path).map_err(|e| io("open", path, e))?);
     let content = Content::read(&mut reader).map_err(|e| unusable(path, not_gguf(&e.to_string())))?;
-    let factors = content.tensor_infos.contains_key(ROPE_FACTORS).then(|| read_gguf(path, &content, ROPE_FACTORS));
-    let factors = factors.transpose()?.map(|(_, values)| values);
+    let factors =
+        content.tensor_infos.contains_key(ROPE_FACTORS).then(|| Stored::in_gguf(path, &content, ROPE_FACTORS));
+    let factors = factors.transpose()?.map(|factors| factors.rows(0..factors.shape.first().copied().unwrap_or(1)));
+    let factors = factors.transpose()?;
     let config = Config::from_gguf(&content, factors.as_deref()).map_err(|reason| unusable(path, reason))?;
     Ok((config, Source::Gguf(Box::new(content))))
 }
@@ -225,9 +258,8 @@ fn open_folder(path: &Path) -> Result<(Config, Source), LmError> {
     for entry in std::fs::read_dir(path).map_err(|e| io("read", path, e))? {
         let file = entry.map_err(|e| io("read", path, e))?.path();
         if file.extension().is_some_and(|end| end == "safetensors") {
-            for name in tensor_names(&file)? {
-                files.insert(plain_name(&name), (file.clone(), name));
-            }
+            let stored = Stored::in_safetensors(&file)?;
+            files.extend(stored.into_iter().map(|(name, stored)| (plain_name(&name), stored)));
         }
     }
     if files.is_empty() {
@@ -244,28 +276,6 @@ fn plain_name(name: &str) -> String {
         return format!("model.{inner}");
     }
     name.strip_prefix("language_model.").unwrap_or(name).to_owned()
-}
-
-/// The tensors of a safetensors file, from its header alone.
-fn tensor_names(file: &Path) -> Result<Vec<String>, LmError> {
-    use std::io::Read as _;
-    let mut reader = File::open(file).map_err(|e| io("open", file, e))?;
-    let mut length = [0; 8];
-    reader.read_exact(&mut length).map_err(|e| io("read", file, e))?;
-    let mut header = Vec::new();
-    reader.take(u64::from_le_bytes(length)).read_to_end(&mut header).map_err(|e| io("read", file, e))?;
-    let header: BTreeMap<String, serde_json::Value> =
-        serde_json::from_slice(&header).map_err(|e| unusable(file, format!("it is not a safetensors file: {e}")))?;
-    Ok(header.into_keys().filter(|name| name != "__metadata__").collect())
-}
-
-fn widen(dtype: safetensors::Dtype, data: &[u8]) -> Option<Vec<f32>> {
-    match dtype {
-        safetensors::Dtype::F32 => Some(data.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()),
-        safetensors::Dtype::F16 => Some(data.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect()),
-        safetensors::Dtype::BF16 => Some(data.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect()),
-        _ => None,
-    }
 }
 
 fn io(verb: &'static str, path: &Path, source: std::io::Error) -> LmError {

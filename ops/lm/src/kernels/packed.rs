@@ -1,5 +1,8 @@
 //! Weights in panels of 32 columns.
 
+use std::convert::Infallible;
+use std::ops::Range;
+
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
@@ -49,12 +52,34 @@ impl Packed {
     /// If `weight` does not have `n * k` values.
     pub fn from_rows(weight: &[f32], n: usize, k: usize, precision: Precision) -> Self {
         assert_eq!(weight.len(), n * k, "a weight of {n} rows and {k} columns");
-        Self::pack(n, k, precision, |panel, first| {
-            for (j, row) in weight.chunks_exact(k.max(1)).skip(first).take(PANEL).enumerate() {
-                for (s, &value) in row.iter().enumerate() {
-                    panel[s * PANEL + j] = value;
-                }
-            }
+        Self::pack(n, k, precision, |panel, first| fill_from_rows(weight, k, panel, first))
+    }
+
+    /// As [`Packed::from_rows`], of rows that `part` gives `step` at a time, and the rest at last, on any threads.
+    ///
+    /// # Errors
+    ///
+    /// One that `part` gives.
+    ///
+    /// # Panics
+    ///
+    /// If `step` is not whole panels, or a part not as many rows as were asked for.
+    pub fn from_parts<E: Send>(
+        n: usize,
+        k: usize,
+        precision: Precision,
+        step: usize,
+        part: impl Fn(Range<usize>) -> Result<Vec<f32>, E> + Sync,
+    ) -> Result<Self, E> {
+        assert!(step > 0 && step.is_multiple_of(PANEL), "{step} rows are no whole panels");
+        let rows = |first: usize| {
+            let range = first..(first + step).min(n);
+            let rows = part(range.clone())?;
+            assert_eq!(rows.len(), range.len() * k, "a part of {} rows and {k} columns", range.len());
+            Ok((first, rows))
+        };
+        Self::pack_parts(n, k, precision, step / PANEL, rows, |(begin, rows), panel, first| {
+            fill_from_rows(rows, k, panel, first - begin);
         })
     }
 
@@ -156,47 +181,77 @@ impl Packed {
     }
 
     fn pack(n: usize, k: usize, precision: Precision, fill: impl Fn(&mut [f32], usize) + Sync) -> Self {
+        let packed =
+            Self::pack_parts(n, k, precision, 1, |_| Ok::<(), Infallible>(()), |(), panel, first| fill(panel, first));
+        packed.unwrap_or_else(|never| match never {})
+    }
+
+    /// Packs `step` panels at a time: `part` gives what they are filled from, by their first row, and `fill` fills one.
+    fn pack_parts<P, E: Send>(
+        n: usize,
+        k: usize,
+        precision: Precision,
+        step: usize,
+        part: impl Fn(usize) -> Result<P, E> + Sync,
+        fill: impl Fn(&P, &mut [f32], usize) + Sync,
+    ) -> Result<Self, E> {
         let size = k * PANEL;
+        // The panels of a part, one after the other, each with the number of its first row.
+        let panels = |at: usize| (at * step..).map(|panel| panel * PANEL);
         let total = n.div_ceil(PANEL) * size;
         let panels = match precision {
             Precision::F32 => {
                 let mut all = Buffer::zeroed(total);
-                all.par_chunks_exact_mut(size.max(1)).enumerate().for_each(|(p, panel)| fill(panel, p * PANEL));
+                all.par_chunks_mut((step * size).max(1)).enumerate().try_for_each(|(at, some)| {
+                    let from = part(at * step * PANEL)?;
+                    some.chunks_exact_mut(size).zip(panels(at)).for_each(|(panel, first)| fill(&from, panel, first));
+                    Ok(())
+                })?;
                 Panels::F32(all)
             }
             Precision::F16 => {
                 let mut all = Buffer::zeroed(total);
-                all.par_chunks_exact_mut(size.max(1)).enumerate().for_each_init(
+                all.par_chunks_mut((step * size).max(1)).enumerate().try_for_each_init(
                     || (vec![0.0f32; size], vec![f16::ZERO; size]),
-                    |(wide, narrow), (p, panel)| {
-                        wide.fill(0.0);
-                        fill(wide, p * PANEL);
-                        narrow.convert_from_f32_slice(wide);
-                        for (bits, value) in panel.iter_mut().zip(narrow.iter()) {
-                            *bits = value.to_bits();
+                    |(wide, narrow), (at, some)| {
+                        let from = part(at * step * PANEL)?;
+                        for (panel, first) in some.chunks_exact_mut(size).zip(panels(at)) {
+                            wide.fill(0.0);
+                            fill(&from, wide, first);
+                            narrow.convert_from_f32_slice(wide);
+                            for (bits, value) in panel.iter_mut().zip(narrow.iter()) {
+                                *bits = value.to_bits();
+                            }
                         }
+                        Ok(())
                     },
-                );
+                )?;
                 Panels::F16(all)
             }
             Precision::Int8 => {
                 let blocks = k.div_ceil(int8::BLOCK);
-                let mut bytes = Buffer::zeroed(n.div_ceil(PANEL) * blocks * int8::BLOCK_BYTES);
-                let mut scales = Buffer::zeroed(n.div_ceil(PANEL) * blocks * PANEL);
-                let panels = bytes.par_chunks_exact_mut((blocks * int8::BLOCK_BYTES).max(1));
-                let panels = panels.zip(scales.par_chunks_exact_mut((blocks * PANEL).max(1)));
-                panels.enumerate().for_each_init(
+                let (bytes_each, scales_each) = (blocks * int8::BLOCK_BYTES, blocks * PANEL);
+                let mut bytes = Buffer::zeroed(n.div_ceil(PANEL) * bytes_each);
+                let mut scales = Buffer::zeroed(n.div_ceil(PANEL) * scales_each);
+                let some = bytes.par_chunks_mut((step * bytes_each).max(1));
+                let some = some.zip(scales.par_chunks_mut((step * scales_each).max(1)));
+                some.enumerate().try_for_each_init(
                     || vec![0.0f32; size],
-                    |wide, (p, (bytes, scales))| {
-                        wide.fill(0.0);
-                        fill(wide, p * PANEL);
-                        int8::pack_panel(Isa::best(), wide, bytes, scales);
+                    |wide, (at, (bytes, scales))| {
+                        let from = part(at * step * PANEL)?;
+                        let into = bytes.chunks_exact_mut(bytes_each).zip(scales.chunks_exact_mut(scales_each));
+                        for ((bytes, scales), first) in into.zip(panels(at)) {
+                            wide.fill(0.0);
+                            fill(&from, wide, first);
+                            int8::pack_panel(Isa::best(), wide, bytes, scales);
+                        }
+                        Ok(())
                     },
-                );
+                )?;
                 Panels::Int8 { bytes, scales }
             }
         };
-        Self { n, k, panels }
+        Ok(Self { n, k, panels })
     }
 
     /// The scale of each block of row `output`, in eight bits.
@@ -226,6 +281,15 @@ impl Packed {
             }
         }
         values
+    }
+}
+
+/// Fills a panel from rows of `k` values, the first of which is row `first`.
+fn fill_from_rows(rows: &[f32], k: usize, panel: &mut [f32], first: usize) {
+    for (j, row) in rows.chunks_exact(k.max(1)).skip(first).take(PANEL).enumerate() {
+        for (s, &value) in row.iter().enumerate() {
+            panel[s * PANEL + j] = value;
+        }
     }
 }
 
@@ -262,6 +326,12 @@ mod tests {
             assert_eq!((turned.n(), turned.k()), (k, n));
             assert_eq!(Packed::from_columns(&weight, k, n, Precision::F32).unpack(), turned.unpack());
             assert_eq!(turned.transposed().unpack(), weight);
+            for precision in [Precision::F32, Precision::F16, Precision::Int8] {
+                let part = |rows: Range<usize>| Ok::<_, Infallible>(weight[rows.start * k..rows.end * k].to_vec());
+                let parts = Packed::from_parts(n, k, precision, PANEL, part).unwrap();
+                assert_eq!(parts.unpack(), Packed::from_rows(&weight, n, k, precision).unpack(), "{precision:?}");
+            }
+            assert_eq!(Packed::from_parts(n, k, Precision::F16, 2 * PANEL, |_| Err("cut")).unwrap_err(), "cut");
             let half = Packed::from_rows(&weight, n, k, Precision::F16);
             let rounded: Vec<f32> = weight.iter().map(|&v| f16::from_f32(v).to_f32()).collect();
             assert_eq!(half.unpack(), rounded);

@@ -1,8 +1,8 @@
 //! Tests of reading tensors: layouts, every type that a GGUF file may have, and what is refused.
 
-use candle_core::Tensor;
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::*;
 use crate::testing::random;
@@ -113,4 +113,32 @@ fn what_a_file_has_and_we_do_not_run_is_named() {
     std::fs::write(&path, bytes).unwrap();
     let error = Weights::open(&path).unwrap_err().to_string();
     assert!(error.contains("it has tensors of type 20 (IQ4_NL), which is not supported (supported are F32"), "{error}");
+}
+
+/// In parts as at once: heads whose rows change places, and rows of a tensor that holds several.
+#[test]
+fn a_model_that_is_read_in_parts_is_the_model_that_is_read_at_once() {
+    let path = crate::testing::smollm2();
+    let weights = Weights::open(&path).unwrap();
+    for precision in [Precision::F16, Precision::Int8] {
+        let parts = crate::model::Model::load_in(precision, &path).unwrap();
+        let tensor = |name: &str, shape: &[usize]| weights.tensor(name, shape);
+        let whole = crate::model::Model::build(weights.config(), precision, tensor).unwrap();
+        assert!(parts.tensors(None).eq(whole.tensors(None)), "{precision:?}");
+    }
+    let error = weights.tensor("model.embed_tokens.weight", &[49_152, 500]).unwrap_err().to_string();
+    assert!(error.contains("has shape [49152, 576], not [49152, 500]"), "{error}");
+}
+
+#[test]
+fn a_file_that_is_cut_short_says_which_tensor_lacks_what() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let (embedding, weight) = (quantized(8, 256, GgmlDType::F32), quantized(256, 256, GgmlDType::Q8_0));
+    gguf(&path, "llama", &[], &[("token_embd.weight", &embedding), ("blk.0.attn_output.weight", &weight)]);
+    let length = std::fs::metadata(&path).unwrap().len();
+    File::options().write(true).open(&path).unwrap().set_len(length - 4096).unwrap();
+    let weights = Weights::open(&path).unwrap();
+    let error = weights.tensor("model.layers.0.self_attn.o_proj.weight", &[256, 256]).unwrap_err().to_string();
+    assert!(error.contains("tensor `blk.0.attn_output.weight`: 69632 bytes from byte"), "{error}");
 }
