@@ -31,7 +31,7 @@ const SAVE_EVERY: u64 = 10;
 
 impl Define for LoraTrain {
     const NAME: &'static str = "lora-train";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
 
     fn lane(&self) -> Lane {
         Lane::Model

@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let config = config(batch, count);
     let order: Vec<Vec<usize>> =
-        steps(&lengths, &[], batch, EPOCHS, SEED).into_iter().map(|step| step.segments).collect();
+        steps(&lengths, &[], batch, EPOCHS, SEED).map(|step| step.segments).collect();
     std::fs::write(folder.join(format!("order-{}.json", arguments[2])), serde_json::to_string(&order)?)?;
     let card = Card { title: "start".into(), base_model: "base".into(), ..Card::default() };
     write(&Adapter::init(model.config(), &config.lora, SEED)?, &card, &folder.join("adapter"))?;
@@ -64,9 +64,8 @@ fn config(batch: Batch, steps: u64) -> TrainConfig {
         schedule,
         batch,
         max_length: 256,
-        eval_every: 0,
         patience: 0,
-        min_gain: 0.0,
+        ..Phase::default()
     };
     TrainConfig {
         lora: LoraConfig { rank: 16, alpha: 32.0, ..LoraConfig::default() },

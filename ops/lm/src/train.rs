@@ -11,18 +11,23 @@
 
 mod checkpoint;
 mod config;
+mod course;
+mod guard;
+mod judge;
 mod state;
 
 pub use checkpoint::Checkpoint;
 pub use config::{Phase, Source, TrainConfig};
+pub use judge::{evaluate, losses};
 pub use state::Metric;
 
 use crate::LmError;
-use crate::data::{Examples, Step, passes, steps};
+use crate::data::{Examples, Step, passes};
 use crate::gradient::{LossSum, Segment};
 use crate::lora::{Adapter, Grads};
 use crate::model::Model;
 use crate::optim::{clip, scale};
+use course::Course;
 use state::{Best, State};
 
 /// What training gives.
@@ -68,8 +73,9 @@ pub fn train(
     watch: &mut Watch<'_>,
 ) -> Result<Trained, LmError> {
     config.check(data)?;
-    let plans = config.phases.iter().zip(data).zip(0..).map(|((phase, data), at)| plan(phase, data, config.seed, at));
-    let run = Run { model, config, data, eval, plans: plans.collect(), checkpoint };
+    let phases = config.phases.iter().zip(data).zip(0..);
+    let courses = phases.map(|((phase, data), at)| Course::of(phase, data, config.seed, at)).collect();
+    let run = Run { model, config, data, eval, courses, checkpoint };
     let mut state = match checkpoint.map(|own| own.load(model, config, data, eval)).transpose()?.flatten() {
         Some(state) => run.replay(state, watch)?,
         None => State::start(model, config)?,
@@ -80,66 +86,22 @@ pub fn train(
     Ok(Trained { adapter: state.adapter, metrics: state.metrics })
 }
 
-/// The loss of each segment, at most `max_tokens` tokens (or one segment) at a time. It has the same bits whatever
-/// `max_tokens` is.
-///
-/// # Errors
-///
-/// As [`Model::loss`].
-pub fn losses(
-    model: &Model,
-    adapter: Option<&Adapter>,
-    segments: &[Segment],
-    max_tokens: usize,
-) -> Result<Vec<LossSum>, LmError> {
-    let mut losses = Vec::with_capacity(segments.len());
-    let mut rest = segments;
-    for count in passes(segments.iter().map(|segment| segment.tokens.len()), max_tokens) {
-        let (pass, after) = rest.split_at(count);
-        losses.extend(model.loss(adapter, pass)?);
-        rest = after;
-    }
-    Ok(losses)
-}
-
-/// The mean loss a target token over all segments; none without targets.
-///
-/// # Errors
-///
-/// As [`Model::loss`].
-pub fn evaluate(
-    model: &Model,
-    adapter: Option<&Adapter>,
-    segments: &[Segment],
-    max_tokens: usize,
-) -> Result<Option<f64>, LmError> {
-    let mut sum = LossSum::default();
-    losses(model, adapter, segments, max_tokens)?.into_iter().for_each(|loss| sum.add(loss));
-    Ok(sum.mean())
-}
-
 /// What does not change while training runs.
 struct Run<'a> {
     model: &'a Model,
     config: &'a TrainConfig,
     data: &'a [Examples],
     eval: &'a [Segment],
-    /// The steps of each phase.
-    plans: Vec<Vec<Step>>,
+    /// What each phase does.
+    courses: Vec<Course>,
     checkpoint: Option<&'a Checkpoint>,
-}
-
-fn plan(phase: &Phase, data: &Examples, seed: u64, at: u64) -> Vec<Step> {
-    let lengths: Vec<usize> = data.segments.iter().map(|segment| segment.tokens.len()).collect();
-    let mut steps = steps(&lengths, &data.parts, phase.batch, phase.epochs, seed.wrapping_add(at << 32));
-    steps.truncate(phase.max_steps.map_or(usize::MAX, |max| max as usize));
-    steps
 }
 
 impl Run<'_> {
     /// One phase, from where `state` stands to the beginning of the next.
     fn phase(&self, state: &mut State, watch: &mut Watch<'_>) -> Result<(), LmError> {
-        let (phase, steps) = (&self.config.phases[state.phase], &self.plans[state.phase]);
+        let (phase, course) = (&self.config.phases[state.phase], &self.courses[state.phase]);
+        let steps = &course.steps;
         if state.phase_step == 0 {
             self.begin(state, watch)?;
         }
@@ -149,23 +111,30 @@ impl Run<'_> {
             let (loss, mut grads) = self.gradients(state, step)?;
             scale(&mut grads, 1.0 / loss.tokens.max(1) as f32);
             let norm = clip(&mut grads, self.config.max_grad_norm);
-            state.phase_step += 1;
-            state.step += 1;
-            state.tokens += loss.tokens;
             let mut row = state.row(&phase.name, step.epoch, rate);
+            row.step += 1;
+            row.tokens += loss.tokens;
             (row.loss, row.grad_norm) = (loss.mean(), Some(norm));
-            guard(&row, phase)?;
+            if let Err(error) = guard::check(&row, phase) {
+                self.save(state)?;
+                return Err(error);
+            }
             state.optimizer.step(&mut state.adapter, &grads, rate);
+            let read = course.reads[state.phase_step];
+            state.phase_step += 1;
+            (state.step, state.tokens) = (row.step, row.tokens);
 
             let last = state.phase_step == steps.len();
             let due = last || phase.is_due(state.phase_step as u64, step.ends_epoch);
             if due {
                 self.judge(state, phase, &mut row)?;
             }
+            if last && !state.stopped {
+                row.add_note(course.ended());
+            }
             if last || state.stopped {
                 row.add_note(state.kept());
             }
-            let read = step.segments.iter().map(|&at| self.data[state.phase].segments[at].tokens.len() as u64).sum();
             self.report(state, row, read, due, watch)?;
         }
         state.next_phase(self.config);
@@ -175,13 +144,13 @@ impl Run<'_> {
     /// The row before a phase's first step: what there is to learn from, and the loss to improve on.
     fn begin(&self, state: &mut State, watch: &mut Watch<'_>) -> Result<(), LmError> {
         let (phase, data) = (&self.config.phases[state.phase], &self.data[state.phase]);
-        let rate = phase.schedule.rate(0, self.plans[state.phase].len() as u64);
+        let rate = phase.schedule.rate(0, self.courses[state.phase].steps.len() as u64);
         let mut row = state.row(&phase.name, 0.0, rate);
         row.add_note(format!("{} sequences, {} target tokens an epoch", data.segments.len(), data.targets()));
         if data.dropped > 0 {
             row.add_note(format!("{} dropped: empty, or over {} tokens", data.dropped, phase.max_length));
         }
-        row.eval_loss = evaluate(self.model, Some(&state.adapter), self.eval, self.config.max_tokens_per_pass)?;
+        self.examine(state, phase, &mut row)?;
         if let (Source::Pairs, Some(loss)) = (phase.data, row.eval_loss) {
             state.best = Some(Best { loss, step: state.step, adapter: state.adapter.clone() });
             state.mark = Some(loss);
@@ -211,27 +180,6 @@ impl Run<'_> {
         Ok((sum, grads.unwrap_or_else(|| state.adapter.zero_grads())))
     }
 
-    /// Evaluates, keeps the adapter if it is the best, and stops the phase when its patience is over.
-    fn judge(&self, state: &mut State, phase: &Phase, row: &mut Metric) -> Result<(), LmError> {
-        row.eval_loss = evaluate(self.model, Some(&state.adapter), self.eval, self.config.max_tokens_per_pass)?;
-        let Some(loss) = row.eval_loss else { return Ok(()) };
-        guard(row, phase)?;
-        if state.best.as_ref().is_none_or(|best| loss < best.loss) {
-            state.best = Some(Best { loss, step: state.step, adapter: state.adapter.clone() });
-        }
-        if state.mark.is_none_or(|mark| loss < mark - phase.min_gain) {
-            state.mark = Some(loss);
-            state.waited = 0;
-        } else {
-            state.waited += 1;
-            if phase.patience > 0 && state.waited >= phase.patience {
-                state.stopped = true;
-                row.add_note(format!("stopped: no gain in {} evaluations", state.waited));
-            }
-        }
-        Ok(())
-    }
-
     /// Keeps the row, saves the state where it is time (or the watcher ends the run), and tells the watcher.
     fn report(
         &self,
@@ -243,13 +191,20 @@ impl Run<'_> {
     ) -> Result<(), LmError> {
         state.metrics.push(row);
         let told = watch(Progress { read, ..self.progress(state, state.metrics.len() - 1, false) });
-        if let Some(checkpoint) = self.checkpoint
-            && state.phase_step > 0
-            && (save || told.is_err() || checkpoint.due(state.step))
-        {
-            checkpoint.save(self.model, self.config, self.data, self.eval, state)?;
+        if save || told.is_err() || self.checkpoint.is_some_and(|checkpoint| checkpoint.due(state.step)) {
+            self.save(state)?;
         }
         told
+    }
+
+    /// Saves the state, if there is a place for it. A phase that has done no step begins again.
+    fn save(&self, state: &State) -> Result<(), LmError> {
+        match self.checkpoint {
+            Some(checkpoint) if state.phase_step > 0 => {
+                checkpoint.save(self.model, self.config, self.data, self.eval, state)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Tells the watcher again what was told before the run was cut.
@@ -261,25 +216,12 @@ impl Run<'_> {
     }
 
     fn progress<'s>(&self, state: &'s State, row: usize, replayed: bool) -> Progress<'s> {
-        let before: usize = self.plans[..state.phase].iter().map(Vec::len).sum();
-        let spared = if state.stopped { self.plans[state.phase].len() } else { state.phase_step };
-        let of = self.plans.iter().map(Vec::len).sum::<usize>() as u64;
+        let steps = |course: &Course| course.steps.len();
+        let before: usize = self.courses[..state.phase].iter().map(steps).sum();
+        let spared = if state.stopped { steps(&self.courses[state.phase]) } else { state.phase_step };
+        let of = self.courses.iter().map(steps).sum::<usize>() as u64;
         Progress { done: (before + spared) as u64, of, metric: &state.metrics[row], read: 0, replayed }
     }
-}
-
-/// Refuses to go on from what is not a number.
-fn guard(row: &Metric, phase: &Phase) -> Result<(), LmError> {
-    let named = [("loss", row.loss), ("gradient norm", row.grad_norm), ("evaluation loss", row.eval_loss)];
-    let Some((name, value)) = named.into_iter().find(|(_, value)| value.is_some_and(|value| !value.is_finite())) else {
-        return Ok(());
-    };
-    Err(LmError::Argument(format!(
-        "train: in step {} (phase `{}`) the {name} is {}; a smaller `learning_rate` or `max_grad_norm` may help",
-        row.step,
-        phase.name,
-        value.unwrap_or(f64::NAN)
-    )))
 }
 
 #[cfg(test)]

@@ -19,7 +19,8 @@ use crate::models::ModelRef;
 /// answer and the end of its turn count in the loss, of a text every token and its end; segments never see each other, however they are batched.
 ///
 /// Each phase goes on from the best adapter of the one before, with a fresh optimizer. It is evaluated on `eval` (in a text phase too: what the texts are for is the
-/// questions), stops when `patience` evaluations brought no gain, and ends with its best adapter, not its last.
+/// questions), stops when `patience` evaluations brought no gain, and ends with its best adapter, not its last. When and why it ended its last row in `metrics` says. A loss
+/// or gradient that is no number ends the run with its step.
 ///
 /// The state is saved as it goes: a run that was killed goes on and ends with the same bits. The output `adapter` has a row a tensor in PEFT's names, `metrics` a row a step.
 ///
@@ -87,6 +88,9 @@ pub struct LoraTrain {
     /// What phases inherit: the most steps; default no limit.
     #[serde(default)]
     pub max_steps: Option<u64>,
+    /// What phases inherit: the most tokens of training read; default no limit.
+    #[serde(default)]
+    pub max_tokens: Option<u64>,
     /// What phases inherit: the highest learning rate; default 2e-4.
     #[serde(default)]
     pub learning_rate: Option<f64>,
@@ -161,6 +165,10 @@ pub struct PhaseConfig {
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub max_steps: Option<u64>,
+    /// The most tokens that go through the model in training, evaluations aside; one step is done in any case.
+    #[serde(default)]
+    #[schemars(range(min = 1))]
+    pub max_tokens: Option<u64>,
     /// The highest learning rate. LoRA takes about ten times that of full tuning.
     #[serde(default)]
     pub learning_rate: Option<f64>,
@@ -263,6 +271,7 @@ impl PhaseConfig {
         let mistakes = [
             (zero(self.epochs), "epochs", "there is at least one epoch"),
             (zero(self.max_steps), "max_steps", "there is at least one step"),
+            (zero(self.max_tokens), "max_tokens", "there is at least one token"),
             (zero(size(self.batch)), "batch", "a step has at least one sequence"),
             (zero(size(self.batch_tokens)), "batch_tokens", "a step has at least one token"),
             (self.max_length.is_some_and(|length| length < 2), "max_length", "a sequence has at least two tokens"),
@@ -304,6 +313,7 @@ impl LoraTrain {
             data: Material::default(),
             epochs: self.epochs,
             max_steps: self.max_steps,
+            max_tokens: self.max_tokens,
             learning_rate: self.learning_rate,
             schedule: self.schedule,
             warmup_steps: self.warmup_steps,

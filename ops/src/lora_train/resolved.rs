@@ -43,6 +43,7 @@ pub(super) struct ResolvedPhase {
     data: Material,
     epochs: u64,
     max_steps: Option<u64>,
+    max_tokens: Option<u64>,
     learning_rate: f64,
     schedule: Curve,
     warmup_steps: Option<u64>,
@@ -100,6 +101,7 @@ impl PhaseConfig {
             data: self.data,
             epochs: self.epochs.or(top.epochs).unwrap_or(3),
             max_steps: self.max_steps.or(top.max_steps),
+            max_tokens: self.max_tokens.or(top.max_tokens),
             learning_rate: self.learning_rate.or(top.learning_rate).unwrap_or(2e-4),
             schedule: self.schedule.or(top.schedule).unwrap_or_default(),
             warmup_steps: warm.warmup_steps,
@@ -163,6 +165,7 @@ impl ResolvedPhase {
             },
             epochs: self.epochs,
             max_steps: self.max_steps,
+            max_tokens: self.max_tokens,
             schedule: Schedule { peak: self.learning_rate, warmup, decay, min_ratio: self.min_ratio },
             batch: match (self.batch_tokens, self.batch) {
                 (Some(tokens), _) => Batch::Tokens(tokens),

@@ -259,6 +259,7 @@ fn problem(with: Value) -> (String, String) {
 fn mistakes_are_found_before_anything_runs() {
     assert_eq!(problem(json!({"rank": 0})).0, "with.rank");
     assert_eq!(problem(json!({"phases": [{"batch": 1, "batch_tokens": 9}]})).0, "with.phases[0].batch_tokens");
+    assert_eq!(problem(json!({"phases": [{"max_tokens": 0}]})).0, "with.phases[0].max_tokens");
     assert_eq!(problem(json!({"phases": [{}, {"learning_rate": -1.0}]})).0, "with.phases[1].learning_rate");
     assert_eq!(problem(json!({"phases": [{}, {}]})).1, "two phases are called `pairs`");
     assert_eq!(problem(json!({"phases": []})).0, "with.phases");

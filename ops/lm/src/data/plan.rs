@@ -78,12 +78,18 @@ impl Examples {
     }
 }
 
-/// All steps of `epochs` epochs over segments of these lengths, each in an order of its own. A function of its arguments, and the
-/// first epochs do not depend on how many follow.
-pub fn steps(lengths: &[usize], parts: &[Part], batch: Batch, epochs: u64, seed: u64) -> Vec<Step> {
-    let mut steps = Vec::new();
-    for epoch in 0..epochs {
+/// All steps of `epochs` epochs over segments of these lengths, each in an order of its own, made as they are asked for. A function
+/// of its arguments, and the first epochs do not depend on how many follow.
+pub fn steps<'a>(
+    lengths: &'a [usize],
+    parts: &'a [Part],
+    batch: Batch,
+    epochs: u64,
+    seed: u64,
+) -> impl Iterator<Item = Step> + 'a {
+    (0..epochs).flat_map(move |epoch| {
         let order = order(lengths.len(), parts, seed, epoch);
+        let mut steps = Vec::new();
         let mut start = 0;
         while start < order.len() {
             let end = start + fit(&order[start..], lengths, batch);
@@ -92,8 +98,8 @@ pub fn steps(lengths: &[usize], parts: &[Part], batch: Batch, epochs: u64, seed:
             steps.push(Step { segments: order[start..end].to_vec(), epoch: epoch as f64 + done, ends_epoch });
             start = end;
         }
-    }
-    steps
+        steps
+    })
 }
 
 /// Splits segments, in order, into passes of at most `max_tokens` tokens, at least one segment in each. Gives how many
@@ -177,8 +183,9 @@ mod tests {
     fn steps_see_each_segment_once_an_epoch_in_an_order_of_the_seed() {
         let lengths: Vec<usize> = (0..50).map(|i| 5 + i % 7).collect();
         for batch in [Batch::Sequences(8), Batch::Tokens(40), Batch::Tokens(1)] {
-            let all = steps(&lengths, &[], batch, 2, 3);
-            assert_eq!(all, steps(&lengths, &[], batch, 2, 3));
+            let plan = |seed| steps(&lengths, &[], batch, 2, seed).collect::<Vec<_>>();
+            let all = plan(3);
+            assert_eq!(all, plan(3));
             let half = all.iter().position(|step| step.ends_epoch).unwrap() + 1;
             assert_eq!((all[half - 1].epoch, all.last().unwrap().epoch), (1.0, 2.0));
             let mut seen: Vec<usize> = all[..half].iter().flat_map(|step| step.segments.clone()).collect();
@@ -186,11 +193,11 @@ mod tests {
             assert_ne!(all[0].segments, all[half].segments, "another order in the second epoch");
             seen.sort_unstable();
             assert_eq!(seen, (0..50).collect::<Vec<_>>());
-            assert_ne!(all, steps(&lengths, &[], batch, 2, 4));
+            assert_ne!(all, plan(4));
         }
         let tokens = |step: &Step| step.segments.iter().map(|&at| lengths[at]).sum::<usize>();
-        assert!(steps(&lengths, &[], Batch::Tokens(40), 1, 3).iter().all(|step| tokens(step) <= 40));
-        assert!(steps(&[], &[], Batch::Sequences(8), 3, 1).is_empty());
+        assert!(steps(&lengths, &[], Batch::Tokens(40), 1, 3).all(|step| tokens(&step) <= 40));
+        assert!(steps(&[], &[], Batch::Sequences(8), 3, 1).next().is_none());
     }
 
     #[test]

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::LmError;
 use crate::data::{Batch, Examples};
 use crate::lora::LoraConfig;
-use crate::schedule::Schedule;
+use crate::schedule::{Decay, Schedule, Warmup};
 
 /// A whole training: phases in order, and what they share.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +37,8 @@ pub struct Phase {
     pub epochs: u64,
     /// At most so many steps, whatever `epochs` says.
     pub max_steps: Option<u64>,
+    /// At most so many tokens through the model (at least one step), whatever `epochs` says.
+    pub max_tokens: Option<u64>,
     /// Learning rate over the steps.
     pub schedule: Schedule,
     /// How much goes into one step.
@@ -59,6 +61,25 @@ pub enum Source {
     Text,
     /// Questions and answers.
     Pairs,
+}
+
+impl Default for Phase {
+    /// Pairs, three times, by a cosine from 2e-4, in steps of eight.
+    fn default() -> Self {
+        Self {
+            name: "pairs".to_owned(),
+            data: Source::Pairs,
+            epochs: 3,
+            max_steps: None,
+            max_tokens: None,
+            schedule: Schedule { peak: 2e-4, warmup: Warmup::Ratio(0.05), decay: Decay::Cosine, min_ratio: 0.0 },
+            batch: Batch::Sequences(8),
+            max_length: 1024,
+            eval_every: 0,
+            patience: 2,
+            min_gain: 0.0,
+        }
+    }
 }
 
 impl Phase {
@@ -90,7 +111,7 @@ impl TrainConfig {
                     phase.name
                 ));
             }
-            if phase.epochs == 0 || phase.max_steps == Some(0) {
+            if phase.epochs == 0 || phase.max_steps == Some(0) || phase.max_tokens == Some(0) {
                 return refuse(format!("phase `{}` has no steps", phase.name));
             }
         }

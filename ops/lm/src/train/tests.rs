@@ -1,5 +1,7 @@
 //! The loop on a tiny random model.
 
+mod limits;
+
 use super::*;
 use crate::data::Batch;
 use crate::lora::LoraConfig;
@@ -28,13 +30,11 @@ fn phase(name: &str, epochs: u64) -> Phase {
         name: name.into(),
         data: Source::Pairs,
         epochs,
-        max_steps: None,
         schedule,
         batch: Batch::Sequences(4),
         max_length: 64,
-        eval_every: 0,
         patience: 0,
-        min_gain: 0.0,
+        ..Phase::default()
     }
 }
 
@@ -218,16 +218,6 @@ fn a_checkpoint_of_another_training_is_not_used() {
     assert!(!replays(&config, &data), "a torn file is no checkpoint");
     std::fs::write(&path, &whole).unwrap();
     assert!(replays(&config, &data));
-}
-
-#[test]
-fn a_loss_that_is_no_number_ends_the_run_and_names_the_step() {
-    let model = tiny_model();
-    let mut wild = phase("wild", 5);
-    wild.schedule = Schedule { peak: 1e30, warmup: Warmup::Steps(0), decay: Decay::Constant, min_ratio: 0.0 };
-    let data = [examples(counting(24, 1, 1))];
-    let error = train(&model, &config(vec![wild]), &data, &[], None, &mut quiet).unwrap_err().to_string();
-    assert!(error.contains("step 2 (phase `wild`)") && error.contains("learning_rate"), "{error}");
 }
 
 #[test]
