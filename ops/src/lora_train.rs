@@ -5,13 +5,16 @@
 
 pub mod adapter;
 mod config;
+mod material;
 mod metrics;
+mod phase;
 mod resolved;
 mod targets;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use config::{Curve, LoraTrain, Material, PhaseConfig};
+pub use config::LoraTrain;
+pub use phase::{Curve, Loss, Material, Mix, PhaseConfig, Template};
 pub use targets::Targets;
 
 use arrow::array::{Array as _, AsArray as _};
@@ -19,12 +22,12 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 use retort_cache::TableWriter;
 use retort_engine::{Asset, Cx, Define, Env, Failure, Input, Inputs, Lane, Operator, Problem, SlotSpec, TableOp};
 use retort_lm::LmError;
-use retort_lm::data::{self, Counts, Examples, Pair};
-use retort_lm::gradient::Segment;
-use retort_lm::train::{Checkpoint, Progress, Source, TrainConfig, train};
+use retort_lm::data::Pair;
+use retort_lm::train::{Checkpoint, Form, Progress, Source, TrainConfig, train};
 
-use crate::models::{self, LoadedModel, Precision};
+use crate::models::{self, Precision};
 use crate::stable;
+use resolved::Resolved;
 
 /// Steps between two savings of the state, so that little is done again after a crash.
 const SAVE_EVERY: u64 = 10;
@@ -44,21 +47,24 @@ impl Define for LoraTrain {
     fn build(self, env: &Env<'_>) -> Result<Operator, Problem> {
         self.model.check_local("model")?;
         let config = self.train_config()?;
+        let exam = Resolved::from(self.clone()).exam();
         let asset = self.model.asset(env).expect("a local model has weights");
-        Ok(Operator::Table(Box::new(Trainer { asset, config, columns: self })))
+        Ok(Operator::Table(Box::new(Trainer { asset, config, exam, columns: self })))
     }
 }
 
 struct Trainer {
     asset: Asset,
     config: TrainConfig,
+    /// How evaluations ask.
+    exam: Form,
     /// Of which the column names are used.
     columns: LoraTrain,
 }
 
 impl Trainer {
     fn learns_from(&self, source: Source) -> bool {
-        self.config.phases.iter().any(|phase| phase.data == source)
+        self.config.phases.iter().any(|phase| phase.learns_from(source))
     }
 }
 
@@ -69,6 +75,7 @@ impl TableOp for Trainer {
             slot("train", self.learns_from(Source::Pairs)),
             slot("eval", false),
             slot("text", self.learns_from(Source::Text)),
+            slot("replay", self.learns_from(Source::Replay)),
         ]
     }
 
@@ -83,11 +90,16 @@ impl TableOp for Trainer {
 
     fn mistakes(&self, inputs: &Inputs<SchemaRef>) -> Vec<Problem> {
         let mut problems = Vec::new();
-        for (slot, source, data) in [("train", Source::Pairs, "pairs"), ("text", Source::Text, "text")] {
+        let sources = [
+            ("train", Source::Pairs, "add a phase with `data: pairs`"),
+            ("text", Source::Text, "add a phase with `data: text`, or `mix: {text: 0.2}` to one of pairs"),
+            ("replay", Source::Replay, "add `mix: {replay: 0.1}` to a phase"),
+        ];
+        for (slot, source, remedy) in sources {
             if inputs.get(slot).is_some() && !self.learns_from(source) {
                 let problem =
                     Problem::new("unused-input", format!("from.{slot}"), format!("no phase learns from `{slot}`"));
-                problems.push(problem.hint(format!("add a phase with `data: {data}`, or leave the input out")));
+                problems.push(problem.hint(format!("{remedy}, or leave the input out")));
             }
         }
         for slot in ["train", "eval"] {
@@ -96,7 +108,7 @@ impl TableOp for Trainer {
                 problems.extend(text_column("answer", &self.columns.answer, schema).err());
             }
         }
-        if let Some(schema) = inputs.get("text") {
+        for schema in ["text", "replay"].into_iter().filter_map(|slot| inputs.get(slot)) {
             problems.extend(text_column("text", &self.columns.text, schema).err());
         }
         problems
@@ -104,9 +116,9 @@ impl TableOp for Trainer {
 
     fn run(&self, inputs: &Inputs<Input>, out: &mut [Box<dyn TableWriter>], cx: &Cx<'_>) -> Result<(), Failure> {
         let loaded = models::load(&self.asset, Precision::F16, cx)?;
-        let material = Tables::read(&self.columns, inputs)?;
+        let material = material::Tables::read(&self.columns, inputs)?;
         let data = material.examples(&loaded, &self.config, cx)?;
-        let eval = material.exam(&loaded, &self.config, cx)?;
+        let eval = material.exam(&loaded, &self.config, self.exam, cx)?;
         let checkpoint = Checkpoint { folder: cx.workspace()?, every: SAVE_EVERY };
         let mut replayed = None;
         let mut watch = |progress: Progress<'_>| {
@@ -164,59 +176,6 @@ pub(crate) fn texts<const N: usize>(input: &Input, columns: [(&str, &str); N]) -
 pub(crate) fn pairs(input: &Input, question: &str, answer: &str) -> Result<Vec<Pair>, Failure> {
     let rows = texts(input, [("question", question), ("answer", answer)])?;
     Ok(rows.into_iter().map(|[question, answer]| Pair { question, answer }).collect())
-}
-
-/// The rows of the inputs.
-struct Tables {
-    train: Vec<Pair>,
-    eval: Vec<Pair>,
-    text: Vec<[String; 1]>,
-}
-
-impl Tables {
-    fn read(columns: &LoraTrain, inputs: &Inputs<Input>) -> Result<Self, Failure> {
-        let pairs = |slot| match inputs.get(slot) {
-            Some(input) => self::pairs(input, &columns.question, &columns.answer),
-            None => Ok(Vec::new()),
-        };
-        let text = inputs.get("text").map(|input| texts(input, [("text", &columns.text)])).transpose()?;
-        Ok(Self { train: pairs("train")?, eval: pairs("eval")?, text: text.unwrap_or_default() })
-    }
-
-    /// What each phase learns from.
-    fn examples(&self, loaded: &LoadedModel, config: &TrainConfig, cx: &Cx<'_>) -> Result<Vec<Examples>, Failure> {
-        let context = loaded.model.config().max_position_embeddings;
-        let (tokenizer, template) = (&loaded.tokenizer, &loaded.template);
-        let mut all = Vec::with_capacity(config.phases.len());
-        for phase in &config.phases {
-            cx.check()?;
-            if phase.max_length > context {
-                let message = format!("`max_length` {} of phase `{}` is over", phase.max_length, phase.name);
-                return Err(Failure::op(format!("{message} the model's context of {context} tokens")));
-            }
-            let examples = match phase.data {
-                Source::Text => data::texts(tokenizer, self.text.iter().map(|[text]| text.as_str()), phase.max_length),
-                Source::Pairs => data::pairs(tokenizer, template, &self.train, Counts::Answer, phase.max_length),
-            };
-            all.push(examples.map_err(failure)?);
-        }
-        Ok(all)
-    }
-
-    /// What each evaluation asks.
-    fn exam(&self, loaded: &LoadedModel, config: &TrainConfig, cx: &Cx<'_>) -> Result<Vec<Segment>, Failure> {
-        let longest = config.phases.iter().map(|phase| phase.max_length).max().unwrap_or(0);
-        let exam =
-            data::pairs(&loaded.tokenizer, &loaded.template, &self.eval, Counts::Answer, longest).map_err(failure)?;
-        if exam.dropped > 0 {
-            let asked = self.eval.len();
-            cx.note(format!("eval: {} of {asked} pairs dropped: empty, or over {longest} tokens", exam.dropped));
-        }
-        if exam.segments.is_empty() {
-            cx.note("no eval pairs: no phase stops early, each keeps its last adapter");
-        }
-        Ok(exam.segments)
-    }
 }
 
 /// Tells the observers of a row of the log.

@@ -49,6 +49,16 @@ pub struct Examples {
 }
 
 impl Examples {
+    /// What an epoch goes over, in words.
+    pub fn told(&self) -> String {
+        let [_, _, ..] = &self.parts[..] else {
+            return format!("{} sequences, {} target tokens an epoch", self.segments.len(), self.targets());
+        };
+        let part = |part: &Part| format!("{:.1} of {}", part.passes * part.count as f64, part.count);
+        let parts: Vec<String> = self.parts.iter().map(part).collect();
+        format!("an epoch takes {} sequences", parts.join(" and "))
+    }
+
     /// Tokens that count in the loss.
     pub fn targets(&self) -> u64 {
         self.segments.iter().flat_map(|segment| &segment.targets).flatten().count() as u64

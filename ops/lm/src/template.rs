@@ -10,6 +10,9 @@ use std::borrow::Cow;
 /// The template of models that bring none: ChatML.
 pub const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 
+/// A form without control tokens, for models that were never tuned for chat: one question, one answer.
+const PLAIN: &str = "{% for message in messages %}{% if message['role'] == 'user' %}{{ 'Question: ' + message['content'].strip() + '\nAnswer:' }}{% elif message['role'] == 'assistant' %}{{ ' ' + message['content'].strip() + eos_token }}{% else %}{{ message['content'].strip() + '\n\n' }}{% endif %}{% endfor %}";
+
 /// Steps that a template may take, so that a hostile one cannot run for ever.
 const FUEL: u64 = 50_000_000;
 
@@ -53,8 +56,20 @@ impl ChatTemplate {
     /// # Errors
     /// The template is not valid Jinja.
     pub fn of(tokenizer: &Tokenizer) -> Result<Self, LmError> {
+        Self::named(tokenizer, tokenizer.chat_template().unwrap_or(CHATML))
+    }
+
+    /// `Question: …`, a line break, `Answer: …` and the model's end token, whatever its own template is.
+    ///
+    /// # Errors
+    /// Never in fact: the form is valid.
+    pub fn plain(tokenizer: &Tokenizer) -> Result<Self, LmError> {
+        Self::named(tokenizer, PLAIN)
+    }
+
+    fn named(tokenizer: &Tokenizer, source: &str) -> Result<Self, LmError> {
         let name = |id: Option<u32>| id.and_then(|id| tokenizer.control_name(id)).unwrap_or("").to_owned();
-        Self::new(tokenizer.chat_template().unwrap_or(CHATML), name(tokenizer.bos()), name(tokenizer.eos()))
+        Self::new(source, name(tokenizer.bos()), name(tokenizer.eos()))
     }
 
     /// Compiles `source`; `bos` and `eos` are what it sees as `bos_token` and `eos_token`.

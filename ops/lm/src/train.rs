@@ -17,7 +17,7 @@ mod judge;
 mod state;
 
 pub use checkpoint::Checkpoint;
-pub use config::{Phase, Source, TrainConfig};
+pub use config::{Form, Phase, Source, TrainConfig};
 pub use judge::{evaluate, losses};
 pub use state::Metric;
 
@@ -146,7 +146,7 @@ impl Run<'_> {
         let (phase, data) = (&self.config.phases[state.phase], &self.data[state.phase]);
         let rate = phase.schedule.rate(0, self.courses[state.phase].steps.len() as u64);
         let mut row = state.row(&phase.name, 0.0, rate);
-        row.add_note(format!("{} sequences, {} target tokens an epoch", data.segments.len(), data.targets()));
+        row.add_note(data.told());
         if data.dropped > 0 {
             row.add_note(format!("{} dropped: empty, or over {} tokens", data.dropped, phase.max_length));
         }

@@ -8,6 +8,7 @@ use retort_lm::train::TrainConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::phase::{Curve, Loss, Material, Mix, PhaseConfig, Template};
 use super::resolved::Resolved;
 use super::targets::Targets;
 use crate::models::ModelRef;
@@ -16,7 +17,8 @@ use crate::models::ModelRef;
 /// base weights stay as they are; only the adapter gets gradients.
 ///
 /// `train` and `eval` are tables of questions and answers, `text` one of texts (chunks). Which of them must be there the phases say. Of a pair only the
-/// answer and the end of its turn count in the loss, of a text every token and its end; segments never see each other, however they are batched.
+/// answer and the end of its turn count in the loss (`loss`), of a text every token and its end; segments never see each other, however they are batched.
+/// `mix` adds a share of another input to a phase, such as general texts of the input `replay` against forgetting.
 ///
 /// Each phase goes on from the best adapter of the one before, with a fresh optimizer. It is evaluated on `eval` (in a text phase too: what the texts are for is the
 /// questions), stops when `patience` evaluations brought no gain, and ends with its best adapter, not its last. When and why it ended its last row in `metrics` says. A loss
@@ -82,6 +84,12 @@ pub struct LoraTrain {
     #[serde(default)]
     #[schemars(length(min = 1))]
     pub phases: Option<Vec<PhaseConfig>>,
+    /// What phases inherit: what of a pair counts in the loss; default `answer`.
+    #[serde(default)]
+    pub loss: Option<Loss>,
+    /// What phases inherit: how pairs are written; default `chat`.
+    #[serde(default)]
+    pub template: Option<Template>,
     /// What phases inherit: passes over the examples; default 3.
     #[serde(default)]
     pub epochs: Option<u64>,
@@ -147,93 +155,6 @@ pub struct LoraTrain {
     pub text: String,
 }
 
-/// A phase of `lora-train`. What it leaves out stands at the top level, or has the default that is told there.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PhaseConfig {
-    /// Its name in metrics; default what it learns from. No two phases have the same.
-    #[serde(default)]
-    pub name: Option<String>,
-    /// What it learns from: `text` (the input `text`) or `pairs` (the input `train`).
-    #[serde(default)]
-    pub data: Material,
-    /// Passes over the examples.
-    #[serde(default)]
-    #[schemars(range(min = 1))]
-    pub epochs: Option<u64>,
-    /// The most steps.
-    #[serde(default)]
-    #[schemars(range(min = 1))]
-    pub max_steps: Option<u64>,
-    /// The most tokens that go through the model in training, evaluations aside; one step is done in any case.
-    #[serde(default)]
-    #[schemars(range(min = 1))]
-    pub max_tokens: Option<u64>,
-    /// The highest learning rate. LoRA takes about ten times that of full tuning.
-    #[serde(default)]
-    pub learning_rate: Option<f64>,
-    /// How the rate falls after the warm-up.
-    #[serde(default)]
-    pub schedule: Option<Curve>,
-    /// Steps in which the rate rises, in place of `warmup_ratio`.
-    #[serde(default)]
-    pub warmup_steps: Option<u64>,
-    /// The share of steps in which the rate rises, 0 to below 1.
-    #[serde(default)]
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub warmup_ratio: Option<f64>,
-    /// Where the rate ends, as a share of the highest.
-    #[serde(default)]
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub min_ratio: Option<f64>,
-    /// Sequences a step. More gives steadier steps, and fewer of them.
-    #[serde(default)]
-    #[schemars(range(min = 1))]
-    pub batch: Option<usize>,
-    /// Tokens a step, in place of `batch`: as many sequences as fit, at least one.
-    #[serde(default)]
-    #[schemars(range(min = 1))]
-    pub batch_tokens: Option<usize>,
-    /// The longest sequence, in tokens. Longer texts are cut; longer pairs are left out, and counted in the first row of the metrics.
-    #[serde(default)]
-    #[schemars(range(min = 2))]
-    pub max_length: Option<usize>,
-    /// Steps between evaluations, 0 for one at the end of each epoch. The last step is always followed by one.
-    #[serde(default)]
-    pub eval_every: Option<u64>,
-    /// Evaluations in a row without gain that end the phase, 0 for never.
-    #[serde(default)]
-    pub patience: Option<u64>,
-    /// By how much the loss on `eval` must fall to be a gain, in nats a token.
-    #[serde(default)]
-    #[schemars(range(min = 0.0))]
-    pub min_gain: Option<f64>,
-}
-
-/// What a phase learns from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Material {
-    /// Plain texts: the input `text`.
-    Text,
-    /// Questions and answers: the input `train`.
-    #[default]
-    Pairs,
-}
-
-/// How the learning rate falls after the warm-up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Curve {
-    /// Slowly, then fast, then slowly: half a cosine.
-    #[default]
-    Cosine,
-    /// Evenly.
-    Linear,
-    /// Not at all.
-    Constant,
-}
-
 fn rank() -> usize {
     16
 }
@@ -262,55 +183,15 @@ fn text() -> String {
     "text".into()
 }
 
-impl PhaseConfig {
-    /// What makes no sense in it: the key, and why. `at` is put before the key.
-    fn check(&self, at: &str) -> Result<(), Problem> {
-        let zero = |number: Option<u64>| number == Some(0);
-        let outside = |number: Option<f64>, end: f64| number.is_some_and(|number| !(0.0..=end).contains(&number));
-        let size = |number: Option<usize>| number.map(|number| number as u64);
-        let mistakes = [
-            (zero(self.epochs), "epochs", "there is at least one epoch"),
-            (zero(self.max_steps), "max_steps", "there is at least one step"),
-            (zero(self.max_tokens), "max_tokens", "there is at least one token"),
-            (zero(size(self.batch)), "batch", "a step has at least one sequence"),
-            (zero(size(self.batch_tokens)), "batch_tokens", "a step has at least one token"),
-            (self.max_length.is_some_and(|length| length < 2), "max_length", "a sequence has at least two tokens"),
-            (outside(self.min_ratio, 1.0), "min_ratio", "a share lies between 0 and 1"),
-            (outside(self.min_gain, f64::MAX), "min_gain", "a gain is 0 or more"),
-            (
-                self.learning_rate.is_some_and(|rate| !(rate > 0.0 && rate.is_finite())),
-                "learning_rate",
-                "a learning rate is above 0",
-            ),
-            (
-                self.warmup_ratio.is_some_and(|ratio| !(0.0..1.0).contains(&ratio)),
-                "warmup_ratio",
-                "a share of steps lies from 0 to below 1",
-            ),
-            (
-                self.batch.is_some() && self.batch_tokens.is_some(),
-                "batch_tokens",
-                "`batch` and `batch_tokens` exclude each other",
-            ),
-            (
-                self.warmup_steps.is_some() && self.warmup_ratio.is_some(),
-                "warmup_steps",
-                "`warmup_steps` and `warmup_ratio` exclude each other",
-            ),
-        ];
-        match mistakes.into_iter().find(|(wrong, ..)| *wrong) {
-            Some((_, key, why)) => Err(Problem::at_field(format!("{at}{key}"), why)),
-            None => Ok(()),
-        }
-    }
-}
-
 impl LoraTrain {
     /// What the top level says for all phases.
     pub(super) fn top(&self) -> PhaseConfig {
         PhaseConfig {
             name: None,
             data: Material::default(),
+            mix: Mix::default(),
+            loss: self.loss,
+            template: self.template,
             epochs: self.epochs,
             max_steps: self.max_steps,
             max_tokens: self.max_tokens,

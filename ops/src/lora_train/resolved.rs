@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use retort_lm::data::Batch;
+use retort_lm::data::{Batch, Counts};
 use retort_lm::lora::{LoraConfig, Target};
 use retort_lm::schedule::{Decay, Schedule, Warmup};
-use retort_lm::train::{Phase, Source, TrainConfig};
+use retort_lm::train::{Form, Phase, Source, TrainConfig};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::config::{Curve, LoraTrain, Material, PhaseConfig};
+use super::config::LoraTrain;
+use super::phase::{Curve, Loss, Material, Mix, PhaseConfig, Template};
 use super::targets::Targets;
 use crate::models::ModelRef;
 
@@ -28,6 +29,8 @@ pub(super) struct Resolved {
     targets: Targets,
     seed: u64,
     pub(super) phases: Vec<ResolvedPhase>,
+    /// How evaluations ask.
+    exam: Template,
     weight_decay: f64,
     max_grad_norm: f64,
     max_tokens_per_pass: usize,
@@ -41,6 +44,11 @@ pub(super) struct Resolved {
 pub(super) struct ResolvedPhase {
     pub(super) name: String,
     data: Material,
+    mix: Mix,
+    /// None where there are no pairs.
+    loss: Option<Loss>,
+    /// None where there are no pairs.
+    template: Option<Template>,
     epochs: u64,
     max_steps: Option<u64>,
     max_tokens: Option<u64>,
@@ -63,7 +71,10 @@ impl From<LoraTrain> for Resolved {
     fn from(config: LoraTrain) -> Self {
         let top = config.top();
         let phases = config.phases.clone().unwrap_or_else(|| vec![PhaseConfig::default()]);
+        let phases: Vec<ResolvedPhase> = phases.iter().map(|phase| phase.resolve(&top)).collect();
+        let last = phases.iter().rev().find_map(|phase| phase.template);
         Self {
+            exam: last.or(top.template).unwrap_or_default(),
             alpha: config.alpha.unwrap_or(2.0 * config.rank as f64),
             model: config.model,
             rank: config.rank,
@@ -75,7 +86,7 @@ impl From<LoraTrain> for Resolved {
             alpha_pattern: config.alpha_pattern,
             targets: config.targets,
             seed: config.seed,
-            phases: phases.iter().map(|phase| phase.resolve(&top)).collect(),
+            phases,
             weight_decay: config.weight_decay,
             max_grad_norm: config.max_grad_norm,
             max_tokens_per_pass: config.max_tokens_per_pass,
@@ -95,10 +106,14 @@ impl PhaseConfig {
         let named = match self.data {
             Material::Text => "text",
             Material::Pairs => "pairs",
+            Material::Replay => "replay",
         };
         ResolvedPhase {
             name: self.name.clone().unwrap_or_else(|| named.to_owned()),
             data: self.data,
+            mix: self.mix,
+            loss: self.has_pairs().then(|| self.loss.or(top.loss).unwrap_or_default()),
+            template: self.has_pairs().then(|| self.template.or(top.template).unwrap_or_default()),
             epochs: self.epochs.or(top.epochs).unwrap_or(3),
             max_steps: self.max_steps.or(top.max_steps),
             max_tokens: self.max_tokens.or(top.max_tokens),
@@ -117,7 +132,31 @@ impl PhaseConfig {
     }
 }
 
+impl Material {
+    fn source(self) -> Source {
+        match self {
+            Self::Text => Source::Text,
+            Self::Pairs => Source::Pairs,
+            Self::Replay => Source::Replay,
+        }
+    }
+}
+
+impl Template {
+    fn form(self) -> Form {
+        match self {
+            Self::Chat => Form::Chat,
+            Self::Plain => Form::Plain,
+        }
+    }
+}
+
 impl Resolved {
+    /// How evaluations ask.
+    pub(super) fn exam(&self) -> Form {
+        self.exam.form()
+    }
+
     /// What training is told.
     pub(super) fn train_config(self) -> TrainConfig {
         let (targets, only) = match self.targets {
@@ -159,10 +198,13 @@ impl ResolvedPhase {
         };
         Phase {
             name: self.name,
-            data: match self.data {
-                Material::Text => Source::Text,
-                Material::Pairs => Source::Pairs,
+            data: self.data.source(),
+            mix: self.mix.shares().into_iter().filter(|(.., share)| *share > 0.0).map(|(_, data, share)| (data.source(), share)).collect(),
+            counts: match self.loss.unwrap_or_default() {
+                Loss::Answer => Counts::Answer,
+                Loss::All => Counts::All,
             },
+            form: self.template.unwrap_or_default().form(),
             epochs: self.epochs,
             max_steps: self.max_steps,
             max_tokens: self.max_tokens,

@@ -262,6 +262,11 @@ fn mistakes_are_found_before_anything_runs() {
     assert_eq!(problem(json!({"phases": [{"max_tokens": 0}]})).0, "with.phases[0].max_tokens");
     assert_eq!(problem(json!({"phases": [{}, {"learning_rate": -1.0}]})).0, "with.phases[1].learning_rate");
     assert_eq!(problem(json!({"phases": [{}, {}]})).1, "two phases are called `pairs`");
+    assert_eq!(problem(json!({"phases": [{"mix": {"text": 1.0}}]})).0, "with.phases[0].mix.text");
+    assert_eq!(problem(json!({"phases": [{"mix": {"pairs": 0.5}}]})).0, "with.phases[0].mix.pairs");
+    assert_eq!(problem(json!({"phases": [{"mix": {"text": 0.5, "replay": 0.5}}]})).0, "with.phases[0].mix.text");
+    assert_eq!(problem(json!({"phases": [{"data": "text", "loss": "all"}]})).0, "with.phases[0].loss");
+    assert_eq!(problem(json!({"phases": [{"data": "text", "template": "plain"}]})).0, "with.phases[0].template");
     assert_eq!(problem(json!({"phases": []})).0, "with.phases");
     assert_eq!(problem(json!({"warmup_ratio": 1.0})).0, "with.warmup_ratio");
     assert_eq!(problem(json!({"question": "qestion"})).1, "the input has no column `qestion`");
@@ -271,6 +276,35 @@ fn mistakes_are_found_before_anything_runs() {
     assert!(field.starts_with("from") && message.contains("text"), "{field} {message}");
     let mut unused = trained();
     unused.with["phases"] = json!([{"data": "pairs"}]);
-    let problems = check(&with_adapter(unused)).err().unwrap();
+    let problems = check(&with_adapter(unused.clone())).err().unwrap();
     assert_eq!(problems[0].message, "no phase learns from `text`");
+    unused.with["phases"] = json!([{"mix": {"text": 0.2}}]);
+    assert!(check(&with_adapter(unused)).is_ok(), "a mixture is enough");
+}
+
+#[test]
+fn what_has_no_pairs_has_no_loss_of_pairs_in_its_facts() {
+    let of = |top: Value| {
+        let mut with = json!({"model": model(), "phases": [{"data": "text"}, {"mix": {"text": 0.2}}]});
+        top.as_object().unwrap().iter().for_each(|(key, value)| with[key] = value.clone());
+        facts_of(with)
+    };
+    let (plain, all) = (of(json!({})), of(json!({"loss": "all", "template": "plain"})));
+    assert_eq!(plain["phases"][0], all["phases"][0], "of texts all counts anyway");
+    assert_eq!(plain, of(json!({"loss": "answer", "template": "chat"})));
+    assert_eq!((&all["phases"][1]["loss"], &all["phases"][1]["template"]), (&json!("all"), &json!("plain")));
+    assert_eq!((&plain["exam"], &all["exam"]), (&json!("chat"), &json!("plain")), "evaluations ask as the last pairs");
+}
+
+#[test]
+fn a_phase_may_mix_replay_in_and_write_pairs_in_its_own_way() {
+    let space = Space::default();
+    let with = json!({
+        "model": model(), "rank": 2, "batch": 3, "seed": 3, "epochs": 1,
+        "phases": [{"name": "plain", "mix": {"text": 0.3, "replay": 0.2}, "loss": "all", "template": "plain"}],
+    });
+    let inputs = [("train", "train"), ("eval", "eval"), ("text", "text"), ("replay", "text")];
+    assert_eq!(space.run(&with_adapter(node("adapter", "lora-train", &inputs, with))).failed, 0);
+    let note = space.table("adapter", 1)["note"].as_string::<i32>().value(0).to_owned();
+    assert!(note.starts_with("an epoch takes 4.0 of 4 and ") && note.matches(" of 6").count() == 2, "{note}");
 }

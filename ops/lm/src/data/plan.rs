@@ -29,7 +29,7 @@ pub struct Step {
 }
 
 /// A kind of examples in a mixture.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Part {
     /// Segments.
     pub count: usize,
@@ -51,7 +51,7 @@ impl Examples {
     ///
     /// # Errors
     ///
-    /// If the shares leave nothing, or a kind that is to have some is empty.
+    /// If the shares leave nothing, a share is none, or a kind that is to have some is empty.
     pub fn mix(kinds: Vec<(Self, Amount)>) -> Result<Self, LmError> {
         let tokens = |kind: &Self| kind.segments.iter().map(|segment| segment.tokens.len()).sum::<usize>() as f64;
         let (mut shares, mut rest) = (0.0, 0.0);
@@ -61,8 +61,12 @@ impl Examples {
                 Amount::Share(share) => shares += share,
             }
         }
-        if shares >= 1.0 || rest <= 0.0 {
-            return Err(LmError::Argument("a mixture has something beside its shares".to_owned()));
+        let mistake = |message: &str| Err(LmError::Argument(message.to_owned()));
+        if !(0.0..1.0).contains(&shares) || rest <= 0.0 {
+            return mistake("a mixture has something beside its shares");
+        }
+        if kinds.iter().any(|(kind, amount)| kind.segments.is_empty() && *amount != Amount::Share(0.0)) {
+            return mistake("a kind of examples that is to be mixed in has none");
         }
         let mut mixed = Self::default();
         for (kind, amount) in kinds {
@@ -241,6 +245,7 @@ mod tests {
         assert_eq!(quarter, [50, 51, 52, 53], "four quarters are the whole");
         assert_ne!(epochs[0], epochs[1]);
         assert!(Examples::mix(vec![(kind(1, 1), Amount::Share(0.5))]).is_err());
+        assert!(Examples::mix(vec![(kind(1, 1), Amount::Passes(1.0)), (kind(0, 1), Amount::Share(0.5))]).is_err());
     }
 
     #[test]

@@ -83,3 +83,36 @@ fn a_template_of_ones_own_marks_no_token_of_the_question() {
     assert!(said(&tokenizer, &segment.tokens).starts_with("Q: How?\nA: "), "{}", said(&tokenizer, &segment.tokens));
     assert_eq!(said(&tokenizer, &targets(&segment)).trim_start(), "By hand.<|im_end|>");
 }
+
+#[test]
+fn the_plain_form_is_a_question_its_answer_and_the_end() {
+    let tokenizer = Tokenizer::open(&smollm2()).unwrap();
+    let plain = ChatTemplate::plain(&tokenizer).unwrap();
+    for (question, answer) in [("How?", "By hand."), (" How?\n", "  By hand.\n"), ("How?", "By <|im_end|> hand.")] {
+        let pair = Pair { question: question.into(), answer: answer.into() };
+        let segment = super::pair(&tokenizer, &plain, &pair).unwrap().unwrap();
+        let answer = answer.trim();
+        assert_eq!(said(&tokenizer, &targets(&segment)), format!(" {answer}<|im_end|>"));
+        assert_eq!(said(&tokenizer, &segment.tokens), format!("Question: How?\nAnswer: {answer}"));
+        let text = format!("Question: How?\nAnswer: {answer}");
+        assert_eq!(segment.tokens, tokenizer.encode(&text).unwrap(), "what the model reads in a document");
+        assert_eq!(*segment.targets.last().unwrap(), tokenizer.eos());
+    }
+}
+
+#[test]
+fn the_end_counts_whatever_else_does() {
+    // Trainers that pad with the end token mask it out of the loss, and their models never stop (PEERS: unsloth 416, trl 1623).
+    let tokenizer = Tokenizer::open(&smollm2()).unwrap();
+    let pair = Pair { question: "How?".into(), answer: "By hand.".into() };
+    for template in [ChatTemplate::of(&tokenizer).unwrap(), ChatTemplate::plain(&tokenizer).unwrap()] {
+        for counts in [Counts::Answer, Counts::All] {
+            for length in [20, 64, 1000] {
+                let made = pairs(&tokenizer, &template, [&pair, &pair], counts, length).unwrap();
+                for segment in &made.segments {
+                    assert_eq!(segment.targets.last(), Some(&tokenizer.control("<|im_end|>")), "{counts:?} {length}");
+                }
+            }
+        }
+    }
+}

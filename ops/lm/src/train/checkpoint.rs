@@ -168,13 +168,16 @@ fn state(model: &Model, config: &TrainConfig, cursor: Cursor, tensors: &SafeTens
 
 /// The digest of config, architecture and all segments, in hexadecimal.
 fn recipe(model: &Model, config: &TrainConfig, data: &[Examples], eval: &[Segment]) -> String {
-    let mut hasher = blake3::Hasher::new_derive_key("retort-lm checkpoint 1");
+    let mut hasher = blake3::Hasher::new_derive_key("retort-lm checkpoint 2");
     let mut text = |text: &str| {
         hasher.update(&(text.len() as u64).to_le_bytes());
         hasher.update(text.as_bytes());
     };
     text(&serde_json::to_string(config).expect("plain data"));
     text(&model.config().to_json().to_string());
+    for examples in data {
+        text(&serde_json::to_string(&examples.parts).expect("plain data"));
+    }
     for segments in data.iter().map(|examples| examples.segments.as_slice()).chain([eval]) {
         hasher.update(&(segments.len() as u64).to_le_bytes());
         for Segment { tokens, targets } in segments {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::LmError;
-use crate::data::{Batch, Examples};
+use crate::data::{Batch, Counts, Examples};
 use crate::lora::LoraConfig;
 use crate::schedule::{Decay, Schedule, Warmup};
 
@@ -33,6 +33,8 @@ pub struct Phase {
     pub name: String,
     /// What it learns from.
     pub data: Source,
+    /// What else, and what share of the tokens that is. Its examples were mixed so; here it is only told.
+    pub mix: Vec<(Source, f64)>,
     /// Passes over the examples.
     pub epochs: u64,
     /// At most so many steps, whatever `epochs` says.
@@ -43,6 +45,10 @@ pub struct Phase {
     pub schedule: Schedule,
     /// How much goes into one step.
     pub batch: Batch,
+    /// Which tokens of a pair count. Its examples were made so; here it is only told.
+    pub counts: Counts,
+    /// How pairs are written. Its examples were made so; here it is only told.
+    pub form: Form,
     /// Longest segment, in tokens. Its examples were cut by it; here it is only told.
     pub max_length: usize,
     /// Steps between evaluations; 0 for one at the end of each epoch. The last step is always followed by one.
@@ -61,6 +67,19 @@ pub enum Source {
     Text,
     /// Questions and answers.
     Pairs,
+    /// Documents of another kind, so that what the model knew is not forgotten.
+    Replay,
+}
+
+/// How a pair is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Form {
+    /// As the model's chat template has it.
+    #[default]
+    Chat,
+    /// As [`ChatTemplate::plain`](crate::template::ChatTemplate::plain) has it.
+    Plain,
 }
 
 impl Default for Phase {
@@ -69,11 +88,14 @@ impl Default for Phase {
         Self {
             name: "pairs".to_owned(),
             data: Source::Pairs,
+            mix: Vec::new(),
             epochs: 3,
             max_steps: None,
             max_tokens: None,
             schedule: Schedule { peak: 2e-4, warmup: Warmup::Ratio(0.05), decay: Decay::Cosine, min_ratio: 0.0 },
             batch: Batch::Sequences(8),
+            counts: Counts::Answer,
+            form: Form::Chat,
             max_length: 1024,
             eval_every: 0,
             patience: 2,
@@ -82,7 +104,23 @@ impl Default for Phase {
     }
 }
 
+impl Source {
+    /// What it is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Pairs => "pairs",
+            Self::Replay => "replay",
+        }
+    }
+}
+
 impl Phase {
+    /// Whether it learns from such examples, alone or among others.
+    pub fn learns_from(&self, source: Source) -> bool {
+        self.data == source || self.mix.iter().any(|(other, _)| *other == source)
+    }
+
     /// Whether an evaluation follows the phase's step `step` (from 1).
     pub(crate) fn is_due(&self, step: u64, ends_epoch: bool) -> bool {
         if self.eval_every == 0 { ends_epoch } else { step.is_multiple_of(self.eval_every) }

@@ -1,6 +1,7 @@
 //! The loop on a tiny random model.
 
 mod limits;
+mod mixture;
 
 use super::*;
 use crate::data::Batch;
@@ -58,6 +59,34 @@ fn quiet(_: Progress<'_>) -> Result<(), LmError> {
 /// The last `n` evaluations' losses.
 fn evals(metrics: &[Metric]) -> Vec<f64> {
     metrics.iter().filter_map(|row| row.eval_loss).collect()
+}
+
+/// What comes of a run that is stopped after step `cut` and goes on; and how many rows it told again.
+fn stopped_after(
+    cut: u64,
+    every: u64,
+    config: &TrainConfig,
+    data: &[Examples],
+    eval: &[Segment],
+) -> (Trained, u64) {
+    let (model, folder) = (tiny_model(), tempfile::tempdir().unwrap());
+    let checkpoint = Checkpoint { folder: folder.path().into(), every };
+    let mut stop = |progress: Progress<'_>| {
+        if progress.metric.step == cut { Err(LmError::Cancelled) } else { Ok(()) }
+    };
+    let stopped = train(&model, config, data, eval, Some(&checkpoint), &mut stop);
+    assert!(matches!(stopped, Err(LmError::Cancelled)), "step {cut} is there");
+    let mut replayed = 0;
+    let mut watch = |progress: Progress<'_>| {
+        replayed += u64::from(progress.replayed);
+        Ok(())
+    };
+    (train(&model, config, data, eval, Some(&checkpoint), &mut watch).unwrap(), replayed)
+}
+
+fn assert_same(one: &Trained, other: &Trained, about: &str) {
+    assert_eq!(one.metrics, other.metrics, "{about}");
+    assert_eq!(one.adapter.tensors(), other.adapter.tensors(), "{about}");
 }
 
 #[test]
