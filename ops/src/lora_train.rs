@@ -14,7 +14,7 @@ mod targets;
 pub(crate) mod tests;
 
 pub use config::LoraTrain;
-pub use phase::{Curve, Loss, Material, Mix, PhaseConfig, Template};
+pub use phase::{Curve, Held, Loss, Material, Mix, PhaseConfig, Template};
 pub use targets::Targets;
 
 use arrow::array::{Array as _, AsArray as _};
@@ -71,12 +71,14 @@ impl Trainer {
 impl TableOp for Trainer {
     fn slots(&self) -> Vec<SlotSpec> {
         let slot = |name: &str, required| SlotSpec { name: name.into(), required };
-        vec![
+        let mut slots = vec![
             slot("train", self.learns_from(Source::Pairs)),
             slot("eval", false),
             slot("text", self.learns_from(Source::Text)),
             slot("replay", self.learns_from(Source::Replay)),
-        ]
+        ];
+        slots.extend(self.columns.evals.keys().map(|set| slot(set, true)));
+        slots
     }
 
     fn outputs(&self) -> Vec<String> {
@@ -85,7 +87,7 @@ impl TableOp for Trainer {
 
     fn schemas(&self, inputs: &Inputs<SchemaRef>) -> Result<Vec<SchemaRef>, Problem> {
         stable::none_of(self.mistakes(inputs))?;
-        Ok(vec![adapter::schema(), metrics::schema()])
+        Ok(vec![adapter::schema(), metrics::schema(self.columns.evals.keys())])
     }
 
     fn mistakes(&self, inputs: &Inputs<SchemaRef>) -> Vec<Problem> {
@@ -102,13 +104,14 @@ impl TableOp for Trainer {
                 problems.push(problem.hint(format!("{remedy}, or leave the input out")));
             }
         }
-        for slot in ["train", "eval"] {
+        let sets = |kind: Held| self.columns.evals.iter().filter(move |(_, held)| **held == kind).map(|(set, _)| set.as_str());
+        for slot in ["train", "eval"].into_iter().chain(sets(Held::Pairs)) {
             if let Some(schema) = inputs.get(slot) {
                 problems.extend(text_column("question", &self.columns.question, schema).err());
                 problems.extend(text_column("answer", &self.columns.answer, schema).err());
             }
         }
-        for schema in ["text", "replay"].into_iter().filter_map(|slot| inputs.get(slot)) {
+        for schema in ["text", "replay"].into_iter().chain(sets(Held::Text)).filter_map(|slot| inputs.get(slot)) {
             problems.extend(text_column("text", &self.columns.text, schema).err());
         }
         problems
@@ -118,7 +121,7 @@ impl TableOp for Trainer {
         let loaded = models::load(&self.asset, Precision::F16, cx)?;
         let material = material::Tables::read(&self.columns, inputs)?;
         let data = material.examples(&loaded, &self.config, cx)?;
-        let eval = material.exam(&loaded, &self.config, self.exam, cx)?;
+        let evals = material.exams(&loaded, &self.config, self.exam, cx)?;
         let checkpoint = Checkpoint { folder: cx.workspace()?, every: SAVE_EVERY };
         let mut replayed = None;
         let mut watch = |progress: Progress<'_>| {
@@ -129,10 +132,10 @@ impl TableOp for Trainer {
             }
             tell(progress, cx).map_err(|_| LmError::Cancelled)
         };
-        let trained = train(&loaded.model, &self.config, &data, &eval, Some(&checkpoint), &mut watch);
+        let trained = train(&loaded.model, &self.config, &data, &evals, Some(&checkpoint), &mut watch);
         let trained = trained.map_err(failure)?;
         adapter::write(&trained.adapter, &cx.asset_digest(&self.asset)?, out[0].as_mut())?;
-        out[1].write(&metrics::batch(&trained.metrics)?)?;
+        out[1].write(&metrics::batch(&trained.metrics, self.columns.evals.keys())?)?;
         Ok(())
     }
 }
@@ -181,6 +184,7 @@ pub(crate) fn pairs(input: &Input, question: &str, answer: &str) -> Result<Vec<P
 /// Tells the observers of a row of the log.
 fn tell(progress: Progress<'_>, cx: &Cx<'_>) -> Result<(), Failure> {
     let row = progress.metric;
+    let others = row.other_losses.iter().map(|(set, &loss)| (metrics::column(set), Some(loss)));
     let named = [
         ("loss", row.loss),
         ("eval_loss", row.eval_loss),
@@ -191,7 +195,8 @@ fn tell(progress: Progress<'_>, cx: &Cx<'_>) -> Result<(), Failure> {
     if progress.read > 0 {
         cx.tokens(progress.read, 0);
     }
-    cx.metrics(row.step, named.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect());
+    let named = named.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(others);
+    cx.metrics(row.step, named.filter_map(|(name, value)| Some((name, value?))).collect());
     if let (Some(note), false) = (&row.note, progress.replayed) {
         cx.note(format!("{} step {}: {note}", row.phase, row.step));
     }

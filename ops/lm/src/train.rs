@@ -1,7 +1,7 @@
 //! The training loop, read from top to bottom: phases, evaluation, early stopping, the best checkpoint.
 //!
 //! A phase goes over its examples with its own schedule and a fresh optimizer. It begins with the adapter that the phase
-//! before it ended with, and ends with its own best: the one with the lowest loss on the evaluation set, not the last.
+//! before it ended with, and ends with its own best: the one with the lowest loss on the evaluation set that it stops on, not the last.
 //! Where the phase learns from pairs, the adapter it began with may win too; plain text is not what the evaluation set
 //! asks about, so there the first evaluation is the mark to beat.
 //!
@@ -17,7 +17,7 @@ mod judge;
 mod state;
 
 pub use checkpoint::Checkpoint;
-pub use config::{Form, Phase, Source, TrainConfig};
+pub use config::{EVAL, EvalSet, Form, Phase, Source, TrainConfig};
 pub use judge::{evaluate, losses};
 pub use state::Metric;
 
@@ -57,8 +57,8 @@ pub struct Progress<'a> {
 /// Is told of each row. Its error (such as [`LmError::Cancelled`]) ends training, after the state was saved.
 pub type Watch<'a> = dyn FnMut(Progress<'_>) -> Result<(), LmError> + 'a;
 
-/// Trains an adapter of `model` through the phases of `config`, each with its own of `data`. With an empty `eval` there is
-/// no early stopping, and each phase ends with its last adapter. With a checkpoint, a run that was cut goes on.
+/// Trains an adapter of `model` through the phases of `config`, each with its own of `data`. Where the set that a
+/// phase stops on is empty or not there, it does not stop early and ends with its last adapter. With a checkpoint, a run that was cut goes on.
 ///
 /// # Errors
 ///
@@ -68,15 +68,15 @@ pub fn train(
     model: &Model,
     config: &TrainConfig,
     data: &[Examples],
-    eval: &[Segment],
+    evals: &[EvalSet],
     checkpoint: Option<&Checkpoint>,
     watch: &mut Watch<'_>,
 ) -> Result<Trained, LmError> {
-    config.check(data)?;
+    config.check(data, evals)?;
     let phases = config.phases.iter().zip(data).zip(0..);
     let courses = phases.map(|((phase, data), at)| Course::of(phase, data, config.seed, at)).collect();
-    let run = Run { model, config, data, eval, courses, checkpoint };
-    let mut state = match checkpoint.map(|own| own.load(model, config, data, eval)).transpose()?.flatten() {
+    let run = Run { model, config, data, evals, courses, checkpoint };
+    let mut state = match checkpoint.map(|own| own.load(model, config, data, evals)).transpose()?.flatten() {
         Some(state) => run.replay(state, watch)?,
         None => State::start(model, config)?,
     };
@@ -91,7 +91,7 @@ struct Run<'a> {
     model: &'a Model,
     config: &'a TrainConfig,
     data: &'a [Examples],
-    eval: &'a [Segment],
+    evals: &'a [EvalSet],
     /// What each phase does.
     courses: Vec<Course>,
     checkpoint: Option<&'a Checkpoint>,
@@ -133,7 +133,7 @@ impl Run<'_> {
                 row.add_note(course.ended());
             }
             if last || state.stopped {
-                row.add_note(state.kept());
+                row.add_note(state.kept(phase));
             }
             self.report(state, row, read, due, watch)?;
         }
@@ -151,7 +151,7 @@ impl Run<'_> {
             row.add_note(format!("{} dropped: empty, or over {} tokens", data.dropped, phase.max_length));
         }
         self.examine(state, phase, &mut row)?;
-        if let (Source::Pairs, Some(loss)) = (phase.data, row.eval_loss) {
+        if let (Source::Pairs, Some(loss)) = (phase.data, row.loss_on(&phase.stop_on)) {
             state.best = Some(Best { loss, step: state.step, adapter: state.adapter.clone() });
             state.mark = Some(loss);
         }
@@ -201,7 +201,7 @@ impl Run<'_> {
     fn save(&self, state: &State) -> Result<(), LmError> {
         match self.checkpoint {
             Some(checkpoint) if state.phase_step > 0 => {
-                checkpoint.save(self.model, self.config, self.data, self.eval, state)
+                checkpoint.save(self.model, self.config, self.data, self.evals, state)
             }
             _ => Ok(()),
         }

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use retort_engine::Problem;
 use retort_lm::lora::LoraConfig;
-use retort_lm::train::TrainConfig;
+use retort_lm::train::{EVAL, TrainConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::phase::{Curve, Loss, Material, Mix, PhaseConfig, Template};
+use super::phase::{Curve, Held, Loss, Material, Mix, PhaseConfig, Template};
 use super::resolved::Resolved;
 use super::targets::Targets;
 use crate::models::ModelRef;
@@ -18,7 +18,7 @@ use crate::models::ModelRef;
 ///
 /// `train` and `eval` are tables of questions and answers, `text` one of texts (chunks). Which of them must be there the phases say. Of a pair only the
 /// answer and the end of its turn count in the loss (`loss`), of a text every token and its end; segments never see each other, however they are batched.
-/// `mix` adds a share of another input to a phase, such as general texts of the input `replay` against forgetting.
+/// `evals` names further evaluation sets, whose losses `metrics` has too, and a phase may stop on one of them (`stop_on`). `mix` adds a share of another input to a phase, such as general texts of the input `replay` against forgetting.
 ///
 /// Each phase goes on from the best adapter of the one before, with a fresh optimizer. It is evaluated on `eval` (in a text phase too: what the texts are for is the
 /// questions), stops when `patience` evaluations brought no gain, and ends with its best adapter, not its last. When and why it ended its last row in `metrics` says. A loss
@@ -132,6 +132,13 @@ pub struct LoraTrain {
     /// What phases inherit: by how much the loss must fall to be a gain, in nats a token; default 0.
     #[serde(default)]
     pub min_gain: Option<f64>,
+    /// What phases inherit: the set by which they stop; default `eval`.
+    #[serde(default)]
+    pub stop_on: Option<String>,
+    /// Further evaluation sets: `{reversed: pairs, general: text}` adds the inputs `reversed` and `general`, and their losses to `metrics` as
+    /// `eval_loss_reversed` and `eval_loss_general`. General texts show what is forgotten.
+    #[serde(default)]
+    pub evals: BTreeMap<String, Held>,
     /// Share of each weight, times the learning rate, that a step takes away.
     #[serde(default)]
     #[schemars(range(min = 0.0))]
@@ -206,7 +213,34 @@ impl LoraTrain {
             eval_every: self.eval_every,
             patience: self.patience,
             min_gain: self.min_gain,
+            stop_on: self.stop_on.clone(),
         }
+    }
+
+    /// Whether evaluation sets can be called so, and phases stop on one that there is.
+    fn check_sets(&self, resolved: &Resolved) -> Result<(), Problem> {
+        for name in self.evals.keys() {
+            let plain = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !name.is_empty();
+            let why = match name.as_str() {
+                "train" | "eval" | "text" | "replay" => "the operator has an input of that name already",
+                name if !plain(name) => "a set's name is made of letters, digits and `_`: a column is called after it",
+                _ => continue,
+            };
+            return Err(Problem::at_field(format!("evals.{name}"), why));
+        }
+        let sets = || self.evals.keys().map(String::as_str).chain([EVAL]);
+        for (at, phase) in resolved.phases.iter().enumerate() {
+            if !sets().any(|set| set == phase.stop_on) {
+                let said = self.phases.iter().flatten().nth(at).is_some_and(|phase| phase.stop_on.is_some());
+                let field = if said { format!("phases[{at}].stop_on") } else { "stop_on".to_owned() };
+                let problem = Problem::at_field(field, format!("there is no evaluation set `{}`", phase.stop_on));
+                return Err(problem.hint(match retort_engine::nearest(&phase.stop_on, sets()) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => "name it in `evals`".to_owned(),
+                }));
+            }
+        }
+        Ok(())
     }
 
     /// What training is told, or the first thing that makes no sense.
@@ -253,6 +287,7 @@ impl LoraTrain {
         if resolved.phases.is_empty() {
             return refuse("phases", "there is at least one phase");
         }
+        self.check_sets(&resolved)?;
         let mut names = BTreeSet::new();
         for (at, phase) in resolved.phases.iter().enumerate() {
             if !names.insert(&phase.name) {

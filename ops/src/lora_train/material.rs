@@ -2,19 +2,25 @@
 
 use retort_engine::{Cx, Failure, Input, Inputs};
 use retort_lm::data::{self, Amount, Counts, Examples, Pair};
-use retort_lm::gradient::Segment;
 use retort_lm::template::ChatTemplate;
-use retort_lm::train::{Form, Phase, Source, TrainConfig};
+use retort_lm::train::{EVAL, EvalSet, Form, Phase, Source, TrainConfig};
 
-use super::{LoraTrain, failure, pairs, texts};
+use super::{Held, LoraTrain, failure, pairs, texts};
 use crate::models::LoadedModel;
 
 /// The rows of the inputs.
 pub(super) struct Tables {
     train: Vec<Pair>,
-    eval: Vec<Pair>,
     text: Vec<[String; 1]>,
     replay: Vec<[String; 1]>,
+    /// What evaluations ask, by the set's name.
+    evals: Vec<(String, Asked)>,
+}
+
+/// What an evaluation asks.
+enum Asked {
+    Pairs(Vec<Pair>),
+    Text(Vec<[String; 1]>),
 }
 
 impl Tables {
@@ -27,7 +33,15 @@ impl Tables {
             Some(input) => texts(input, [("text", &columns.text)]),
             None => Ok(Vec::new()),
         };
-        Ok(Self { train: pairs("train")?, eval: pairs("eval")?, text: texts("text")?, replay: texts("replay")? })
+        let mut evals = vec![(EVAL.to_owned(), Asked::Pairs(pairs(EVAL)?))];
+        for (name, held) in &columns.evals {
+            let asked = match held {
+                Held::Pairs => Asked::Pairs(pairs(name)?),
+                Held::Text => Asked::Text(texts(name)?),
+            };
+            evals.push((name.clone(), asked));
+        }
+        Ok(Self { train: pairs("train")?, text: texts("text")?, replay: texts("replay")?, evals })
     }
 
     /// What each phase learns from.
@@ -84,26 +98,48 @@ impl Tables {
     }
 
     /// What each evaluation asks.
-    pub(super) fn exam(
+    pub(super) fn exams(
         &self,
         loaded: &LoadedModel,
         config: &TrainConfig,
         form: Form,
         cx: &Cx<'_>,
-    ) -> Result<Vec<Segment>, Failure> {
+    ) -> Result<Vec<EvalSet>, Failure> {
         let longest = config.phases.iter().map(|phase| phase.max_length).max().unwrap_or(0);
-        let exam = in_form(loaded, form, |template| {
-            data::pairs(&loaded.tokenizer, template, &self.eval, Counts::Answer, longest)
-        });
-        let exam = exam.map_err(failure)?;
-        if exam.dropped > 0 {
-            let asked = self.eval.len();
-            cx.note(format!("eval: {} of {asked} pairs dropped: empty, or over {longest} tokens", exam.dropped));
+        let mut sets = Vec::new();
+        for (name, asked) in &self.evals {
+            let examples = match asked {
+                Asked::Pairs(pairs) => in_form(loaded, form, |template| {
+                    data::pairs(&loaded.tokenizer, template, pairs, Counts::Answer, longest)
+                }),
+                Asked::Text(texts) => {
+                    data::texts(&loaded.tokenizer, texts.iter().map(|[text]| text.as_str()), longest)
+                }
+            };
+            let Examples { segments, dropped, .. } = examples.map_err(failure)?;
+            if dropped > 0 {
+                let (of, kind) = asked.count();
+                cx.note(format!("{name}: {dropped} of {of} {kind} dropped: empty, or over {longest} tokens"));
+            }
+            sets.push(EvalSet { name: name.clone(), segments });
         }
-        if exam.segments.is_empty() {
-            cx.note("no eval pairs: no phase stops early, each keeps its last adapter");
+        let empty = |name: &String| sets.iter().all(|set| set.name != *name || set.segments.is_empty());
+        let mut stopless: Vec<&String> = config.phases.iter().map(|phase| &phase.stop_on).filter(|name| empty(name)).collect();
+        stopless.dedup();
+        for name in stopless {
+            cx.note(format!("nothing in `{name}`: no phase stops early on it, each keeps its last adapter"));
         }
-        Ok(exam.segments)
+        Ok(sets)
+    }
+}
+
+impl Asked {
+    /// How many, and of what.
+    fn count(&self) -> (usize, &'static str) {
+        match self {
+            Self::Pairs(pairs) => (pairs.len(), "pairs"),
+            Self::Text(texts) => (texts.len(), "texts"),
+        }
     }
 }
 

@@ -72,10 +72,13 @@ pub struct PhaseConfig {
     /// Evaluations in a row without gain that end the phase, 0 for never.
     #[serde(default)]
     pub patience: Option<u64>,
-    /// By how much the loss on `eval` must fall to be a gain, in nats a token.
+    /// By how much the loss on the set that it stops on must fall to be a gain, in nats a token.
     #[serde(default)]
     #[schemars(range(min = 0.0))]
     pub min_gain: Option<f64>,
+    /// The set by which it stops and which adapter is its best: `eval`, or one of `evals`.
+    #[serde(default)]
+    pub stop_on: Option<String>,
 }
 
 /// What a phase learns from.
@@ -155,6 +158,16 @@ pub enum Template {
     Chat,
     /// `Question: …`, a line break, `Answer: …`, and the model's end token.
     Plain,
+}
+
+/// What a further evaluation set holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Held {
+    /// Questions and answers, asked as those of `eval`.
+    Pairs,
+    /// Texts.
+    Text,
 }
 
 /// How the learning rate falls after the warm-up.

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use retort_lm::data::{Batch, Counts};
 use retort_lm::lora::{LoraConfig, Target};
 use retort_lm::schedule::{Decay, Schedule, Warmup};
-use retort_lm::train::{Form, Phase, Source, TrainConfig};
+use retort_lm::train::{EVAL, Form, Phase, Source, TrainConfig};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::config::LoraTrain;
-use super::phase::{Curve, Loss, Material, Mix, PhaseConfig, Template};
+use super::phase::{Curve, Held, Loss, Material, Mix, PhaseConfig, Template};
 use super::targets::Targets;
 use crate::models::ModelRef;
 
@@ -29,6 +29,7 @@ pub(super) struct Resolved {
     targets: Targets,
     seed: u64,
     pub(super) phases: Vec<ResolvedPhase>,
+    evals: BTreeMap<String, Held>,
     /// How evaluations ask.
     exam: Template,
     weight_decay: f64,
@@ -65,6 +66,7 @@ pub(super) struct ResolvedPhase {
     eval_every: u64,
     patience: u64,
     min_gain: f64,
+    pub(super) stop_on: String,
 }
 
 impl From<LoraTrain> for Resolved {
@@ -87,6 +89,7 @@ impl From<LoraTrain> for Resolved {
             targets: config.targets,
             seed: config.seed,
             phases,
+            evals: config.evals,
             weight_decay: config.weight_decay,
             max_grad_norm: config.max_grad_norm,
             max_tokens_per_pass: config.max_tokens_per_pass,
@@ -128,6 +131,7 @@ impl PhaseConfig {
             eval_every: self.eval_every.or(top.eval_every).unwrap_or(0),
             patience: self.patience.or(top.patience).unwrap_or(2),
             min_gain: self.min_gain.or(top.min_gain).unwrap_or(0.0),
+            stop_on: self.stop_on.as_ref().or(top.stop_on.as_ref()).map_or_else(|| EVAL.to_owned(), Clone::clone),
         }
     }
 }
@@ -217,6 +221,7 @@ impl ResolvedPhase {
             eval_every: self.eval_every,
             patience: self.patience,
             min_gain: self.min_gain,
+            stop_on: self.stop_on,
         }
     }
 }

@@ -229,7 +229,8 @@ fn a_default_spelled_out_or_moved_changes_no_fact() {
     assert_eq!(facts_of(spelled), plain);
     assert_ne!(facts_of(json!({"model": model(), "epochs": 4})), plain);
     let text = serde_json::to_string(&plain).unwrap();
-    assert!(text.contains(r#""phases":[{"name":"pairs","data":"pairs","epochs":3,"#), "{text}");
+    assert!(text.contains(r#""phases":[{"name":"pairs","data":"pairs","mix":{"#), "{text}");
+    assert!(text.contains(r#""loss":"answer","template":"chat","epochs":3,"#), "{text}");
 }
 
 #[test]
@@ -267,6 +268,11 @@ fn mistakes_are_found_before_anything_runs() {
     assert_eq!(problem(json!({"phases": [{"mix": {"text": 0.5, "replay": 0.5}}]})).0, "with.phases[0].mix.text");
     assert_eq!(problem(json!({"phases": [{"data": "text", "loss": "all"}]})).0, "with.phases[0].loss");
     assert_eq!(problem(json!({"phases": [{"data": "text", "template": "plain"}]})).0, "with.phases[0].template");
+    assert_eq!(problem(json!({"phases": [{"stop_on": "evl"}]})).0, "with.phases[0].stop_on");
+    assert_eq!(problem(json!({"stop_on": "general"})).1, "there is no evaluation set `general`");
+    assert_eq!(problem(json!({"evals": {"text": "text"}})).0, "with.evals.text");
+    assert_eq!(problem(json!({"evals": {"a b": "text"}})).0, "with.evals.a b");
+    assert_eq!(problem(json!({"evals": {"general": "text"}})).0, "from");
     assert_eq!(problem(json!({"phases": []})).0, "with.phases");
     assert_eq!(problem(json!({"warmup_ratio": 1.0})).0, "with.warmup_ratio");
     assert_eq!(problem(json!({"question": "qestion"})).1, "the input has no column `qestion`");
@@ -307,4 +313,26 @@ fn a_phase_may_mix_replay_in_and_write_pairs_in_its_own_way() {
     assert_eq!(space.run(&with_adapter(node("adapter", "lora-train", &inputs, with))).failed, 0);
     let note = space.table("adapter", 1)["note"].as_string::<i32>().value(0).to_owned();
     assert!(note.starts_with("an epoch takes 4.0 of 4 and ") && note.matches(" of 6").count() == 2, "{note}");
+}
+
+#[test]
+fn further_sets_have_columns_of_their_own_and_may_stop_a_phase() {
+    let space = Space::default();
+    let with = json!({
+        "model": model(), "rank": 2, "batch": 2, "seed": 3, "epochs": 1,
+        "evals": {"general": "text", "again": "pairs"}, "phases": [{"eval_every": 1, "stop_on": "again"}],
+    });
+    let inputs = [("train", "train"), ("eval", "eval"), ("again", "eval"), ("general", "text")];
+    assert_eq!(space.run(&with_adapter(node("adapter", "lora-train", &inputs, with))).failed, 0);
+    let metrics = space.table("adapter", 1);
+    let column = |name: &str| metrics[name].as_primitive::<Float64Type>().iter().collect::<Vec<_>>();
+    assert_eq!(column("eval_loss"), column("eval_loss_again"), "the same questions");
+    assert!(column("eval_loss_general").iter().all(|loss| loss.is_some_and(|loss| loss > 1.0)));
+    assert_ne!(column("eval_loss_general"), column("eval_loss"));
+    let note = metrics["note"].as_string::<i32>().value(2).to_owned();
+    assert!(note.contains("(loss on `again` "), "{note}");
+    let told = |event: &EventKind| {
+        matches!(event, EventKind::Metrics { values, .. } if values.iter().any(|(name, _)| name == "eval_loss_general"))
+    };
+    assert_eq!(space.events.lock().unwrap().iter().filter(|event| told(event)).count(), 3);
 }

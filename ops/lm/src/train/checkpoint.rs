@@ -20,11 +20,11 @@ use crate::gradient::Segment;
 use crate::lora::{Adapter, AdapterTensor};
 use crate::model::Model;
 use crate::optim::{AdamState, AdamW};
-use crate::train::TrainConfig;
+use crate::train::{EvalSet, TrainConfig};
 use crate::train::state::{Best, Metric, State, optimizer};
 
 /// Raised with the first change of what the file holds.
-const FORMAT: &str = "2";
+const FORMAT: &str = "3";
 const FILE: &str = "checkpoint.safetensors";
 /// What stands before the digest of all before it.
 const MARK: [u8; 16] = *b"\nretort check 1\n";
@@ -67,7 +67,7 @@ impl Checkpoint {
         model: &Model,
         config: &TrainConfig,
         data: &[Examples],
-        eval: &[Segment],
+        evals: &[EvalSet],
         state: &State,
     ) -> Result<(), LmError> {
         let moments = &state.optimizer.state;
@@ -87,7 +87,7 @@ impl Checkpoint {
             (name, TensorView::new(Dtype::F32, shape.to_vec(), bytes).expect("as many bytes as the shape says"))
         });
         let cursor = serde_json::to_string(&cursor(state)).expect("plain data");
-        let header = [("format", FORMAT.to_owned()), ("recipe", recipe(model, config, data, eval)), ("state", cursor)];
+        let header = [("format", FORMAT.to_owned()), ("recipe", recipe(model, config, data, evals)), ("state", cursor)];
         let header = header.map(|(key, value)| (key.to_owned(), value));
         let file = safetensors::serialize(views, Some(HashMap::from(header))).expect("well-formed tensors");
         replace(&self.folder, &file)
@@ -99,7 +99,7 @@ impl Checkpoint {
         model: &Model,
         config: &TrainConfig,
         data: &[Examples],
-        eval: &[Segment],
+        evals: &[EvalSet],
     ) -> Result<Option<State>, LmError> {
         let path = self.folder.join(FILE);
         let file = match std::fs::read(&path) {
@@ -108,7 +108,7 @@ impl Checkpoint {
             Err(error) => return Err(io("read", &path)(error)),
         };
         let Some(file) = checked(&file) else { return Ok(None) };
-        let recipe = recipe(model, config, data, eval);
+        let recipe = recipe(model, config, data, evals);
         let Ok((_, header)) = SafeTensors::read_metadata(file) else { return Ok(None) };
         let says = |key: &str| header.metadata().as_ref().and_then(|header| header.get(key)).cloned();
         if says("format").as_deref() != Some(FORMAT) || says("recipe") != Some(recipe) {
@@ -167,7 +167,7 @@ fn state(model: &Model, config: &TrainConfig, cursor: Cursor, tensors: &SafeTens
 }
 
 /// The digest of config, architecture and all segments, in hexadecimal.
-fn recipe(model: &Model, config: &TrainConfig, data: &[Examples], eval: &[Segment]) -> String {
+fn recipe(model: &Model, config: &TrainConfig, data: &[Examples], evals: &[EvalSet]) -> String {
     let mut hasher = blake3::Hasher::new_derive_key("retort-lm checkpoint 2");
     let mut text = |text: &str| {
         hasher.update(&(text.len() as u64).to_le_bytes());
@@ -178,7 +178,9 @@ fn recipe(model: &Model, config: &TrainConfig, data: &[Examples], eval: &[Segmen
     for examples in data {
         text(&serde_json::to_string(&examples.parts).expect("plain data"));
     }
-    for segments in data.iter().map(|examples| examples.segments.as_slice()).chain([eval]) {
+    evals.iter().for_each(|set| text(&set.name));
+    let examples = data.iter().map(|examples| &examples.segments);
+    for segments in examples.chain(evals.iter().map(|set| &set.segments)) {
         hasher.update(&(segments.len() as u64).to_le_bytes());
         for Segment { tokens, targets } in segments {
             hasher.update(&(tokens.len() as u64).to_le_bytes());

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::LmError;
 use crate::data::{Batch, Counts, Examples};
+use crate::gradient::Segment;
 use crate::lora::LoraConfig;
 use crate::schedule::{Decay, Schedule, Warmup};
 
@@ -55,8 +56,10 @@ pub struct Phase {
     pub eval_every: u64,
     /// Evaluations in a row without gain that end the phase; 0 for never.
     pub patience: u64,
-    /// By how much the evaluation loss must fall, in nats a token, to be a gain.
+    /// By how much the loss that it stops on must fall, in nats a token, to be a gain.
     pub min_gain: f64,
+    /// The evaluation set by which it stops and which adapter is its best.
+    pub stop_on: String,
 }
 
 /// A kind of examples.
@@ -69,6 +72,18 @@ pub enum Source {
     Pairs,
     /// Documents of another kind, so that what the model knew is not forgotten.
     Replay,
+}
+
+/// The name of the evaluation set that every row of the log has its own column for.
+pub const EVAL: &str = "eval";
+
+/// Held-out examples.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EvalSet {
+    /// What it is called: [`EVAL`], or another name.
+    pub name: String,
+    /// They; there may be none.
+    pub segments: Vec<Segment>,
 }
 
 /// How a pair is written.
@@ -100,6 +115,7 @@ impl Default for Phase {
             eval_every: 0,
             patience: 2,
             min_gain: 0.0,
+            stop_on: EVAL.to_owned(),
         }
     }
 }
@@ -133,7 +149,7 @@ impl TrainConfig {
     /// # Errors
     ///
     /// The first thing that makes no sense, by name.
-    pub(crate) fn check(&self, data: &[Examples]) -> Result<(), LmError> {
+    pub(crate) fn check(&self, data: &[Examples], evals: &[EvalSet]) -> Result<(), LmError> {
         assert_eq!(self.phases.len(), data.len(), "examples for each phase");
         let refuse = |reason: String| Err(LmError::Argument(reason));
         if self.phases.is_empty() {
@@ -151,6 +167,10 @@ impl TrainConfig {
             }
             if phase.epochs == 0 || phase.max_steps == Some(0) || phase.max_tokens == Some(0) {
                 return refuse(format!("phase `{}` has no steps", phase.name));
+            }
+            if phase.stop_on != EVAL && evals.iter().all(|set| set.name != phase.stop_on) {
+                let (name, set) = (&phase.name, &phase.stop_on);
+                return refuse(format!("phase `{name}` stops on `{set}`, and no evaluation set is called so"));
             }
         }
         Ok(())

@@ -6,7 +6,7 @@ use crate::gradient::{LossSum, Segment};
 use crate::lora::Adapter;
 use crate::model::Model;
 use crate::train::state::{Best, State};
-use crate::train::{Metric, Phase, Run, guard};
+use crate::train::{EVAL, Metric, Phase, Run, guard};
 
 /// The loss of each segment, at most `max_tokens` tokens (or one segment) at a time. It has the same bits whatever
 /// `max_tokens` is.
@@ -49,14 +49,22 @@ pub fn evaluate(
 impl Run<'_> {
     /// Asks the adapter as it stands, and refuses losses that are no numbers.
     pub(super) fn examine(&self, state: &State, phase: &Phase, row: &mut Metric) -> Result<(), LmError> {
-        row.eval_loss = evaluate(self.model, Some(&state.adapter), self.eval, self.config.max_tokens_per_pass)?;
+        let max_tokens = self.config.max_tokens_per_pass;
+        for set in self.evals {
+            let loss = evaluate(self.model, Some(&state.adapter), &set.segments, max_tokens)?;
+            match loss {
+                _ if set.name == EVAL => row.eval_loss = loss,
+                Some(loss) => _ = row.other_losses.insert(set.name.clone(), loss),
+                None => {}
+            }
+        }
         guard::check(row, phase)
     }
 
     /// Evaluates, keeps the adapter if it is the best, and stops the phase when its patience is over.
     pub(super) fn judge(&self, state: &mut State, phase: &Phase, row: &mut Metric) -> Result<(), LmError> {
         self.examine(state, phase, row)?;
-        let Some(loss) = row.eval_loss else { return Ok(()) };
+        let Some(loss) = row.loss_on(&phase.stop_on) else { return Ok(()) };
         if state.best.as_ref().is_none_or(|best| loss < best.loss) {
             state.best = Some(Best { loss, step: state.step, adapter: state.adapter.clone() });
         }

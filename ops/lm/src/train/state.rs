@@ -1,12 +1,14 @@
 //! Where training stands between two steps: all that a checkpoint must hold.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::LmError;
 use crate::lora::Adapter;
 use crate::model::Model;
 use crate::optim::{AdamW, AdamWConfig};
-use crate::train::TrainConfig;
+use crate::train::{EVAL, Phase, TrainConfig};
 
 /// A row of the training log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -21,8 +23,10 @@ pub struct Metric {
     pub tokens: u64,
     /// Mean loss of the step's targets before the step, in nats a token.
     pub loss: Option<f64>,
-    /// Mean loss on the evaluation set after the step.
+    /// Mean loss on the evaluation set `eval` after the step.
     pub eval_loss: Option<f64>,
+    /// Mean losses on the other evaluation sets after the step, by name.
+    pub other_losses: BTreeMap<String, f64>,
     /// Learning rate of the step.
     pub learning_rate: f64,
     /// Norm of the gradients before clipping.
@@ -32,6 +36,11 @@ pub struct Metric {
 }
 
 impl Metric {
+    /// The loss on an evaluation set, by name.
+    pub fn loss_on(&self, set: &str) -> Option<f64> {
+        if set == EVAL { self.eval_loss } else { self.other_losses.get(set).copied() }
+    }
+
     /// Adds to the note.
     pub(crate) fn add_note(&mut self, note: String) {
         self.note = Some(match self.note.take() {
@@ -43,7 +52,7 @@ impl Metric {
 
 /// The best adapter of a phase so far.
 pub(crate) struct Best {
-    /// Its loss on the evaluation set.
+    /// Its loss on the evaluation set that the phase stops on.
     pub(crate) loss: f64,
     /// After which step.
     pub(crate) step: u64,
@@ -105,6 +114,7 @@ impl State {
             tokens: self.tokens,
             loss: None,
             eval_loss: None,
+            other_losses: BTreeMap::new(),
             learning_rate,
             grad_norm: None,
             note: None,
@@ -112,9 +122,10 @@ impl State {
     }
 
     /// What the phase ends with, in words.
-    pub(crate) fn kept(&self) -> String {
+    pub(crate) fn kept(&self, phase: &Phase) -> String {
         match &self.best {
-            Some(best) => format!("kept step {} (eval loss {:.4})", best.step, best.loss),
+            Some(best) if phase.stop_on == EVAL => format!("kept step {} (eval loss {:.4})", best.step, best.loss),
+            Some(best) => format!("kept step {} (loss on `{}` {:.4})", best.step, phase.stop_on, best.loss),
             None => format!("kept step {}", self.step),
         }
     }

@@ -2,6 +2,7 @@
 
 mod limits;
 mod mixture;
+mod sets;
 
 use super::*;
 use crate::data::Batch;
@@ -19,6 +20,11 @@ fn counting(n: usize, by: u32, seed: u64) -> Vec<Segment> {
         Segment::next_token(&sequence, &counts)
     };
     starts.iter().enumerate().map(sequence).map(text).collect()
+}
+
+/// What most tests are evaluated on: other counting by one.
+fn held_out() -> Vec<EvalSet> {
+    vec![EvalSet { name: EVAL.into(), segments: counting(8, 1, 99) }]
 }
 
 fn examples(segments: Vec<Segment>) -> Examples {
@@ -67,21 +73,21 @@ fn stopped_after(
     every: u64,
     config: &TrainConfig,
     data: &[Examples],
-    eval: &[Segment],
+    evals: &[EvalSet],
 ) -> (Trained, u64) {
     let (model, folder) = (tiny_model(), tempfile::tempdir().unwrap());
     let checkpoint = Checkpoint { folder: folder.path().into(), every };
     let mut stop = |progress: Progress<'_>| {
         if progress.metric.step == cut { Err(LmError::Cancelled) } else { Ok(()) }
     };
-    let stopped = train(&model, config, data, eval, Some(&checkpoint), &mut stop);
+    let stopped = train(&model, config, data, evals, Some(&checkpoint), &mut stop);
     assert!(matches!(stopped, Err(LmError::Cancelled)), "step {cut} is there");
     let mut replayed = 0;
     let mut watch = |progress: Progress<'_>| {
         replayed += u64::from(progress.replayed);
         Ok(())
     };
-    (train(&model, config, data, eval, Some(&checkpoint), &mut watch).unwrap(), replayed)
+    (train(&model, config, data, evals, Some(&checkpoint), &mut watch).unwrap(), replayed)
 }
 
 fn assert_same(one: &Trained, other: &Trained, about: &str) {
@@ -93,14 +99,14 @@ fn assert_same(one: &Trained, other: &Trained, about: &str) {
 fn what_is_learnt_carries_over_to_held_out_examples() {
     let model = tiny_model();
     let config = config(vec![phase("count", 6)]);
-    let eval = counting(8, 1, 99);
+    let eval = held_out();
     let trained = train(&model, &config, &[examples(counting(40, 1, 1))], &eval, None, &mut quiet).unwrap();
     let evals = evals(&trained.metrics);
     assert_eq!(evals.len(), 7, "at the start and after each epoch");
     assert!(evals[6] < evals[0] - 0.5, "{evals:?}");
-    let kept = evaluate(&model, Some(&trained.adapter), &eval, 1000).unwrap().unwrap();
+    let kept = evaluate(&model, Some(&trained.adapter), &eval[0].segments, 1000).unwrap().unwrap();
     assert_eq!(kept, evals.iter().copied().fold(f64::INFINITY, f64::min), "the best adapter, to the bit");
-    let start = evaluate(&model, None, &eval, 5).unwrap().unwrap();
+    let start = evaluate(&model, None, &eval[0].segments, 5).unwrap().unwrap();
     assert!((start - evals[0]).abs() < 1e-9, "a fresh adapter changes nothing");
     assert_eq!(trained.metrics.len(), 61);
     assert!(trained.metrics[1].learning_rate < trained.metrics[6].learning_rate);
@@ -132,7 +138,7 @@ fn patience_ends_a_phase_and_the_best_goes_on_to_the_next() {
     let wrong = Phase { eval_every: 2, patience: 3, ..phase("wrong", 50) };
     let config = config(vec![phase("right", 3), wrong]);
     let data = [examples(counting(40, 1, 1)), examples(counting(40, 2, 2))];
-    let eval = counting(8, 1, 99);
+    let eval = held_out();
     let mut seen = Vec::new();
     let mut watch = |progress: Progress<'_>| {
         seen.push((progress.done, progress.of));
@@ -144,7 +150,7 @@ fn patience_ends_a_phase_and_the_best_goes_on_to_the_next() {
     assert!(note.contains("stopped: no gain in 3 evaluations; kept step "), "{note}");
     assert!(last.step < 60, "{}", last.step);
     assert_eq!(*seen.last().unwrap(), (30 + 500, 30 + 500), "what stopping spared is done");
-    let kept = evaluate(&model, Some(&trained.adapter), &eval, 1000).unwrap().unwrap();
+    let kept = evaluate(&model, Some(&trained.adapter), &eval[0].segments, 1000).unwrap().unwrap();
     assert_eq!(kept, evals(&trained.metrics).into_iter().fold(f64::INFINITY, f64::min));
     assert!(last.eval_loss.unwrap() > kept);
 }
@@ -154,16 +160,16 @@ fn plain_text_is_not_judged_against_the_start() {
     let model = tiny_model();
     let text = Phase { data: Source::Text, ..phase("text", 1) };
     let data = [examples(counting(40, 2, 2))];
-    let eval = counting(8, 1, 99);
+    let eval = held_out();
     let trained = train(&model, &config(vec![text]), &data, &eval, None, &mut quiet).unwrap();
-    let kept = evaluate(&model, Some(&trained.adapter), &eval, 1000).unwrap().unwrap();
+    let kept = evaluate(&model, Some(&trained.adapter), &eval[0].segments, 1000).unwrap().unwrap();
     assert_eq!(Some(kept), trained.metrics.last().unwrap().eval_loss);
 }
 
 #[test]
 fn a_run_that_was_cut_goes_on_to_the_same_bits() {
     let model = tiny_model();
-    let eval = counting(8, 1, 99);
+    let eval = held_out();
     let second = Phase { eval_every: 4, patience: 9, batch: Batch::Tokens(30), ..phase("second", 1) };
     let config = config(vec![phase("first", 1), second]);
     let data = [examples(counting(24, 1, 1)), examples(counting(30, 1, 2))];
@@ -205,7 +211,7 @@ fn the_number_of_threads_changes_no_bit() {
     let model = tiny_model();
     let config = config(vec![phase("count", 2)]);
     let data = [examples(counting(24, 1, 1))];
-    let eval = counting(8, 1, 99);
+    let eval = held_out();
     let on = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| train(&model, &config, &data, &eval, None, &mut quiet).unwrap())

@@ -7,14 +7,14 @@ fn wild() -> Phase {
     Phase { schedule, ..phase("wild", 5) }
 }
 
-fn failed(phase: Phase, eval: &[Segment], checkpoint: Option<&Checkpoint>) -> (String, Vec<u64>) {
+fn failed(phase: Phase, evals: &[EvalSet], checkpoint: Option<&Checkpoint>) -> (String, Vec<u64>) {
     let mut replayed = Vec::new();
     let mut watch = |progress: Progress<'_>| {
         replayed.extend(progress.replayed.then_some(progress.metric.step));
         Ok(())
     };
     let data = [examples(counting(24, 1, 1))];
-    let error = train(&tiny_model(), &config(vec![phase]), &data, eval, checkpoint, &mut watch).unwrap_err();
+    let error = train(&tiny_model(), &config(vec![phase]), &data, evals, checkpoint, &mut watch).unwrap_err();
     (error.to_string(), replayed)
 }
 
@@ -31,7 +31,7 @@ fn a_loss_that_is_no_number_ends_the_run_and_names_the_step() {
 
 #[test]
 fn an_evaluation_that_is_no_number_ends_the_run_too() {
-    let (error, _) = failed(Phase { eval_every: 1, ..wild() }, &counting(4, 1, 9), None);
+    let (error, _) = failed(Phase { eval_every: 1, ..wild() }, &held_out(), None);
     assert!(error.contains("after step 1 (phase `wild`) the loss on `eval` is "), "{error}");
     let mut weights = 0;
     let model = Model::build(&crate::testing::tiny_config(), crate::kernels::Precision::F32, |_, shape| {
@@ -39,7 +39,7 @@ fn an_evaluation_that_is_no_number_ends_the_run_too() {
         Ok(vec![if weights == 3 { f32::NAN } else { 0.1 }; shape.iter().product()])
     });
     let (data, config) = ([examples(counting(24, 1, 1))], config(vec![phase("count", 1)]));
-    let error = train(&model.unwrap(), &config, &data, &counting(4, 1, 9), None, &mut quiet).unwrap_err().to_string();
+    let error = train(&model.unwrap(), &config, &data, &held_out(), None, &mut quiet).unwrap_err().to_string();
     assert!(error.contains("before the first step of phase `count` the loss on `eval` is NaN"), "{error}");
     assert!(error.contains("weights"), "{error}");
 }
