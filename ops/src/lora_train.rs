@@ -14,7 +14,7 @@ mod targets;
 pub(crate) mod tests;
 
 pub use config::LoraTrain;
-pub use phase::{Curve, Held, Loss, Material, Mix, PhaseConfig, Template};
+pub use phase::{Beginning, Curve, Held, Loss, Material, Mix, PhaseConfig, Template};
 pub use targets::Targets;
 
 use arrow::array::{Array as _, AsArray as _};

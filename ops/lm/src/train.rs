@@ -1,7 +1,7 @@
 //! The training loop, read from top to bottom: phases, evaluation, early stopping, the best checkpoint.
 //!
 //! A phase goes over its examples with its own schedule and a fresh optimizer. It begins with the adapter that the phase
-//! before it ended with, and ends with its own best: the one with the lowest loss on the evaluation set that it stops on, not the last.
+//! before it ended with (or freezes that and begins another, see `joined.rs`), and ends with its own best: the one with the lowest loss on the evaluation set that it stops on, not the last.
 //! Where the phase learns from pairs, the adapter it began with may win too; plain text is not what the evaluation set
 //! asks about, so there the first evaluation is the mark to beat.
 //!
@@ -13,11 +13,12 @@ mod checkpoint;
 mod config;
 mod course;
 mod guard;
+mod joined;
 mod judge;
 mod state;
 
 pub use checkpoint::Checkpoint;
-pub use config::{EVAL, EvalSet, Form, Phase, Source, TrainConfig};
+pub use config::{EVAL, EvalSet, Form, Phase, Source, Start, TrainConfig};
 pub use judge::{evaluate, losses};
 pub use state::Metric;
 
@@ -28,6 +29,7 @@ use crate::lora::{Adapter, Grads};
 use crate::model::Model;
 use crate::optim::{clip, scale};
 use course::Course;
+use joined::of_the_new;
 use state::{Best, State};
 
 /// What training gives.
@@ -83,7 +85,7 @@ pub fn train(
     while state.phase < config.phases.len() {
         run.phase(&mut state, watch)?;
     }
-    Ok(Trained { adapter: state.adapter, metrics: state.metrics })
+    Ok(Trained { adapter: state.whole(model)?.into_owned(), metrics: state.metrics })
 }
 
 /// What does not change while training runs.
@@ -137,8 +139,7 @@ impl Run<'_> {
             }
             self.report(state, row, read, due, watch)?;
         }
-        state.next_phase(self.config);
-        Ok(())
+        state.next_phase(self.model, self.config)
     }
 
     /// The row before a phase's first step: what there is to learn from, and the loss to improve on.
@@ -161,6 +162,7 @@ impl Run<'_> {
     /// The summed loss of a step and the gradients of that sum, pass by pass.
     fn gradients(&self, state: &State, step: &Step) -> Result<(LossSum, Grads), LmError> {
         let data = &self.data[state.phase].segments;
+        let whole = state.whole(self.model)?;
         let mut segments = step.segments.iter().map(|&at| data[at].clone());
         let lengths = step.segments.iter().map(|&at| data[at].tokens.len());
         let (mut sum, mut grads) = (LossSum::default(), None::<Grads>);
@@ -168,7 +170,7 @@ impl Run<'_> {
             let dropout = (self.config.lora.dropout > 0.0)
                 .then(|| self.config.seed.wrapping_add(state.step << 24).wrapping_add(pass));
             let batch: Vec<Segment> = segments.by_ref().take(count).collect();
-            let (losses, more) = self.model.gradients(&state.adapter, &batch, dropout)?;
+            let (losses, more) = self.model.gradients(&whole, &batch, dropout)?;
             for loss in losses {
                 sum.add(loss);
             }
@@ -177,7 +179,8 @@ impl Run<'_> {
                 Some(grads) => grads.add(&more),
             }
         }
-        Ok((sum, grads.unwrap_or_else(|| state.adapter.zero_grads())))
+        let grads = grads.unwrap_or_else(|| whole.zero_grads());
+        Ok((sum, if state.merged.is_some() { of_the_new(&whole, &state.adapter, grads) } else { grads }))
     }
 
     /// Keeps the row, saves the state where it is time (or the watcher ends the run), and tells the watcher.

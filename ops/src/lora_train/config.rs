@@ -8,7 +8,7 @@ use retort_lm::train::{EVAL, TrainConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::phase::{Curve, Held, Loss, Material, Mix, PhaseConfig, Template};
+use super::phase::{Beginning, Curve, Held, Loss, Material, Mix, PhaseConfig, Template};
 use super::resolved::Resolved;
 use super::targets::Targets;
 use crate::models::ModelRef;
@@ -20,7 +20,7 @@ use crate::models::ModelRef;
 /// answer and the end of its turn count in the loss (`loss`), of a text every token and its end; segments never see each other, however they are batched.
 /// `evals` names further evaluation sets, whose losses `metrics` has too, and a phase may stop on one of them (`stop_on`). `mix` adds a share of another input to a phase, such as general texts of the input `replay` against forgetting.
 ///
-/// Each phase goes on from the best adapter of the one before, with a fresh optimizer. It is evaluated on `eval` (in a text phase too: what the texts are for is the
+/// Each phase goes on from the best adapter of the one before (or merges it and begins a new one: `start`), with a fresh optimizer. It is evaluated on `eval` (in a text phase too: what the texts are for is the
 /// questions), stops when `patience` evaluations brought no gain, and ends with its best adapter, not its last. When and why it ended its last row in `metrics` says. A loss
 /// or gradient that is no number ends the run with its step.
 ///
@@ -197,6 +197,7 @@ impl LoraTrain {
             name: None,
             data: Material::default(),
             mix: Mix::default(),
+            start: Beginning::default(),
             loss: self.loss,
             template: self.template,
             epochs: self.epochs,
@@ -295,6 +296,10 @@ impl LoraTrain {
                 return Err(Problem::at_field(format!("phases[{at}].name"), why));
             }
         }
-        Ok(resolved.train_config())
+        let config = resolved.train_config();
+        match (0..config.phases.len()).find_map(|at| Some((at, config.cannot_start(at)?))) {
+            Some((at, why)) => refuse(&format!("phases[{at}].start"), why),
+            None => Ok(config),
+        }
     }
 }

@@ -18,6 +18,10 @@ pub struct PhaseConfig {
     /// goes over `data` once; the rest goes on where the epoch before left off.
     #[serde(default)]
     pub mix: Mix,
+    /// What becomes of the adapter that the phase before ended with: `continue`, it learns on; or `merge`, it stays as it is, as if folded into the base in
+    /// full precision, and a new one begins on top. The output is one adapter of the base in any case: its rank is the sum. Not with `dora` or `dropout`.
+    #[serde(default)]
+    pub start: Beginning,
     /// What of a pair counts in the loss: `answer`, or `all` of it.
     #[serde(default)]
     pub loss: Option<Loss>,
@@ -136,6 +140,17 @@ impl Mix {
             _ => None,
         }
     }
+}
+
+/// What becomes of the adapter of the phase before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Beginning {
+    /// It learns on.
+    #[default]
+    Continue,
+    /// It is merged, and a new one begins.
+    Merge,
 }
 
 /// What of a pair counts in the loss.

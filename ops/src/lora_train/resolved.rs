@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use retort_lm::data::{Batch, Counts};
 use retort_lm::lora::{LoraConfig, Target};
 use retort_lm::schedule::{Decay, Schedule, Warmup};
-use retort_lm::train::{EVAL, Form, Phase, Source, TrainConfig};
+use retort_lm::train::{EVAL, Form, Phase, Source, Start, TrainConfig};
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::config::LoraTrain;
-use super::phase::{Curve, Held, Loss, Material, Mix, PhaseConfig, Template};
+use super::phase::{Beginning, Curve, Held, Loss, Material, Mix, PhaseConfig, Template};
 use super::targets::Targets;
 use crate::models::ModelRef;
 
@@ -46,6 +46,7 @@ pub(super) struct ResolvedPhase {
     pub(super) name: String,
     data: Material,
     mix: Mix,
+    start: Beginning,
     /// None where there are no pairs.
     loss: Option<Loss>,
     /// None where there are no pairs.
@@ -115,6 +116,7 @@ impl PhaseConfig {
             name: self.name.clone().unwrap_or_else(|| named.to_owned()),
             data: self.data,
             mix: self.mix,
+            start: self.start,
             loss: self.has_pairs().then(|| self.loss.or(top.loss).unwrap_or_default()),
             template: self.has_pairs().then(|| self.template.or(top.template).unwrap_or_default()),
             epochs: self.epochs.or(top.epochs).unwrap_or(3),
@@ -204,6 +206,10 @@ impl ResolvedPhase {
             name: self.name,
             data: self.data.source(),
             mix: self.mix.shares().into_iter().filter(|(.., share)| *share > 0.0).map(|(_, data, share)| (data.source(), share)).collect(),
+            start: match self.start {
+                Beginning::Continue => Start::Continue,
+                Beginning::Merge => Start::Merge,
+            },
             counts: match self.loss.unwrap_or_default() {
                 Loss::Answer => Counts::Answer,
                 Loss::All => Counts::All,

@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::evaluate::Evaluate;
+use retort_lm::data;
+use retort_lm::lora::Adapter;
 
 /// A source of rows that stand in its config.
 #[derive(Serialize, Deserialize, JsonSchema)]
@@ -273,6 +275,10 @@ fn mistakes_are_found_before_anything_runs() {
     assert_eq!(problem(json!({"evals": {"text": "text"}})).0, "with.evals.text");
     assert_eq!(problem(json!({"evals": {"a b": "text"}})).0, "with.evals.a b");
     assert_eq!(problem(json!({"evals": {"general": "text"}})).0, "from");
+    assert_eq!(problem(json!({"phases": [{"start": "merge"}]})).0, "with.phases[0].start");
+    let merging = |key: &str, value: Value| problem(json!({"phases": [{}, {"name": "b", "start": "merge"}], key: value}));
+    assert!(merging("dora", json!(true)).1.contains("DoRA"), "{}", merging("dora", json!(true)).1);
+    assert_eq!(merging("dropout", json!(0.1)).0, "with.phases[1].start");
     assert_eq!(problem(json!({"phases": []})).0, "with.phases");
     assert_eq!(problem(json!({"warmup_ratio": 1.0})).0, "with.warmup_ratio");
     assert_eq!(problem(json!({"question": "qestion"})).1, "the input has no column `qestion`");
@@ -335,4 +341,28 @@ fn further_sets_have_columns_of_their_own_and_may_stop_a_phase() {
         matches!(event, EventKind::Metrics { values, .. } if values.iter().any(|(name, _)| name == "eval_loss_general"))
     };
     assert_eq!(space.events.lock().unwrap().iter().filter(|event| told(event)).count(), 3);
+}
+
+#[test]
+fn a_merged_adapter_is_one_adapter_of_the_base() {
+    let space = Space::default();
+    let with = json!({
+        "model": model(), "rank": 2, "batch": 2, "seed": 3, "epochs": 1, "rank_pattern": {"q_proj": 3}, "rslora": true,
+        "phases": [{"data": "text"}, {"start": "merge"}],
+    });
+    let inputs = [("train", "train"), ("eval", "eval"), ("text", "text")];
+    assert_eq!(space.run(&with_adapter(node("adapter", "lora-train", &inputs, with))).failed, 0);
+    let path = ModelFile.path(&asset(), &mut |_, _| Ok(())).unwrap();
+    let loaded = crate::models::load_file(&path, Precision::F16).unwrap();
+    let stored = adapter::read([Ok(space.table("adapter", 0))], loaded.model.config()).unwrap().adapter;
+    assert_eq!((stored.places()[0].rank, stored.places()[1].rank), (6, 4), "ranks add up");
+    let pair = Pair { question: "Where is printer Wren?".into(), answer: "Printer Wren is in the cellar.".into() };
+    let segment = data::pair(&loaded.tokenizer, &loaded.template, &pair).unwrap().unwrap();
+    let loss = |adapter: Option<&Adapter>| loaded.model.loss(adapter, std::slice::from_ref(&segment)).unwrap()[0].nll;
+    let folder = tempfile::tempdir().unwrap();
+    let card = retort_lm::peft::Card::default();
+    retort_lm::peft::write(&stored, &card, folder.path()).unwrap();
+    let read = retort_lm::peft::read(folder.path(), loaded.model.config()).unwrap();
+    assert_eq!(loss(Some(&stored)), loss(Some(&read)), "PEFT's folder holds it");
+    assert_ne!(loss(Some(&stored)), loss(None));
 }

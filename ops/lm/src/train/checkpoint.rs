@@ -1,6 +1,7 @@
 //! The state of a training on disk: one safetensors file, whose header says what it belongs to.
 //!
-//! Tensors are `adapter.*`, `first.*` and `second.*` (the optimizer's moments) and `best.*`, under the adapter's names.
+//! Tensors are `adapter.*`, `first.*` and `second.*` (the optimizer's moments), `best.*` and `merged.*` (what a phase found and does not touch),
+//! under the adapter's names.
 //! The header holds the format's version, the digest of everything that decides the outcome but the base weights (the
 //! caller keeps a folder for each model), and the rest of the state as JSON. The file replaces its predecessor by a
 //! rename, so a crash leaves one or the other. After the safetensors file comes its check, as all files of unfinished work in a
@@ -20,7 +21,8 @@ use crate::gradient::Segment;
 use crate::lora::{Adapter, AdapterTensor};
 use crate::model::Model;
 use crate::optim::{AdamState, AdamW};
-use crate::train::{EvalSet, TrainConfig};
+use crate::train::joined::join;
+use crate::train::{EvalSet, Start, TrainConfig};
 use crate::train::state::{Best, Metric, State, optimizer};
 
 /// Raised with the first change of what the file holds.
@@ -83,6 +85,9 @@ impl Checkpoint {
                 put("best", &best.adapter.tensors()[at].values);
             }
         }
+        for tensor in state.merged.iter().flat_map(Adapter::tensors) {
+            tensors.insert(format!("merged.{}", tensor.name), (tensor.shape, bytes(&tensor.values)));
+        }
         let views = tensors.iter().map(|(name, (shape, bytes))| {
             (name, TensorView::new(Dtype::F32, shape.to_vec(), bytes).expect("as many bytes as the shape says"))
         });
@@ -136,28 +141,41 @@ fn cursor(state: &State) -> Cursor {
 }
 
 fn state(model: &Model, config: &TrainConfig, cursor: Cursor, tensors: &SafeTensors<'_>) -> Option<State> {
-    let shape = Adapter::init(model.config(), &config.lora, config.seed).ok()?;
-    let values = |kind: &str| -> Option<Vec<Vec<f32>>> {
+    let own = Adapter::init(model.config(), &config.lora, config.seed).ok()?;
+    let values = |kind: &str, shape: &Adapter| -> Option<Vec<Vec<f32>>> {
         let names = shape.tensors().iter().map(|tensor| format!("{kind}.{}", tensor.name));
         names.map(|name| Some(floats(tensors.tensor(&name).ok()?.data()))).collect()
     };
-    let adapter = |kind: &str| -> Option<Adapter> {
-        let named = shape.tensors().iter().zip(values(kind)?);
+    let adapter = |kind: &str, shape: &Adapter| -> Option<Adapter> {
+        let named = shape.tensors().iter().zip(values(kind, shape)?);
         let named = named.map(|(own, values)| AdapterTensor { name: own.name.clone(), shape: own.shape, values });
-        Adapter::from_tensors(model.config(), &config.lora, shape.places().to_vec(), named).ok()
+        Adapter::from_tensors(model.config(), shape.config(), shape.places().to_vec(), named).ok()
     };
     let best = match cursor.best {
-        Some((loss, step)) => Some(Best { loss, step, adapter: adapter("best")? }),
+        Some((loss, step)) => Some(Best { loss, step, adapter: adapter("best", &own)? }),
         None => None,
     };
-    let moments = AdamState { steps: cursor.optimizer_steps, first: values("first")?, second: values("second")? };
+    let mut merged = None;
+    let phases = config.phases.get(..=cursor.phase)?;
+    for _ in phases.iter().filter(|phase| phase.start == Start::Merge) {
+        merged = Some(match &merged {
+            Some(merged) => join(model.config(), merged, &own).ok()?,
+            None => own.clone(),
+        });
+    }
+    let merged = match merged {
+        Some(shape) => Some(adapter("merged", &shape)?),
+        None => None,
+    };
+    let (first, second) = (values("first", &own)?, values("second", &own)?);
     Some(State {
         phase: cursor.phase,
         phase_step: cursor.phase_step,
         step: cursor.step,
         tokens: cursor.tokens,
-        adapter: adapter("adapter")?,
-        optimizer: AdamW::resume(optimizer(config), moments),
+        merged,
+        adapter: adapter("adapter", &own)?,
+        optimizer: AdamW::resume(optimizer(config), AdamState { steps: cursor.optimizer_steps, first, second }),
         best,
         mark: cursor.mark,
         waited: cursor.waited,

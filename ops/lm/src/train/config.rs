@@ -36,6 +36,8 @@ pub struct Phase {
     pub data: Source,
     /// What else, and what share of the tokens that is. Its examples were mixed so; here it is only told.
     pub mix: Vec<(Source, f64)>,
+    /// What becomes of the adapter that the phase before ended with.
+    pub start: Start,
     /// Passes over the examples.
     pub epochs: u64,
     /// At most so many steps, whatever `epochs` says.
@@ -60,6 +62,17 @@ pub struct Phase {
     pub min_gain: f64,
     /// The evaluation set by which it stops and which adapter is its best.
     pub stop_on: String,
+}
+
+/// What a phase does to the adapter that was there before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// It goes on with it.
+    #[default]
+    Continue,
+    /// It freezes it, as if it were folded into the base, and begins a new one.
+    Merge,
 }
 
 /// A kind of examples.
@@ -104,6 +117,7 @@ impl Default for Phase {
             name: "pairs".to_owned(),
             data: Source::Pairs,
             mix: Vec::new(),
+            start: Start::Continue,
             epochs: 3,
             max_steps: None,
             max_tokens: None,
@@ -144,6 +158,21 @@ impl Phase {
 }
 
 impl TrainConfig {
+    /// Why phase number `at` cannot begin as it is told to, if so.
+    pub fn cannot_start(&self, at: usize) -> Option<&'static str> {
+        match self.phases.get(at)?.start {
+            Start::Continue => None,
+            Start::Merge if at == 0 => Some("there is no adapter before the first phase"),
+            Start::Merge if self.lora.dora => {
+                Some("with DoRA (`dora`) what was learnt before and after is no sum, so no one adapter holds both")
+            }
+            Start::Merge if self.lora.dropout > 0.0 => {
+                Some("`dropout` would drop of what is merged too, which weights never do")
+            }
+            Start::Merge => None,
+        }
+    }
+
     /// Whether training with these examples can begin.
     ///
     /// # Errors
@@ -155,8 +184,11 @@ impl TrainConfig {
         if self.phases.is_empty() {
             return refuse("training has at least one phase".to_owned());
         }
-        for (phase, data) in self.phases.iter().zip(data) {
+        for (at, (phase, data)) in self.phases.iter().zip(data).enumerate() {
             phase.schedule.check()?;
+            if let Some(why) = self.cannot_start(at) {
+                return refuse(format!("phase `{}` cannot merge: {why}", phase.name));
+            }
             if data.segments.is_empty() {
                 let dropped = data.dropped;
                 let limit = phase.max_length;

@@ -50,8 +50,9 @@ impl Run<'_> {
     /// Asks the adapter as it stands, and refuses losses that are no numbers.
     pub(super) fn examine(&self, state: &State, phase: &Phase, row: &mut Metric) -> Result<(), LmError> {
         let max_tokens = self.config.max_tokens_per_pass;
+        let whole = state.whole(self.model)?;
         for set in self.evals {
-            let loss = evaluate(self.model, Some(&state.adapter), &set.segments, max_tokens)?;
+            let loss = evaluate(self.model, Some(&whole), &set.segments, max_tokens)?;
             match loss {
                 _ if set.name == EVAL => row.eval_loss = loss,
                 Some(loss) => _ = row.other_losses.insert(set.name.clone(), loss),

@@ -1,5 +1,6 @@
 //! Where training stands between two steps: all that a checkpoint must hold.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,8 @@ use crate::LmError;
 use crate::lora::Adapter;
 use crate::model::Model;
 use crate::optim::{AdamW, AdamWConfig};
-use crate::train::{EVAL, Phase, TrainConfig};
+use crate::train::joined::join;
+use crate::train::{EVAL, Phase, Start, TrainConfig};
 
 /// A row of the training log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,7 +72,9 @@ pub(crate) struct State {
     pub(crate) step: u64,
     /// Target tokens learnt from in all.
     pub(crate) tokens: u64,
-    /// As of the last step.
+    /// What earlier phases learnt and this one does not touch.
+    pub(crate) merged: Option<Adapter>,
+    /// What learns, as of the last step.
     pub(crate) adapter: Adapter,
     /// As of the last step.
     pub(crate) optimizer: AdamW,
@@ -96,12 +100,21 @@ impl State {
             step: 0,
             tokens: 0,
             optimizer: AdamW::new(optimizer(config), &adapter),
+            merged: None,
             adapter,
             best: None,
             mark: None,
             waited: 0,
             stopped: false,
             metrics: Vec::new(),
+        })
+    }
+
+    /// All that was learnt, as one adapter.
+    pub(crate) fn whole(&self, model: &Model) -> Result<Cow<'_, Adapter>, LmError> {
+        Ok(match &self.merged {
+            Some(merged) => Cow::Owned(join(model.config(), merged, &self.adapter)?),
+            None => Cow::Borrowed(&self.adapter),
         })
     }
 
@@ -131,16 +144,22 @@ impl State {
     }
 
     /// Ends the phase with its best adapter, and makes ready for the next.
-    pub(crate) fn next_phase(&mut self, config: &TrainConfig) {
+    pub(crate) fn next_phase(&mut self, model: &Model, config: &TrainConfig) -> Result<(), LmError> {
         if let Some(best) = self.best.take() {
             self.adapter = best.adapter;
         }
+        let next = self.phase + 1;
+        if config.phases.get(next).is_some_and(|phase| phase.start == Start::Merge) {
+            self.merged = Some(self.whole(model)?.into_owned());
+            self.adapter = model.fresh_adapter(&config.lora, config.seed.wrapping_add((next as u64) << 32))?;
+        }
         self.optimizer = AdamW::new(optimizer(config), &self.adapter);
-        self.phase += 1;
+        self.phase = next;
         self.phase_step = 0;
         self.mark = None;
         self.waited = 0;
         self.stopped = false;
+        Ok(())
     }
 }
 

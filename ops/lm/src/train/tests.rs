@@ -1,6 +1,7 @@
 //! The loop on a tiny random model.
 
 mod limits;
+mod merging;
 mod mixture;
 mod sets;
 
