@@ -51,6 +51,8 @@ pub struct Cx<'a> {
     pub(crate) world: World<'a>,
     pub(crate) node: &'a str,
     pub(crate) recipe: RecipeId,
+    /// Whether it may go on from what other questions left.
+    pub(crate) inherits: bool,
 }
 
 impl Cx<'_> {
@@ -127,6 +129,14 @@ impl Cx<'_> {
     /// A folder that survives a crash, for checkpoints of this very question. It goes when the answer is committed.
     pub fn workspace(&self) -> Result<PathBuf, Failure> {
         Ok(self.world.store.workspace(self.recipe)?)
+    }
+
+    /// A folder that outlives the answer, for work that other questions can go on from: `key` says all that the work there depends on, the operator and
+    /// its version included. Several runs may use it at the same time, so files are replaced whole. None where the question is asked again
+    /// to be sure of its answer (`--force`, `--verify`).
+    pub fn heritage(&self, key: &str) -> Result<Option<PathBuf>, Failure> {
+        let of = Digest::of("retort heritage 1", |hasher| _ = hasher.update(key.as_bytes()));
+        Ok(if self.inherits { Some(self.world.store.workspace(RecipeId(of))?) } else { None })
     }
 
     pub(crate) fn emit(&self, kind: EventKind) {

@@ -95,7 +95,7 @@ fn list(node: &Node, world: World<'_>) -> Result<Table, Failure> {
     let no_inputs = Inputs(Vec::new());
     let schemas = source.schemas(&Inputs(Vec::new())).map_err(|problem| Failure::op(problem.message))?;
     let mut writers = schemas.into_iter().map(|schema| memory.writer(schema)).collect::<Result<Vec<_>, _>>()?;
-    let cx = Cx { world, node: &node.name, recipe: Recipe::default().id() };
+    let cx = Cx { world, node: &node.name, recipe: Recipe::default().id(), inherits: false };
     source.run(&no_inputs, &mut writers, &cx)?;
     Ok(writers.remove(0).finish()?)
 }

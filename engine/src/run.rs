@@ -96,7 +96,7 @@ fn known(graph: &Graph, id: NodeId, question: &Question, world: World<'_>) -> Re
     if world.store.newest(&name)? != Some(recipe) {
         world.store.point(&name, &answer)?;
     }
-    Cx { world, node: &node.name, recipe }.emit(EventKind::Fresh { recipe, outputs: summaries(&answer) });
+    Cx { world, node: &node.name, recipe, inherits: false }.emit(EventKind::Fresh { recipe, outputs: summaries(&answer) });
     Ok(Some(Arc::new(tables)))
 }
 
@@ -121,7 +121,7 @@ fn answer_once(
 ) -> Result<Outcome, Failure> {
     let node = graph.node(id);
     let name = graph.store_name(id);
-    let cx = Cx { world, node: &node.name, recipe: question.recipe.id() };
+    let cx = Cx { world, node: &node.name, recipe: question.recipe.id(), inherits: !forced };
     let last = world.store.last(&name)?;
     let _claim = claim::wait(&name, &cx)?;
     // Someone may have answered since the look, or while the claim was waited for.

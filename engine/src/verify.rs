@@ -84,7 +84,7 @@ fn recompute(graph: &Graph, id: NodeId, question: &Question, old: &Tables, world
     // Checkpoints of an attempt to verify are no checkpoints of the answer.
     let mut aside: Recipe = question.recipe.clone();
     aside.op.push(Fact::new("verify", "1"));
-    let cx = Cx { world, node: &node.name, recipe: aside.id() };
+    let cx = Cx { world, node: &node.name, recipe: aside.id(), inherits: false };
     cx.emit(EventKind::Started { why: Reason::Verify });
     let made = produce(graph, id, question, Remembered::Leave, &cx)?;
     if matches!(node.made.operator, Operator::Table(_)) {

@@ -17,13 +17,15 @@ pub use config::LoraTrain;
 pub use phase::{Beginning, Curve, Held, Loss, Material, Mix, PhaseConfig, Template};
 pub use targets::Targets;
 
+use std::path::PathBuf;
+
 use arrow::array::{Array as _, AsArray as _};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use retort_cache::TableWriter;
 use retort_engine::{Asset, Cx, Define, Env, Failure, Input, Inputs, Lane, Operator, Problem, SlotSpec, TableOp};
 use retort_lm::LmError;
 use retort_lm::data::Pair;
-use retort_lm::train::{Checkpoint, Form, Progress, Source, TrainConfig, train};
+use retort_lm::train::{Checkpoint, Form, Progress, Source, TrainConfig, kept_keys, train};
 
 use crate::models::{self, Precision};
 use crate::stable;
@@ -63,6 +65,15 @@ struct Trainer {
 }
 
 impl Trainer {
+    /// Where the ends of phases are kept, so that a training that only goes on for longer, or otherwise afterwards, begins there.
+    fn heritage(&self, keys: &[Option<String>], base: &str, cx: &Cx<'_>) -> Result<Vec<Option<PathBuf>>, Failure> {
+        let of = |key: &Option<String>| match key {
+            Some(key) => cx.heritage(&format!("{} {} {base} {key}", LoraTrain::NAME, LoraTrain::VERSION)),
+            None => Ok(None),
+        };
+        keys.iter().map(of).collect()
+    }
+
     fn learns_from(&self, source: Source) -> bool {
         self.config.phases.iter().any(|phase| phase.learns_from(source))
     }
@@ -122,7 +133,9 @@ impl TableOp for Trainer {
         let material = material::Tables::read(&self.columns, inputs)?;
         let data = material.examples(&loaded, &self.config, cx)?;
         let evals = material.exams(&loaded, &self.config, self.exam, cx)?;
-        let checkpoint = Checkpoint { folder: cx.workspace()?, every: SAVE_EVERY };
+        let base = cx.asset_digest(&self.asset)?;
+        let kept = self.heritage(&kept_keys(&loaded.model, &self.config, &data, &evals), &base, cx)?;
+        let checkpoint = Checkpoint { folder: cx.workspace()?, every: SAVE_EVERY, kept };
         let mut replayed = None;
         let mut watch = |progress: Progress<'_>| {
             if progress.replayed {
@@ -134,7 +147,7 @@ impl TableOp for Trainer {
         };
         let trained = train(&loaded.model, &self.config, &data, &evals, Some(&checkpoint), &mut watch);
         let trained = trained.map_err(failure)?;
-        adapter::write(&trained.adapter, &cx.asset_digest(&self.asset)?, out[0].as_mut())?;
+        adapter::write(&trained.adapter, &base, out[0].as_mut())?;
         out[1].write(&metrics::batch(&trained.metrics, self.columns.evals.keys())?)?;
         Ok(())
     }

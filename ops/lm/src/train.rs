@@ -15,12 +15,17 @@ mod course;
 mod guard;
 mod joined;
 mod judge;
+mod kept;
+mod recipe;
 mod state;
 
 pub use checkpoint::Checkpoint;
 pub use config::{EVAL, EvalSet, Form, Phase, Source, Start, TrainConfig};
 pub use judge::{evaluate, losses};
+pub use recipe::kept_keys;
 pub use state::Metric;
+
+use std::path::PathBuf;
 
 use crate::LmError;
 use crate::data::{Examples, Step, passes};
@@ -28,6 +33,7 @@ use crate::gradient::{LossSum, Segment};
 use crate::lora::{Adapter, Grads};
 use crate::model::Model;
 use crate::optim::{clip, scale};
+use checkpoint::Place;
 use course::Course;
 use joined::of_the_new;
 use state::{Best, State};
@@ -75,10 +81,8 @@ pub fn train(
     watch: &mut Watch<'_>,
 ) -> Result<Trained, LmError> {
     config.check(data, evals)?;
-    let phases = config.phases.iter().zip(data).zip(0..);
-    let courses = phases.map(|((phase, data), at)| Course::of(phase, data, config.seed, at)).collect();
-    let run = Run { model, config, data, evals, courses, checkpoint };
-    let mut state = match checkpoint.map(|own| own.load(model, config, data, evals)).transpose()?.flatten() {
+    let run = Run::new(model, config, data, evals, checkpoint);
+    let mut state = match run.found()? {
         Some(state) => run.replay(state, watch)?,
         None => State::start(model, config)?,
     };
@@ -97,49 +101,101 @@ struct Run<'a> {
     /// What each phase does.
     courses: Vec<Course>,
     checkpoint: Option<&'a Checkpoint>,
+    /// Where its own state lies.
+    own: Option<Place>,
+    /// For each phase, where its end is kept for others.
+    kept: Vec<Option<Place>>,
 }
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(
+        model: &'a Model,
+        config: &'a TrainConfig,
+        data: &'a [Examples],
+        evals: &'a [EvalSet],
+        checkpoint: Option<&'a Checkpoint>,
+    ) -> Self {
+        let phases = config.phases.iter().zip(data).zip(0..);
+        let courses = phases.map(|((phase, data), at)| Course::of(phase, data, config.seed, at)).collect();
+        let (mut own, mut kept) = (None, Vec::new());
+        if let Some(checkpoint) = checkpoint {
+            let recipe = recipe::whole(model, config, data, evals);
+            let place = |folder: &PathBuf, of: String| {
+                Place { folder: folder.clone(), recipe: of, writer: recipe.chars().take(16).collect() }
+            };
+            let keys = if checkpoint.kept.is_empty() { Vec::new() } else { kept_keys(model, config, data, evals) };
+            kept = checkpoint.kept.iter().zip(keys).map(|(folder, key)| Some(place(folder.as_ref()?, key?))).collect();
+            own = Some(place(&checkpoint.folder, recipe.clone()));
+        }
+        Self { model, config, data, evals, courses, checkpoint, own, kept }
+    }
+
     /// One phase, from where `state` stands to the beginning of the next.
     fn phase(&self, state: &mut State, watch: &mut Watch<'_>) -> Result<(), LmError> {
-        let (phase, course) = (&self.config.phases[state.phase], &self.courses[state.phase]);
-        let steps = &course.steps;
         if state.phase_step == 0 {
             self.begin(state, watch)?;
         }
-        while state.phase_step < steps.len() && !state.stopped {
-            let step = &steps[state.phase_step];
-            let rate = phase.schedule.rate(state.phase_step as u64, steps.len() as u64);
-            let (loss, mut grads) = self.gradients(state, step)?;
-            scale(&mut grads, 1.0 / loss.tokens.max(1) as f32);
-            let norm = clip(&mut grads, self.config.max_grad_norm);
-            let mut row = state.row(&phase.name, step.epoch, rate);
-            row.step += 1;
-            row.tokens += loss.tokens;
-            (row.loss, row.grad_norm) = (loss.mean(), Some(norm));
-            if let Err(error) = guard::check(&row, phase) {
-                self.save(state)?;
-                return Err(error);
-            }
-            state.optimizer.step(&mut state.adapter, &grads, rate);
-            let read = course.reads[state.phase_step];
-            state.phase_step += 1;
-            (state.step, state.tokens) = (row.step, row.tokens);
-
-            let last = state.phase_step == steps.len();
-            let due = last || phase.is_due(state.phase_step as u64, step.ends_epoch);
-            if due {
-                self.judge(state, phase, &mut row)?;
-            }
-            if last && !state.stopped {
-                row.add_note(course.ended());
-            }
-            if last || state.stopped {
-                row.add_note(state.kept(phase));
-            }
-            self.report(state, row, read, due, watch)?;
+        let mut read = 0;
+        while !self.is_over(state) {
+            read = self.step(state, watch)?;
+        }
+        if !state.finished {
+            self.finish(state, read, watch)?;
         }
         state.next_phase(self.model, self.config)
+    }
+
+    /// Whether the phase has no more steps to do.
+    fn is_over(&self, state: &State) -> bool {
+        state.stopped || state.phase_step >= self.courses[state.phase].steps.len()
+    }
+
+    /// One step; gives how many tokens it read. The row of a phase's last is told by what finishes the phase.
+    fn step(&self, state: &mut State, watch: &mut Watch<'_>) -> Result<u64, LmError> {
+        let (phase, course) = (&self.config.phases[state.phase], &self.courses[state.phase]);
+        let (step, read) = (&course.steps[state.phase_step], course.reads[state.phase_step]);
+        let rate = phase.schedule.rate(state.phase_step as u64, course.steps.len() as u64);
+        let (loss, mut grads) = self.gradients(state, step)?;
+        scale(&mut grads, 1.0 / loss.tokens.max(1) as f32);
+        let norm = clip(&mut grads, self.config.max_grad_norm);
+        let mut row = state.row(&phase.name, step.epoch, rate);
+        row.step += 1;
+        row.tokens += loss.tokens;
+        (row.loss, row.grad_norm) = (loss.mean(), Some(norm));
+        if let Err(error) = guard::check(&row, phase) {
+            self.save(state)?;
+            return Err(error);
+        }
+        state.optimizer.step(&mut state.adapter, &grads, rate);
+        state.phase_step += 1;
+        (state.step, state.tokens) = (row.step, row.tokens);
+
+        let due = phase.is_due(state.phase_step as u64, step.ends_epoch);
+        if due {
+            self.judge(state, phase, &mut row)?;
+        }
+        if self.is_over(state) {
+            state.metrics.push(row);
+            self.keep(state)?;
+        } else {
+            self.report(state, row, read, due, watch)?;
+        }
+        Ok(read)
+    }
+
+    /// The evaluation that ends a phase, where the last step had none, and why it ended.
+    fn finish(&self, state: &mut State, read: u64, watch: &mut Watch<'_>) -> Result<(), LmError> {
+        let (phase, course) = (&self.config.phases[state.phase], &self.courses[state.phase]);
+        let mut row = state.metrics.pop().expect("a phase has a step");
+        if !phase.is_due(state.phase_step as u64, course.steps[state.phase_step - 1].ends_epoch) {
+            self.judge(state, phase, &mut row)?;
+        }
+        if !state.stopped {
+            row.add_note(course.ended());
+        }
+        row.add_note(state.kept(phase));
+        state.finished = true;
+        self.report(state, row, read, true, watch)
     }
 
     /// The row before a phase's first step: what there is to learn from, and the loss to improve on.
@@ -202,17 +258,16 @@ impl Run<'_> {
 
     /// Saves the state, if there is a place for it. A phase that has done no step begins again.
     fn save(&self, state: &State) -> Result<(), LmError> {
-        match self.checkpoint {
-            Some(checkpoint) if state.phase_step > 0 => {
-                checkpoint.save(self.model, self.config, self.data, self.evals, state)
-            }
+        match &self.own {
+            Some(own) if state.phase_step > 0 => own.save(state, self.courses[state.phase].steps.len()),
             _ => Ok(()),
         }
     }
 
-    /// Tells the watcher again what was told before the run was cut.
+    /// Tells the watcher again what was told before the run was cut; not the last row of a phase that is still to be finished.
     fn replay(&self, state: State, watch: &mut Watch<'_>) -> Result<State, LmError> {
-        for row in 0..state.metrics.len() {
+        let open = usize::from(self.is_over(&state) && !state.finished);
+        for row in 0..state.metrics.len() - open {
             watch(self.progress(&state, row, true))?;
         }
         Ok(state)

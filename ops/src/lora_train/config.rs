@@ -24,7 +24,8 @@ use crate::models::ModelRef;
 /// questions), stops when `patience` evaluations brought no gain, and ends with its best adapter, not its last. When and why it ended its last row in `metrics` says. A loss
 /// or gradient that is no number ends the run with its step.
 ///
-/// The state is saved as it goes: a run that was killed goes on and ends with the same bits. The output `adapter` has a row a tensor in PEFT's names, `metrics` a row a step.
+/// The state is saved as it goes: a run that was killed goes on and ends with the same bits. The ends of phases are kept as well: a training that is the same up to there begins there,
+/// so an edit of the second phase does not cost the first, and with `schedule: constant` and `warmup_steps` more `epochs` cost only what is new. The output `adapter` has a row a tensor in PEFT's names, `metrics` a row a step.
 ///
 /// ```yaml
 /// adapter:

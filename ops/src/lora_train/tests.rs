@@ -366,3 +366,26 @@ fn a_merged_adapter_is_one_adapter_of_the_base() {
     assert_eq!(loss(Some(&stored)), loss(Some(&read)), "PEFT's folder holds it");
     assert_ne!(loss(Some(&stored)), loss(None));
 }
+
+#[test]
+fn more_epochs_of_a_constant_rate_cost_only_what_is_new() {
+    let of = |epochs: u64, rate: f64| {
+        let with = json!({
+            "model": model(), "rank": 2, "batch": 2, "seed": 3, "warmup_steps": 1, "learning_rate": 1e-3, "eval_every": 3,
+            "phases": [{"data": "text", "epochs": 1}, {"epochs": epochs, "schedule": "constant", "learning_rate": rate}],
+        });
+        with_adapter(node("adapter", "lora-train", &[("train", "train"), ("eval", "eval"), ("text", "text")], with))
+    };
+    let space = Space::default();
+    assert_eq!(space.run(&of(1, 1e-3)).failed, 0);
+    for (epochs, rate, after) in [(3, 1e-3, "goes on after step 5"), (1, 2e-3, "goes on after step 2")] {
+        space.events.lock().unwrap().clear();
+        assert_eq!(space.run(&of(epochs, rate)).failed, 0);
+        assert!(space.notes().contains(&after.to_owned()), "{:?}", space.notes());
+        let scratch = Space::default();
+        assert_eq!(scratch.run(&of(epochs, rate)).failed, 0);
+        for port in [0, 1] {
+            assert_eq!(space.table("adapter", port), scratch.table("adapter", port));
+        }
+    }
+}

@@ -86,6 +86,8 @@ pub(crate) struct State {
     pub(crate) waited: u64,
     /// Whether patience ended the phase.
     pub(crate) stopped: bool,
+    /// Whether all is done that ends a phase: its last evaluation, and the last row's note.
+    pub(crate) finished: bool,
     /// All rows.
     pub(crate) metrics: Vec<Metric>,
 }
@@ -106,6 +108,7 @@ impl State {
             mark: None,
             waited: 0,
             stopped: false,
+            finished: false,
             metrics: Vec::new(),
         })
     }
@@ -159,6 +162,7 @@ impl State {
         self.mark = None;
         self.waited = 0;
         self.stopped = false;
+        self.finished = false;
         Ok(())
     }
 }

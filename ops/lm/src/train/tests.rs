@@ -1,6 +1,7 @@
 //! The loop on a tiny random model.
 
 mod limits;
+mod longer;
 mod merging;
 mod mixture;
 mod sets;
@@ -77,7 +78,7 @@ fn stopped_after(
     evals: &[EvalSet],
 ) -> (Trained, u64) {
     let (model, folder) = (tiny_model(), tempfile::tempdir().unwrap());
-    let checkpoint = Checkpoint { folder: folder.path().into(), every };
+    let checkpoint = Checkpoint::new(folder.path(), every);
     let mut stop = |progress: Progress<'_>| {
         if progress.metric.step == cut { Err(LmError::Cancelled) } else { Ok(()) }
     };
@@ -189,7 +190,7 @@ fn a_run_that_was_cut_goes_on_to_the_same_bits() {
             }
             Ok(())
         };
-        let checkpoint = Checkpoint { folder: live.clone(), every };
+        let checkpoint = Checkpoint::new(&live, every);
         let stopped = train(&model, &config, &data, &eval, Some(&checkpoint), &mut watch);
         assert!(matches!(stopped, Err(LmError::Cancelled)));
         for folder in [&live, &crashed] {
@@ -198,7 +199,7 @@ fn a_run_that_was_cut_goes_on_to_the_same_bits() {
                 replayed += u64::from(progress.replayed);
                 Ok(())
             };
-            let checkpoint = Checkpoint { folder: folder.clone(), every };
+            let checkpoint = Checkpoint::new(folder, every);
             let resumed = train(&model, &config, &data, &eval, Some(&checkpoint), &mut watch).unwrap();
             assert_eq!(resumed.adapter.tensors(), whole.adapter.tensors(), "cut after {cut}");
             assert_eq!(resumed.metrics, whole.metrics, "cut after {cut}");
@@ -228,7 +229,7 @@ fn a_checkpoint_of_another_training_is_not_used() {
     let config = config(vec![phase("count", 1)]);
     let data = [examples(counting(24, 1, 1))];
     let folder = tempfile::tempdir().unwrap();
-    let checkpoint = Checkpoint { folder: folder.path().into(), every: 1 };
+    let checkpoint = Checkpoint::new(folder.path(), 1);
     train(&model, &config, &data, &[], Some(&checkpoint), &mut quiet).unwrap();
     let replays = |config: &TrainConfig, data: &[Examples]| {
         let mut replayed = false;

@@ -21,7 +21,7 @@ fn failed(phase: Phase, evals: &[EvalSet], checkpoint: Option<&Checkpoint>) -> (
 #[test]
 fn a_loss_that_is_no_number_ends_the_run_and_names_the_step() {
     let folder = tempfile::tempdir().unwrap();
-    let checkpoint = Checkpoint { folder: folder.path().into(), every: 0 };
+    let checkpoint = Checkpoint::new(folder.path(), 0);
     let (error, _) = failed(wild(), &[], Some(&checkpoint));
     assert!(error.contains("in step 2 (phase `wild`) the ") && error.contains("learning_rate"), "{error}");
     let (again, replayed) = failed(wild(), &[], Some(&checkpoint));

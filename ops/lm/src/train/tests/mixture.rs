@@ -48,7 +48,7 @@ fn a_mixture_that_was_cut_goes_on_to_the_same_bits() {
 #[test]
 fn a_checkpoint_of_another_mixture_is_not_used() {
     let folder = tempfile::tempdir().unwrap();
-    let checkpoint = Checkpoint { folder: folder.path().into(), every: 1 };
+    let checkpoint = Checkpoint::new(folder.path(), 1);
     let (model, config) = (tiny_model(), in_mixture());
     train(&model, &config, &[mixed(0.25)], &[], Some(&checkpoint), &mut quiet).unwrap();
     let replays = |share: f64| {
