@@ -257,7 +257,12 @@ impl<'a> Trail<'a> {
         let node = self.graph.node(id);
         let Operator::Rows(op) = &node.made.operator else { unreachable!("asked of row operators only") };
         let quiet = |_: &crate::Event| ();
-        let cx = Cx { world: World { events: &quiet, ..self.world }, node: &node.name, recipe: question.recipe.id(), inherits: false };
+        let cx = Cx {
+            world: World { events: &quiet, ..self.world },
+            node: &node.name,
+            recipe: question.recipe.id(),
+            inherits: false,
+        };
         rows::outcomes(op.as_ref(), question, &cx, each)
     }
 

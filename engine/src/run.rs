@@ -96,7 +96,8 @@ fn known(graph: &Graph, id: NodeId, question: &Question, world: World<'_>) -> Re
     if world.store.newest(&name)? != Some(recipe) {
         world.store.point(&name, &answer)?;
     }
-    Cx { world, node: &node.name, recipe, inherits: false }.emit(EventKind::Fresh { recipe, outputs: summaries(&answer) });
+    Cx { world, node: &node.name, recipe, inherits: false }
+        .emit(EventKind::Fresh { recipe, outputs: summaries(&answer) });
     Ok(Some(Arc::new(tables)))
 }
 

@@ -65,15 +65,6 @@ struct Trainer {
 }
 
 impl Trainer {
-    /// Where the ends of phases are kept, so that a training that only goes on for longer, or otherwise afterwards, begins there.
-    fn heritage(&self, keys: &[Option<String>], base: &str, cx: &Cx<'_>) -> Result<Vec<Option<PathBuf>>, Failure> {
-        let of = |key: &Option<String>| match key {
-            Some(key) => cx.heritage(&format!("{} {} {base} {key}", LoraTrain::NAME, LoraTrain::VERSION)),
-            None => Ok(None),
-        };
-        keys.iter().map(of).collect()
-    }
-
     fn learns_from(&self, source: Source) -> bool {
         self.config.phases.iter().any(|phase| phase.learns_from(source))
     }
@@ -115,7 +106,8 @@ impl TableOp for Trainer {
                 problems.push(problem.hint(format!("{remedy}, or leave the input out")));
             }
         }
-        let sets = |kind: Held| self.columns.evals.iter().filter(move |(_, held)| **held == kind).map(|(set, _)| set.as_str());
+        let sets =
+            |kind: Held| self.columns.evals.iter().filter(move |(_, held)| **held == kind).map(|(set, _)| set.as_str());
         for slot in ["train", "eval"].into_iter().chain(sets(Held::Pairs)) {
             if let Some(schema) = inputs.get(slot) {
                 problems.extend(text_column("question", &self.columns.question, schema).err());
@@ -134,7 +126,7 @@ impl TableOp for Trainer {
         let data = material.examples(&loaded, &self.config, cx)?;
         let evals = material.exams(&loaded, &self.config, self.exam, cx)?;
         let base = cx.asset_digest(&self.asset)?;
-        let kept = self.heritage(&kept_keys(&loaded.model, &self.config, &data, &evals), &base, cx)?;
+        let kept = heritage(&kept_keys(&loaded.model, &self.config, &data, &evals), &base, cx)?;
         let checkpoint = Checkpoint { folder: cx.workspace()?, every: SAVE_EVERY, kept };
         let mut replayed = None;
         let mut watch = |progress: Progress<'_>| {
@@ -151,6 +143,15 @@ impl TableOp for Trainer {
         out[1].write(&metrics::batch(&trained.metrics, self.columns.evals.keys())?)?;
         Ok(())
     }
+}
+
+/// Where the ends of phases are kept, so that a training that only goes on for longer, or otherwise afterwards, begins there.
+fn heritage(keys: &[Option<String>], base: &str, cx: &Cx<'_>) -> Result<Vec<Option<PathBuf>>, Failure> {
+    let of = |key: &Option<String>| match key {
+        Some(key) => cx.heritage(&format!("{} {} {base} {key}", LoraTrain::NAME, LoraTrain::VERSION)),
+        None => Ok(None),
+    };
+    keys.iter().map(of).collect()
 }
 
 /// A failure of the engine from one of the model layer.

@@ -32,8 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let lengths: Vec<usize> = segments.iter().map(|segment| segment.tokens.len()).collect();
 
     let config = config(batch, count);
-    let order: Vec<Vec<usize>> =
-        steps(&lengths, &[], batch, EPOCHS, SEED).map(|step| step.segments).collect();
+    let order: Vec<Vec<usize>> = steps(&lengths, &[], batch, EPOCHS, SEED).map(|step| step.segments).collect();
     std::fs::write(folder.join(format!("order-{}.json", arguments[2])), serde_json::to_string(&order)?)?;
     let card = Card { title: "start".into(), base_model: "base".into(), ..Card::default() };
     write(&Adapter::init(model.config(), &config.lora, SEED)?, &card, &folder.join("adapter"))?;

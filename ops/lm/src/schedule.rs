@@ -15,6 +15,8 @@ pub enum Decay {
     Linear,
     /// The peak to the end.
     Constant,
+    /// No way down and no warm-up: exponentially up from a thousandth of the peak to it, which shows what rate is good (Smith, arXiv 1506.01186).
+    Find,
 }
 
 /// How long the rate rises at the beginning of a phase.
@@ -45,6 +47,10 @@ impl Schedule {
     /// its last; the decay begins at the peak and would reach its minimum one step after the last, so that no step is
     /// spent at a rate of zero.
     pub fn rate(&self, step: u64, total: u64) -> f64 {
+        if self.decay == Decay::Find {
+            let left = 1.0 - step as f64 / total.saturating_sub(1).max(1) as f64;
+            return self.peak * 1000f64.powf(-left.clamp(0.0, 1.0));
+        }
         let warmup = match self.warmup {
             Warmup::Steps(steps) => steps,
             Warmup::Ratio(ratio) => (ratio * total as f64).ceil() as u64,
@@ -56,7 +62,7 @@ impl Schedule {
         let left = match self.decay {
             Decay::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos()),
             Decay::Linear => 1.0 - done.min(1.0),
-            Decay::Constant => return self.peak,
+            Decay::Constant | Decay::Find => return self.peak,
         };
         self.peak * (self.min_ratio + (1.0 - self.min_ratio) * left)
     }
@@ -99,6 +105,12 @@ mod tests {
         assert_eq!(rates(Decay::Constant, up, 0.0, 4), [0.5, 1.0, 1.0, 1.0]);
         assert_eq!(rates(Decay::Cosine, up, 0.0, 6), [0.5, 1.0, 1.0, 0.8536, 0.5, 0.1464]);
         assert_eq!(rates(Decay::Cosine, Warmup::Ratio(0.3), 0.0, 5), rates(Decay::Cosine, up, 0.0, 5));
+    }
+
+    #[test]
+    fn a_rate_is_looked_for_from_a_thousandth_up() {
+        assert_eq!(rates(Decay::Find, Warmup::Steps(2), 0.5, 4), [0.001, 0.01, 0.1, 1.0]);
+        assert_eq!(rates(Decay::Find, Warmup::Steps(0), 0.0, 1), [0.001]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The training loop, read from top to bottom: phases, evaluation, early stopping, the best checkpoint.
 //!
 //! A phase goes over its examples with its own schedule and a fresh optimizer. It begins with the adapter that the phase
-//! before it ended with (or freezes that and begins another, see `joined.rs`), and ends with its own best: the one with the lowest loss on the evaluation set that it stops on, not the last.
+//! before it ended with (or freezes that and begins another, see `joined.rs`), and ends with its own best: the one with
+//! the lowest loss on the evaluation set that it stops on, not the last.
 //! Where the phase learns from pairs, the adapter it began with may win too; plain text is not what the evaluation set
 //! asks about, so there the first evaluation is the mark to beat.
 //!
@@ -12,6 +13,7 @@
 mod checkpoint;
 mod config;
 mod course;
+mod find;
 mod guard;
 mod joined;
 mod judge;
@@ -35,6 +37,7 @@ use crate::model::Model;
 use crate::optim::{clip, scale};
 use checkpoint::Place;
 use course::Course;
+use find::Search;
 use joined::of_the_new;
 use state::{Best, State};
 
@@ -120,8 +123,10 @@ impl<'a> Run<'a> {
         let (mut own, mut kept) = (None, Vec::new());
         if let Some(checkpoint) = checkpoint {
             let recipe = recipe::whole(model, config, data, evals);
-            let place = |folder: &PathBuf, of: String| {
-                Place { folder: folder.clone(), recipe: of, writer: recipe.chars().take(16).collect() }
+            let place = |folder: &PathBuf, of: String| Place {
+                folder: folder.clone(),
+                recipe: of,
+                writer: recipe.chars().take(16).collect(),
             };
             let keys = if checkpoint.kept.is_empty() { Vec::new() } else { kept_keys(model, config, data, evals) };
             kept = checkpoint.kept.iter().zip(keys).map(|(folder, key)| Some(place(folder.as_ref()?, key?))).collect();
@@ -162,11 +167,18 @@ impl<'a> Run<'a> {
         row.step += 1;
         row.tokens += loss.tokens;
         (row.loss, row.grad_norm) = (loss.mean(), Some(norm));
-        if let Err(error) = guard::check(&row, phase) {
-            self.save(state)?;
-            return Err(error);
+        match guard::check(&row, phase) {
+            Ok(()) => state.optimizer.step(&mut state.adapter, &grads, rate),
+            // A search goes on until the rate is too high.
+            Err(_) if phase.is_search() && state.phase_step > 0 => {
+                (row.loss, row.grad_norm) = (None, None);
+                state.stopped = true;
+            }
+            Err(error) => {
+                self.save(state)?;
+                return Err(error);
+            }
         }
-        state.optimizer.step(&mut state.adapter, &grads, rate);
         state.phase_step += 1;
         (state.step, state.tokens) = (row.step, row.tokens);
 
@@ -174,11 +186,14 @@ impl<'a> Run<'a> {
         if due {
             self.judge(state, phase, &mut row)?;
         }
+        state.metrics.push(row);
+        if phase.is_search() {
+            state.stopped |= Search::of(&state.metrics, &phase.name).is_over();
+        }
         if self.is_over(state) {
-            state.metrics.push(row);
             self.keep(state)?;
         } else {
-            self.report(state, row, read, due, watch)?;
+            self.report(state, read, due, watch)?;
         }
         Ok(read)
     }
@@ -187,15 +202,18 @@ impl<'a> Run<'a> {
     fn finish(&self, state: &mut State, read: u64, watch: &mut Watch<'_>) -> Result<(), LmError> {
         let (phase, course) = (&self.config.phases[state.phase], &self.courses[state.phase]);
         let mut row = state.metrics.pop().expect("a phase has a step");
-        if !phase.is_due(state.phase_step as u64, course.steps[state.phase_step - 1].ends_epoch) {
+        if !phase.is_search() && !phase.is_due(state.phase_step as u64, course.steps[state.phase_step - 1].ends_epoch) {
             self.judge(state, phase, &mut row)?;
         }
         if !state.stopped {
             row.add_note(course.ended());
         }
-        row.add_note(state.kept(phase));
+        state.metrics.push(row);
+        let found = phase.is_search().then(|| Search::of(&state.metrics, &phase.name).told(state.stopped));
+        let kept = found.unwrap_or_else(|| state.kept(phase));
+        state.metrics.iter_mut().last().expect("just pushed").add_note(kept);
         state.finished = true;
-        self.report(state, row, read, true, watch)
+        self.report(state, read, true, watch)
     }
 
     /// The row before a phase's first step: what there is to learn from, and the loss to improve on.
@@ -207,12 +225,18 @@ impl<'a> Run<'a> {
         if data.dropped > 0 {
             row.add_note(format!("{} dropped: empty, or over {} tokens", data.dropped, phase.max_length));
         }
-        self.examine(state, phase, &mut row)?;
+        if phase.is_search() {
+            // What it gives back.
+            state.best = Some(Best { loss: 0.0, step: state.step, adapter: state.adapter.clone() });
+        } else {
+            self.examine(state, phase, &mut row)?;
+        }
         if let (Source::Pairs, Some(loss)) = (phase.data, row.loss_on(&phase.stop_on)) {
             state.best = Some(Best { loss, step: state.step, adapter: state.adapter.clone() });
             state.mark = Some(loss);
         }
-        self.report(state, row, 0, false, watch)
+        state.metrics.push(row);
+        self.report(state, 0, false, watch)
     }
 
     /// The summed loss of a step and the gradients of that sum, pass by pass.
@@ -239,16 +263,8 @@ impl<'a> Run<'a> {
         Ok((sum, if state.merged.is_some() { of_the_new(&whole, &state.adapter, grads) } else { grads }))
     }
 
-    /// Keeps the row, saves the state where it is time (or the watcher ends the run), and tells the watcher.
-    fn report(
-        &self,
-        state: &mut State,
-        row: Metric,
-        read: u64,
-        save: bool,
-        watch: &mut Watch<'_>,
-    ) -> Result<(), LmError> {
-        state.metrics.push(row);
+    /// Tells the watcher of the newest row, and saves the state where it is time or the watcher ends the run.
+    fn report(&self, state: &State, read: u64, save: bool, watch: &mut Watch<'_>) -> Result<(), LmError> {
         let told = watch(Progress { read, ..self.progress(state, state.metrics.len() - 1, false) });
         if save || told.is_err() || self.checkpoint.is_some_and(|checkpoint| checkpoint.due(state.step)) {
             self.save(state)?;

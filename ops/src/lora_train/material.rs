@@ -84,9 +84,8 @@ impl Tables {
 
     fn of_source(&self, loaded: &LoadedModel, phase: &Phase, source: Source) -> Result<Examples, Failure> {
         let tokenizer = &loaded.tokenizer;
-        let texts = |texts: &[[String; 1]]| {
-            data::texts(tokenizer, texts.iter().map(|[text]| text.as_str()), phase.max_length)
-        };
+        let texts =
+            |texts: &[[String; 1]]| data::texts(tokenizer, texts.iter().map(|[text]| text.as_str()), phase.max_length);
         let examples = match source {
             Source::Text => texts(&self.text),
             Source::Replay => texts(&self.replay),
@@ -112,9 +111,7 @@ impl Tables {
                 Asked::Pairs(pairs) => in_form(loaded, form, |template| {
                     data::pairs(&loaded.tokenizer, template, pairs, Counts::Answer, longest)
                 }),
-                Asked::Text(texts) => {
-                    data::texts(&loaded.tokenizer, texts.iter().map(|[text]| text.as_str()), longest)
-                }
+                Asked::Text(texts) => data::texts(&loaded.tokenizer, texts.iter().map(|[text]| text.as_str()), longest),
             };
             let Examples { segments, dropped, .. } = examples.map_err(failure)?;
             if dropped > 0 {
@@ -124,7 +121,8 @@ impl Tables {
             sets.push(EvalSet { name: name.clone(), segments });
         }
         let empty = |name: &String| sets.iter().all(|set| set.name != *name || set.segments.is_empty());
-        let mut stopless: Vec<&String> = config.phases.iter().map(|phase| &phase.stop_on).filter(|name| empty(name)).collect();
+        let mut stopless: Vec<&String> =
+            config.phases.iter().map(|phase| &phase.stop_on).filter(|name| empty(name)).collect();
         stopless.dedup();
         for name in stopless {
             cx.note(format!("nothing in `{name}`: no phase stops early on it, each keeps its last adapter"));

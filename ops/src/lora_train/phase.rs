@@ -196,6 +196,9 @@ pub enum Curve {
     Linear,
     /// Not at all.
     Constant,
+    /// It rises from a thousandth of `learning_rate` (here 0.1, unless the phase says another) to it, in `max_steps` (here 100), to find a good one: the
+    /// phase's last row in `metrics` suggests it, and the adapter is left as it was.
+    Find,
 }
 
 impl PhaseConfig {

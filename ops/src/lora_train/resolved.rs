@@ -112,6 +112,16 @@ impl PhaseConfig {
             Material::Pairs => "pairs",
             Material::Replay => "replay",
         };
+        let schedule = self.schedule.or(top.schedule).unwrap_or_default();
+        let mut max_steps = self.max_steps.or(top.max_steps);
+        let mut epochs = self.epochs.or(top.epochs).unwrap_or(3);
+        let mut learning_rate = self.learning_rate.or(top.learning_rate).unwrap_or(2e-4);
+        if schedule == Curve::Find {
+            // As many passes as the steps need; and up to a rate that is too high, not to the one to train with.
+            let steps = *max_steps.get_or_insert(100);
+            epochs = self.epochs.unwrap_or(steps);
+            learning_rate = self.learning_rate.or(top.learning_rate.filter(|_| self.schedule.is_none())).unwrap_or(0.1);
+        }
         ResolvedPhase {
             name: self.name.clone().unwrap_or_else(|| named.to_owned()),
             data: self.data,
@@ -119,11 +129,11 @@ impl PhaseConfig {
             start: self.start,
             loss: self.has_pairs().then(|| self.loss.or(top.loss).unwrap_or_default()),
             template: self.has_pairs().then(|| self.template.or(top.template).unwrap_or_default()),
-            epochs: self.epochs.or(top.epochs).unwrap_or(3),
-            max_steps: self.max_steps.or(top.max_steps),
+            epochs,
+            max_steps,
             max_tokens: self.max_tokens.or(top.max_tokens),
-            learning_rate: self.learning_rate.or(top.learning_rate).unwrap_or(2e-4),
-            schedule: self.schedule.or(top.schedule).unwrap_or_default(),
+            learning_rate,
+            schedule,
             warmup_steps: warm.warmup_steps,
             warmup_ratio: if warm.warmup_steps.is_some() { None } else { Some(warm.warmup_ratio.unwrap_or(0.05)) },
             min_ratio: self.min_ratio.or(top.min_ratio).unwrap_or(0.0),
@@ -197,6 +207,7 @@ impl ResolvedPhase {
             Curve::Cosine => Decay::Cosine,
             Curve::Linear => Decay::Linear,
             Curve::Constant => Decay::Constant,
+            Curve::Find => Decay::Find,
         };
         let warmup = match (self.warmup_steps, self.warmup_ratio) {
             (Some(steps), _) => Warmup::Steps(steps),
@@ -205,7 +216,13 @@ impl ResolvedPhase {
         Phase {
             name: self.name,
             data: self.data.source(),
-            mix: self.mix.shares().into_iter().filter(|(.., share)| *share > 0.0).map(|(_, data, share)| (data.source(), share)).collect(),
+            mix: self
+                .mix
+                .shares()
+                .into_iter()
+                .filter(|(.., share)| *share > 0.0)
+                .map(|(_, data, share)| (data.source(), share))
+                .collect(),
             start: match self.start {
                 Beginning::Continue => Start::Continue,
                 Beginning::Merge => Start::Merge,

@@ -151,8 +151,16 @@ impl Phase {
         self.data == source || self.mix.iter().any(|(other, _)| *other == source)
     }
 
+    /// Whether it only looks for a learning rate.
+    pub(crate) fn is_search(&self) -> bool {
+        self.schedule.decay == Decay::Find
+    }
+
     /// Whether an evaluation follows the phase's step `step` (from 1).
     pub(crate) fn is_due(&self, step: u64, ends_epoch: bool) -> bool {
+        if self.is_search() {
+            return false;
+        }
         if self.eval_every == 0 { ends_epoch } else { step.is_multiple_of(self.eval_every) }
     }
 }

@@ -6,7 +6,8 @@ use crate::train::{EVAL, Metric, Phase};
 /// Refuses a row of the log in which something is not finite.
 pub(crate) fn check(row: &Metric, phase: &Phase) -> Result<(), LmError> {
     let of_step = [("loss".to_owned(), row.loss), ("norm of the gradients".to_owned(), row.grad_norm)];
-    let of_sets = [(EVAL, row.eval_loss)].into_iter().chain(row.other_losses.iter().map(|(set, &loss)| (&**set, Some(loss))));
+    let of_sets =
+        [(EVAL, row.eval_loss)].into_iter().chain(row.other_losses.iter().map(|(set, &loss)| (&**set, Some(loss))));
     let of_sets = of_sets.map(|(set, loss)| (format!("loss on `{set}`"), loss));
     let mut named = of_step.into_iter().chain(of_sets).filter_map(|(name, value)| Some((name, value?)));
     let Some((name, value)) = named.find(|(_, value)| !value.is_finite()) else { return Ok(()) };
@@ -22,8 +23,12 @@ pub(crate) fn check(row: &Metric, phase: &Phase) -> Result<(), LmError> {
              in the phase before may help"
         ),
         Some(loss) if loss.is_finite() && row.grad_norm.is_none_or(f64::is_finite) => {
-            format!("train: after step {step} (phase `{phase}`) the {name} is {value}, so what was saved before it is kept; {smaller}")
+            format!(
+                "train: after step {step} (phase `{phase}`) the {name} is {value}, so what was saved before it is kept; {smaller}"
+            )
         }
-        Some(_) => format!("train: in step {step} (phase `{phase}`) the {name} is {value}, so the step was not made; {smaller}"),
+        Some(_) => format!(
+            "train: in step {step} (phase `{phase}`) the {name} is {value}, so the step was not made; {smaller}"
+        ),
     }))
 }

@@ -14,7 +14,11 @@ pub(crate) fn join(model: &Config, before: &Adapter, now: &Adapter) -> Result<Ad
     let pairs = |adapter: &'_ Adapter| adapter.tensors().as_chunks::<2>().0.to_vec();
     let both = before.places().iter().zip(pairs(before)).zip(now.places().iter().zip(pairs(now)));
     for ((old, [old_a, old_b]), (new, [new_a, new_b])) in both {
-        let place = Place { rank: old.rank + new.rank, alpha: alpha(now.config(), new.alpha, new.rank, old.rank), ..new.clone() };
+        let place = Place {
+            rank: old.rank + new.rank,
+            alpha: alpha(now.config(), new.alpha, new.rank, old.rank),
+            ..new.clone()
+        };
         let rslora = now.config().rslora;
         let scaling = place.scaling(rslora);
         let (by_old, by_new) = (old.scaling(rslora) / scaling, new.scaling(rslora) / scaling);

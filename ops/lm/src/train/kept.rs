@@ -32,7 +32,9 @@ impl Run<'_> {
     pub(super) fn keep(&self, state: &State) -> Result<(), LmError> {
         let Some(Some(place)) = self.kept.get(state.phase) else { return Ok(()) };
         let there = place.reached()?;
-        if there.is_some_and(|(done, of)| done >= state.phase_step && self.same_rates(state.phase, state.phase_step, of)) {
+        if there
+            .is_some_and(|(done, of)| done >= state.phase_step && self.same_rates(state.phase, state.phase_step, of))
+        {
             return Ok(());
         }
         place.save(state, self.courses[state.phase].steps.len())

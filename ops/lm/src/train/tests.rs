@@ -1,10 +1,12 @@
 //! The loop on a tiny random model.
 
+mod find;
 mod limits;
 mod longer;
 mod merging;
 mod mixture;
 mod sets;
+mod traps;
 
 use super::*;
 use crate::data::Batch;
@@ -70,13 +72,7 @@ fn evals(metrics: &[Metric]) -> Vec<f64> {
 }
 
 /// What comes of a run that is stopped after step `cut` and goes on; and how many rows it told again.
-fn stopped_after(
-    cut: u64,
-    every: u64,
-    config: &TrainConfig,
-    data: &[Examples],
-    evals: &[EvalSet],
-) -> (Trained, u64) {
+fn stopped_after(cut: u64, every: u64, config: &TrainConfig, data: &[Examples], evals: &[EvalSet]) -> (Trained, u64) {
     let (model, folder) = (tiny_model(), tempfile::tempdir().unwrap());
     let checkpoint = Checkpoint::new(folder.path(), every);
     let mut stop = |progress: Progress<'_>| {

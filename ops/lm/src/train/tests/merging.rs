@@ -37,7 +37,8 @@ fn folded(adapter: &Adapter) -> Model {
             let scaling = place.scaling(adapter.config().rslora);
             for (at, value) in values.iter_mut().enumerate() {
                 let (row, column) = (at / a.shape[1], at % a.shape[1]);
-                let products = (0..place.rank).map(|r| b.values[row * place.rank + r] * a.values[r * a.shape[1] + column]);
+                let products =
+                    (0..place.rank).map(|r| b.values[row * place.rank + r] * a.values[r * a.shape[1] + column]);
                 *value += scaling * products.sum::<f32>();
             }
         }
@@ -50,8 +51,11 @@ fn folded(adapter: &Adapter) -> Model {
 fn joined_is_what_folding_into_the_base_gives() {
     let (model, config) = (tiny_model(), tiny_config());
     for rslora in [false, true] {
-        let (one, two, three) =
-            (somewhere(&config, &lora(rslora), 10), somewhere(&config, &lora(rslora), 500), somewhere(&config, &lora(rslora), 900));
+        let (one, two, three) = (
+            somewhere(&config, &lora(rslora), 10),
+            somewhere(&config, &lora(rslora), 500),
+            somewhere(&config, &lora(rslora), 900),
+        );
         let before = join(&config, &one, &two).unwrap();
         let whole = join(&config, &before, &three).unwrap();
         assert_eq!((before.places()[0].rank, whole.places()[0].rank, whole.config().rank), (10, 15, 9));
@@ -120,9 +124,8 @@ fn a_merging_run_that_was_cut_goes_on_to_the_same_bits() {
 
 #[test]
 fn what_no_adapter_can_hold_is_refused() {
-    let refused = |config: TrainConfig| {
-        train(&tiny_model(), &config, &data(), &[], None, &mut quiet).unwrap_err().to_string()
-    };
+    let refused =
+        |config: TrainConfig| train(&tiny_model(), &config, &data(), &[], None, &mut quiet).unwrap_err().to_string();
     let mut config = merging();
     config.lora.dora = true;
     assert!(refused(config.clone()).starts_with("phase `second` cannot merge: with DoRA"));
