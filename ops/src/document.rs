@@ -16,12 +16,13 @@ use arrow::array::{
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Fields, UInt8Type, UInt32Type, UInt64Type};
+use serde::{Deserialize, Serialize};
 
 use self::links::{Anchor, Link, Marks};
 use self::targets::Target;
 
 /// What a block is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Kind {
     /// A heading, one line; `level` 1 to 6.
     Heading,
@@ -58,7 +59,7 @@ impl Kind {
 pub type HeadingPath = Arc<[String]>;
 
 /// A stretch of a document's text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Block {
     /// What it is.
     pub kind: Kind,
@@ -97,7 +98,7 @@ impl Raw {
 }
 
 /// A file's text and structure.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Document {
     /// What the file calls itself.
     pub title: Option<String>,

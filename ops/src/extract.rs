@@ -1,6 +1,7 @@
 //! `extract`: files to documents. How a format is read is left to the readers in `extract/`, which files there are to
 //! `files`.
 
+pub mod apart;
 mod docx;
 mod encoding;
 mod epub;
@@ -56,6 +57,9 @@ use crate::files::{self, Files};
 /// what hangs on a mail. An mbox gives a document a message (`box.mbox#3`); a table that has a column `text`, `content`, `body` or `markdown` one a
 /// row, any other table one in all. What in an archive could not be read is listed in one reject beside the documents.
 ///
+/// Word files of before 2007 and PostScript are rejects that name what converts them: no program is started for them. PDF files are read in a process of
+/// their own; one that takes it more than a minute of processor time (and a second for each MiB), or 4 GiB of memory, is a reject.
+///
 /// Files are remembered by their content: only changed ones are read again.
 ///
 /// Columns: `path` (relative to the pipeline), `doc_id` (16 hexadecimal digits that stand for the path), `context`
@@ -83,7 +87,7 @@ pub struct Extract {
 
 impl Define for Extract {
     const NAME: &'static str = "extract";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
     const PLACES: &'static [&'static str] = &["paths"];
 
     fn source(&self, env: &Env<'_>) -> Option<Box<dyn TableOp>> {
@@ -160,6 +164,10 @@ impl RowOp for Extractor {
                 continue;
             }
             match documents(path, &contents(&file, path, digests.value(row))?) {
+                Ok(Outcome { refused, .. }) if refused.iter().any(|(_, reason)| is_of_the_world(reason)) => {
+                    return Err(ended(path));
+                }
+                Err(reason) if is_of_the_world(&reason) => return Err(ended(path)),
                 Ok(outcome) if outcome.refused.is_empty() => out.keep(row, &document_rows(&outcome.documents))?,
                 Ok(outcome) => out.keep_some(row, &document_rows(&outcome.documents), outcome.reasons())?,
                 Err(unreadable) => out.reject(row, unreadable.to_string())?,
@@ -176,6 +184,15 @@ fn contents(file: &Path, path: &str, digest: &str) -> Result<Vec<u8>, Failure> {
         return Err(Failure::op(format!("`{path}` changed while it was read; run again")));
     }
     Ok(bytes)
+}
+
+/// Whether a reason says nothing about the file: then there is no answer, and none to remember.
+fn is_of_the_world(reason: &Unreadable) -> bool {
+    matches!(reason, Unreadable::Ended(_))
+}
+
+fn ended(path: &str) -> Failure {
+    Failure::op(format!("the process that read `{path}` was ended from outside; run again"))
 }
 
 fn unread(path: &str, error: &std::io::Error) -> Failure {

@@ -2,6 +2,7 @@
 
 pub mod chunk;
 pub mod document;
+pub mod embed;
 pub mod evaluate;
 pub mod exec;
 pub mod extract;
@@ -25,6 +26,7 @@ use retort_engine::OpInfo;
 /// All operators, alphabetic.
 pub const REGISTRY: &[OpInfo] = &[
     OpInfo::of::<chunk::Chunk>(),
+    OpInfo::of::<embed::Embed>(),
     OpInfo::of::<evaluate::Evaluate>(),
     OpInfo::of::<exec::Exec>(),
     OpInfo::of::<extract::Extract>(),

@@ -13,7 +13,7 @@ mod targets;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use config::LoraTrain;
+pub use config::{LoraTrain, TrainPrecision};
 pub use phase::{Beginning, Curve, Held, Loss, Material, Mix, PhaseConfig, Template};
 pub use targets::Targets;
 
@@ -27,7 +27,7 @@ use retort_lm::LmError;
 use retort_lm::data::Pair;
 use retort_lm::train::{Checkpoint, Form, Progress, Source, TrainConfig, kept_keys, train};
 
-use crate::models::{self, Precision};
+use crate::models;
 use crate::stable;
 use resolved::Resolved;
 
@@ -60,7 +60,7 @@ struct Trainer {
     config: TrainConfig,
     /// How evaluations ask.
     exam: Form,
-    /// Of which the column names are used.
+    /// Of which the column names and the precision are used.
     columns: LoraTrain,
 }
 
@@ -121,12 +121,12 @@ impl TableOp for Trainer {
     }
 
     fn run(&self, inputs: &Inputs<Input>, out: &mut [Box<dyn TableWriter>], cx: &Cx<'_>) -> Result<(), Failure> {
-        let loaded = models::load(&self.asset, Precision::F16, cx)?;
+        let loaded = models::load(&self.asset, self.columns.precision, cx)?;
         let material = material::Tables::read(&self.columns, inputs)?;
         let data = material.examples(&loaded, &self.config, cx)?;
         let evals = material.exams(&loaded, &self.config, self.exam, cx)?;
         let base = cx.asset_digest(&self.asset)?;
-        let kept = heritage(&kept_keys(&loaded.model, &self.config, &data, &evals), &base, cx)?;
+        let kept = heritage(&kept_keys(&loaded.model, &self.config, &data, &evals), &base, self.columns.precision, cx)?;
         let checkpoint = Checkpoint { folder: cx.workspace()?, every: SAVE_EVERY, kept };
         let mut replayed = None;
         let mut watch = |progress: Progress<'_>| {
@@ -146,9 +146,17 @@ impl TableOp for Trainer {
 }
 
 /// Where the ends of phases are kept, so that a training that only goes on for longer, or otherwise afterwards, begins there.
-fn heritage(keys: &[Option<String>], base: &str, cx: &Cx<'_>) -> Result<Vec<Option<PathBuf>>, Failure> {
+fn heritage(
+    keys: &[Option<String>],
+    base: &str,
+    precision: TrainPrecision,
+    cx: &Cx<'_>,
+) -> Result<Vec<Option<PathBuf>>, Failure> {
     let of = |key: &Option<String>| match key {
-        Some(key) => cx.heritage(&format!("{} {} {base} {key}", LoraTrain::NAME, LoraTrain::VERSION)),
+        Some(key) => {
+            let (name, version, precision) = (LoraTrain::NAME, LoraTrain::VERSION, precision.name());
+            cx.heritage(&format!("{name} {version} {base} {precision} {key}"))
+        }
         None => Ok(None),
     };
     keys.iter().map(of).collect()

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, Weak};
 
 use retort_engine::{Asset, Cx, Env, Failure, Problem};
+use retort_lm::embed::Encoder;
 use retort_lm::model::Model;
 use retort_lm::template::ChatTemplate;
 use retort_lm::tokenizer::Tokenizer;
@@ -206,9 +207,14 @@ impl ModelRef {
 
     /// The weights as an asset, to be asked for when the operator runs.
     pub fn asset(&self, env: &Env<'_>) -> Option<Asset> {
+        self.asset_called("model", env)
+    }
+
+    /// As [`ModelRef::asset`], under another name: so that an operator can have two.
+    pub fn asset_called(&self, name: &str, env: &Env<'_>) -> Option<Asset> {
         let sources = self.0.weights.clone()?.0;
         let sha256 = self.0.sha256.as_ref().map(|digest| digest.to_ascii_lowercase());
-        Some(Asset { name: "model".into(), sources, sha256, base: env.base.to_path_buf() })
+        Some(Asset { name: name.into(), sources, sha256, base: env.base.to_path_buf() })
     }
 
     /// The server, where the model is one.
@@ -240,7 +246,7 @@ impl ModelEntry {
 ///
 /// # Errors
 /// The asset cannot be had, or is not a model that is known here.
-pub fn load(asset: &Asset, precision: Precision, cx: &Cx<'_>) -> Result<Arc<LoadedModel>, Failure> {
+pub fn load(asset: &Asset, precision: impl Into<kernels::Precision>, cx: &Cx<'_>) -> Result<Arc<LoadedModel>, Failure> {
     load_file(&cx.asset(asset)?, precision).map_err(Failure::op)
 }
 
@@ -256,11 +262,12 @@ pub fn tokenizer(asset: &Asset, cx: &Cx<'_>) -> Result<Arc<Tokenizer>, Failure> 
 ///
 /// # Errors
 /// It cannot be read, or is not a model that is known here.
-pub fn load_file(path: &Path, precision: Precision) -> Result<Arc<LoadedModel>, LmError> {
-    static LOADED: Shared<(PathBuf, Precision), LoadedModel> = Shared::new();
+pub fn load_file(path: &Path, precision: impl Into<kernels::Precision>) -> Result<Arc<LoadedModel>, LmError> {
+    static LOADED: Shared<(PathBuf, kernels::Precision), LoadedModel> = Shared::new();
+    let precision = precision.into();
     LOADED.get(&(path.to_owned(), precision), || {
         let tokenizer = tokenizer_file(path)?;
-        let model = Model::load_in(precision.into(), path)?;
+        let model = Model::load_in(precision, path)?;
         Ok(LoadedModel { model, template: ChatTemplate::of(&tokenizer)?, tokenizer })
     })
 }
@@ -274,12 +281,39 @@ pub fn tokenizer_file(path: &Path) -> Result<Arc<Tokenizer>, LmError> {
     LOADED.get(&path.to_owned(), || Tokenizer::open(path))
 }
 
+/// Fetches a sentence encoder if need be and loads it, or shares it while somebody has it.
+///
+/// # Errors
+/// The asset cannot be had, or is no encoder.
+pub fn encoder(asset: &Asset, cx: &Cx<'_>) -> Result<Arc<Encoder>, Failure> {
+    static LOADED: Shared<PathBuf, Encoder> = Shared::new();
+    let path = cx.asset(asset)?;
+    LOADED.get_or_load(&path, || Encoder::open(&path)).map_err(Failure::op)
+}
+
 /// What is loaded, by name, as long as somebody holds it.
 struct Shared<K, T>(Mutex<BTreeMap<K, Weak<T>>>);
 
 impl<K: Clone + Ord, T> Shared<K, T> {
     const fn new() -> Self {
         Self(Mutex::new(BTreeMap::new()))
+    }
+
+    /// The lock is not held while `load` runs, for operators whose batches come on rayon's threads: a parallel loop in `load` may take up another
+    /// batch, which may ask for the same. Two may load it; the first is kept.
+    fn get_or_load(&self, name: &K, load: impl FnOnce() -> Result<T, LmError>) -> Result<Arc<T>, LmError> {
+        let lock = || self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(shared) = lock().get(name).and_then(Weak::upgrade) {
+            return Ok(shared);
+        }
+        let fresh = Arc::new(load()?);
+        let mut loaded = lock();
+        if let Some(shared) = loaded.get(name).and_then(Weak::upgrade) {
+            return Ok(shared);
+        }
+        loaded.retain(|_, weak| weak.strong_count() > 0);
+        loaded.insert(name.clone(), Arc::downgrade(&fresh));
+        Ok(fresh)
     }
 
     /// The lock is held while `load` runs: who asks for the same model meanwhile waits for it, and does not load it twice.

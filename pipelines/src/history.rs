@@ -16,7 +16,7 @@ pub use difference::{Difference, FactDiff, MetricDiff, NodeDiff, TableDiff, betw
 pub use metrics::losses;
 pub use pace::{Pace, Paces, Wanted, paces};
 pub use rows::{Cell, RowDiff, RowsDiff, compare};
-pub use runs::{Counts, Found, Run, Status, Unreadable, find, ids, read};
+pub use runs::{Counts, Found, Run, Status, Unreadable, asked, find, ids, read};
 pub use sides::{Side, SideNode, of_pipeline, of_run};
 pub use story::{Line, NodeStory, Series, Story, lines, story};
 pub use text::parts;

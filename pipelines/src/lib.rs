@@ -27,6 +27,8 @@ mod models;
 pub mod observe;
 pub mod pack;
 mod params;
+pub mod publish;
+pub mod report;
 pub mod schema;
 pub mod serve;
 pub mod source;

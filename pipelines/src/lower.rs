@@ -1,18 +1,17 @@
 //! From the sections of a document to nodes as the engine takes them, with the way back from a node's field to its place.
 
 mod copies;
+mod filled;
 mod place;
 mod shape;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
 use retort_engine::{Feed, NodeSpec, OpInfo};
 use serde_json::Value;
 
-use crate::config;
 use crate::diagnostics::{Diagnostic, Files};
 use crate::document::{Document, check_name};
 use crate::foreach;
@@ -20,6 +19,7 @@ use crate::matrix::{self, Given, Matrix};
 use crate::models;
 use crate::params::{self, Scope};
 use crate::yaml::{Data, Entry, Yaml};
+use filled::{fill_models, rebased};
 
 /// The keys of a node.
 pub(crate) const KEYS: [&str; 5] = ["op", "from", "with", "matrix", "foreach"];
@@ -193,82 +193,11 @@ fn sources(value: &Yaml, problems: &mut Vec<Diagnostic>) -> Vec<String> {
     sources
 }
 
-/// Puts models in the place of their names.
-fn fill_models(
-    with: &mut Yaml,
-    schema: Option<&Value>,
-    models: &BTreeMap<String, Yaml>,
-    problems: &mut Vec<Diagnostic>,
-) {
-    let Data::Map(fields) = &mut with.data else { return };
-    let properties = schema.and_then(|schema| schema.get("properties"));
-    for field in fields {
-        let property = properties.and_then(|properties| properties.get(&field.key));
-        // An operator that is not known tells nothing of its fields; one that is and has no such key will say so.
-        let holds = match (schema, property) {
-            (None, _) => field.key == "model",
-            (Some(_), Some(property)) => config::is_model(&field.key, property),
-            (Some(_), None) => false,
-        };
-        if holds {
-            field.value = models::named(&field.value, field.key_span, models, problems);
-        }
-    }
-}
-
-/// A config as data; a `file:` of a model that another file names is made relative to the node's folder.
-fn rebased(with: &Yaml, files: &Files, base: &Path) -> Value {
-    let mut value = with.to_json();
-    for field in with.entries() {
-        let Some(weights) = field.value.get("weights") else { continue };
-        let folder = files.base(weights.span);
-        if folder == base {
-            continue;
-        }
-        let rebase = |source: &mut Value| {
-            let path = source.as_str().and_then(|text| text.strip_prefix("file:")).map(PathBuf::from);
-            if let Some(path) = path.filter(|path| path.is_relative()) {
-                *source = Value::String(format!("file:{}", relative(&folder.join(path), base).display()));
-            }
-        };
-        match &mut value[&field.key]["weights"] {
-            Value::Array(parts) => parts.iter_mut().for_each(rebase),
-            source => rebase(source),
-        }
-    }
-    value
-}
-
-/// A path as seen from a folder, both seen from the same folder.
-fn relative(path: &Path, base: &Path) -> PathBuf {
-    let parts = |path: &Path| -> Vec<PathBuf> {
-        let kept = path.components().filter(|part| *part != Component::CurDir);
-        kept.map(|part| PathBuf::from(part.as_os_str())).collect()
-    };
-    let (path, base) = (parts(path), parts(base));
-    let shared = path.iter().zip(&base).take_while(|(a, b)| a == b).count();
-    let up = std::iter::repeat_n(PathBuf::from(".."), base.len() - shared);
-    up.chain(path[shared..].iter().cloned()).collect()
-}
-
 fn has_broken(value: &Yaml) -> bool {
     match &value.data {
         Data::Broken => true,
         Data::List(items) => items.iter().any(has_broken),
         Data::Map(entries) => entries.iter().any(|entry| has_broken(&entry.value)),
         _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_path_is_seen_from_another_folder() {
-        let seen = |path: &str, base: &str| relative(Path::new(path), Path::new(base)).display().to_string();
-        assert_eq!(seen("./shared/../shared/a.gguf", "."), "shared/../shared/a.gguf");
-        assert_eq!(seen("models/a.gguf", "pipelines/b"), "../../models/a.gguf");
-        assert_eq!(seen("/x/models/a.gguf", "/x/y"), "../models/a.gguf");
     }
 }

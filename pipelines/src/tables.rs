@@ -3,6 +3,7 @@
 mod cells;
 mod filter;
 mod grid;
+mod spark;
 
 use std::io::{self, Write};
 
@@ -14,6 +15,7 @@ use arrow::json::writer::WriterBuilder;
 pub use cells::{full, is_number, short};
 pub use filter::{Filter, FilterError};
 pub use grid::{Column, Grid};
+pub use spark::spark;
 
 /// How rows are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -65,7 +65,8 @@ impl Tuned {
     }
 }
 
-fn base_name(source: &str) -> String {
+/// What the model of a source is called.
+pub(crate) fn base_name(source: &str) -> String {
     let Some(rest) = source.strip_prefix("hf://") else { return source.to_string() };
     let repository = rest.split('/').take(2).collect::<Vec<_>>().join("/");
     repository.split('@').next().unwrap_or_default().to_string()

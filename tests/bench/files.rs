@@ -1,9 +1,11 @@
-//! A folder of many files, of which one changes: `cargo bench --workspace --bench files`, `FILES=` for other numbers.
+//! A folder of many files, of which one changes: `cargo bench --workspace --bench files`, `FILES=` for other numbers, `KB=` for long ones:
+//! `FILES=10000 KB=100` is a gigabyte of text. Under `taskset -c 0` it says what one core takes.
 //!
 //! The program itself runs three times: on nothing, on what it made, and with one file changed. Beside each run's time stand the
 //! seconds that its threads were at work and the most memory it had. The memo of digests is warm in the last two.
 #![expect(clippy::print_stdout, clippy::unwrap_used, reason = "a bench reads its settings and reports")]
 
+use std::fmt::Write as _;
 use std::fs;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,14 +15,18 @@ const TARGET: f64 = 1.0;
 const PIPELINE: &str = "retort: 1\nname: many\nnodes:\n  documents:\n    op: extract\n    with: {paths: [docs]}\n";
 
 fn main() {
-    let n: usize = std::env::var("FILES").map_or(100_000, |files| files.parse().unwrap());
+    let number = |name: &str, default| std::env::var(name).map_or(default, |number| number.parse::<usize>().unwrap());
+    let (n, kb) = (number("FILES", 100_000), number("KB", 0));
     let folder = tempfile::tempdir().unwrap();
     let path = |n: usize| folder.path().join(format!("docs/{:03}/{n:06}.md", n % 500));
     for n in 0..n {
         fs::create_dir_all(path(n).parent().unwrap()).unwrap();
         fs::write(
             path(n),
-            format!("# Disk {n}\n\nThe disk number {n} is mounted by the line number {n} of `fstab`.\n"),
+            format!(
+                "# Disk {n}\n\nThe disk number {n} is mounted by the line number {n} of `fstab`.\n{}",
+                more(n, kb << 10)
+            ),
         )
         .unwrap();
     }
@@ -28,7 +34,7 @@ fn main() {
     let run = || run(folder.path());
     // What was written just now may be written again under the same time stamp; such files are not remembered.
     std::thread::sleep(Duration::from_millis(100));
-    println!("{n} files");
+    println!("{n} files{}", if kb > 0 { format!(" of {kb} KB") } else { String::new() });
     println!("  nothing is known:   {}", run().1);
     println!("  all is known:       {}", run().1);
     for _ in 0..3 {
@@ -37,6 +43,28 @@ fn main() {
         let (seconds, told) = run();
         println!("  one file changed:   {told} ({:.2} of target)", TARGET / seconds);
     }
+}
+
+/// So many bytes of sections, paragraphs, lists and listings, no two files alike.
+fn more(file: usize, bytes: usize) -> String {
+    let mut text = String::with_capacity(bytes + 1024);
+    let mut n = file;
+    while text.len() < bytes {
+        n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let word = n >> 44;
+        write!(text, "\n## Volume {word}\n\nIt holds {word} blocks, of which **a tenth** is kept free for `root`. ")
+            .unwrap();
+        for line in 0..12 {
+            write!(text, "Line {line} of the table says what part {} is for, and where it begins. ", word + line)
+                .unwrap();
+        }
+        write!(
+            text,
+            "\n\n- the boot block at {word}\n- the label\n\n```\nlabel sd{word}a\n    mount /disk{word}\n```\n"
+        )
+        .unwrap();
+    }
+    text
 }
 
 /// Seconds of a run, and what it took.

@@ -128,7 +128,10 @@ fn around(nodes: serde_yaml::Mapping) -> Value {
         "retort": 1,
         "name": "example",
         "params": {"generator": "smollm2-135m", "chunk_tokens": 384},
-        "models": {"smollm2-135m": {"weights": "file:model.gguf", "sha256": "0".repeat(64)}},
+        "models": {
+            "smollm2-135m": {"weights": "file:model.gguf", "sha256": "0".repeat(64)},
+            "minilm": {"weights": "file:encoder.joined", "sha256": "0".repeat(64)},
+        },
         "nodes": nodes,
     })
 }

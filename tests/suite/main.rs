@@ -1,13 +1,16 @@
 //! What holds for the whole, driven from outside: what an edit costs, the real model, laws of operators, manual pages, tidiness.
 #![expect(clippy::unwrap_used, reason = "tests")]
 
+mod apart;
 mod budget;
 mod diff;
 mod edits;
+mod embed;
 mod exec;
 #[cfg(target_os = "linux")]
 mod faults;
 mod gc;
+mod handing_on;
 mod help;
 mod history;
 mod key;

@@ -203,19 +203,56 @@ pub(crate) fn over_segments_backward(
         })
         .collect();
     let mut sums = SegmentGrads { q: Buffer::zeroed(q.len()), k: Buffer::zeroed(k.len()), v: Buffer::zeroed(v.len()) };
-    for (&(segment, head), [d_q, d_k, d_v]) in tasks.iter().zip(&grads) {
-        add_columns(&mut sums.q, d_q, begins[segment], heads.width(), head, heads.dim);
-        add_columns(&mut sums.k, d_k, begins[segment], heads.kv_width(), head / heads.group(), heads.dim);
-        add_columns(&mut sums.v, d_v, begins[segment], heads.kv_width(), head / heads.group(), heads.dim);
-    }
+    let mut blocks = Vec::new();
+    blocks.extend(grad_blocks(heads, lengths, &mut sums.q, (0, 1)));
+    blocks.extend(grad_blocks(heads, lengths, &mut sums.k, (1, heads.group())));
+    blocks.extend(grad_blocks(heads, lengths, &mut sums.v, (2, heads.group())));
+    blocks.into_par_iter().for_each(|block| block.add_heads(heads, &grads));
     sums
 }
 
-/// Adds `from (rows, dim)` to the columns of `head` in `to (rows, width)`, from row `begin` on.
-fn add_columns(to: &mut [f32], from: &[f32], begin: usize, width: usize, head: usize, dim: usize) {
-    for (row, from) in from.chunks_exact(dim).enumerate() {
-        let start = (begin + row) * width + head * dim;
-        crate::kernels::add_assign(&mut to[start..start + dim], from);
+/// Neighbouring rows of one segment in a sum of heads' gradients.
+struct GradBlock<'a> {
+    segment: usize,
+    /// The first row, in the segment.
+    first: usize,
+    /// Which of the gradients.
+    part: usize,
+    /// Query heads that share columns.
+    group: usize,
+    rows: &'a mut [f32],
+}
+
+/// Cuts `sums (rows, heads / group * dim)` into blocks.
+fn grad_blocks<'a>(
+    heads: Heads,
+    lengths: &[usize],
+    sums: &'a mut [f32],
+    (part, group): (usize, usize),
+) -> Vec<GradBlock<'a>> {
+    let width = heads.queries / group * heads.dim;
+    let mut blocks = Vec::new();
+    let mut sums = sums;
+    for (segment, &length) in lengths.iter().enumerate() {
+        let (own, rest) = std::mem::take(&mut sums).split_at_mut(length * width);
+        sums = rest;
+        let cut = own.chunks_mut(QUERIES * width).enumerate();
+        blocks.extend(cut.map(|(at, rows)| GradBlock { segment, first: at * QUERIES, part, group, rows }));
+    }
+    blocks
+}
+
+impl GradBlock<'_> {
+    /// Adds what the segment's heads gave, `(length, dim)` each, in their order.
+    fn add_heads(self, heads: Heads, grads: &[[Buffer<f32>; 3]]) {
+        let width = heads.queries / self.group * heads.dim;
+        for (head, grads) in grads[self.segment * heads.queries..][..heads.queries].iter().enumerate() {
+            let column = head / self.group * heads.dim;
+            let from = grads[self.part][self.first * heads.dim..].chunks_exact(heads.dim);
+            for (row, from) in self.rows.chunks_exact_mut(width).zip(from) {
+                crate::kernels::add_assign(&mut row[column..column + heads.dim], from);
+            }
+        }
     }
 }
 

@@ -25,6 +25,9 @@ pub(crate) use values::{Kept, Values};
 /// Rows that one task of an element-wise loop takes.
 const ROWS: usize = 16;
 
+/// Values that one task adds or copies.
+const TASK: usize = 1 << 15;
+
 /// The weights of a decoder block.
 #[derive(Debug)]
 pub struct Block {
@@ -90,9 +93,9 @@ impl Block {
         if let Some(norm) = &self.post_attention_norm {
             renorm(norm, &mut values.raw_attention, change);
         }
-        add_assign(x, change);
+        add_rows(x, change);
         if self.mlp_norm.is_some() {
-            values.middle.copy_from_slice(x);
+            copy_rows(&mut values.middle, x);
         }
 
         self.forward_inner(pass, values);
@@ -101,7 +104,7 @@ impl Block {
         if let Some(norm) = &self.post_mlp_norm {
             renorm(norm, &mut values.raw_mlp, change);
         }
-        add_assign(x, change);
+        add_rows(x, change);
     }
 
     /// From what stands before the MLP to its inner values.
@@ -136,8 +139,18 @@ impl Block {
     }
 }
 
+/// `to += from`, on all threads.
+fn add_rows(to: &mut [f32], from: &[f32]) {
+    to.par_chunks_mut(TASK).zip(from.par_chunks(TASK)).for_each(|(to, from)| add_assign(to, from));
+}
+
+/// `to = from`, on all threads.
+fn copy_rows(to: &mut [f32], from: &[f32]) {
+    to.par_chunks_mut(TASK).zip(from.par_chunks(TASK)).for_each(|(to, from)| to.copy_from_slice(from));
+}
+
 /// Norms `values`, and keeps in `raw` what they were.
 fn renorm(norm: &Norm, raw: &mut Buffer<f32>, values: &mut [f32]) {
-    raw.copy_from_slice(values);
+    copy_rows(raw, values);
     norm.forward(raw, values);
 }

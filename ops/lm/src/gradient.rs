@@ -14,8 +14,8 @@ use crate::lora::{Adapter, Grads};
 use crate::model::Model;
 use crate::rope::Ropes;
 
-/// Rows whose logits exist at a time.
-const ROWS: usize = 96;
+/// Rows whose logits exist at a time: more would read the head less often.
+const ROWS: usize = 192;
 
 /// A sequence to learn from.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use crate::kv::{KvCache, PAGE_TOKENS};
 use crate::lora::Adapter;
 use crate::model::{Model, Span};
 use crate::testing::{
-    random_adapter, random_model, random_model_in, segment, smollm2, tiny_adapter, tiny_config, tiny_config_of,
-    tiny_model, tokens,
+    random_adapter, random_dora, random_model, random_model_in, segment, smollm2, tiny_adapter, tiny_config,
+    tiny_config_of, tiny_model, tokens,
 };
 
 fn bits(values: &[f32]) -> Vec<u32> {
@@ -64,9 +64,9 @@ fn check_any_company(model: &Model, adapter: Option<&Adapter>, lengths: &[usize]
 #[test]
 fn a_token_has_the_same_bits_in_any_company_and_cutting() {
     let (model, adapter) = (tiny_model(), tiny_adapter());
-    let rounded = random_model_in(Precision::Int8, &tiny_config());
+    let [int8, bf16] = [Precision::Int8, Precision::Bf16].map(|precision| random_model_in(precision, &tiny_config()));
     for cuts in [&[1][..], &[5], &[32], &[64, 1, 31], &[200]] {
-        for model in [&model, &rounded] {
+        for model in [&model, &int8, &bf16] {
             check_any_company(model, None, &[1, 70, 33, 2, 64, 100], cuts);
             check_any_company(model, Some(&adapter), &[70, 7], cuts);
         }
@@ -78,7 +78,7 @@ fn a_token_of_every_family_has_the_same_bits_in_any_company_and_cutting() {
     for architecture in Architecture::ALL {
         let config = tiny_config_of(architecture);
         let adapter = random_adapter(&config);
-        for precision in [Precision::F32, Precision::Int8] {
+        for precision in [Precision::F32, Precision::Int8, Precision::Bf16] {
             let model = random_model_in(precision, &config);
             check_any_company(&model, None, &[1, 70, 33], &[5]);
             check_any_company(&model, Some(&adapter), &[40, 70], &[64, 1, 31]);
@@ -88,7 +88,7 @@ fn a_token_of_every_family_has_the_same_bits_in_any_company_and_cutting() {
 
 #[test]
 fn a_token_of_the_real_model_has_the_same_bits_in_any_company_and_cutting() {
-    for precision in [Precision::F16, Precision::Int8] {
+    for precision in [Precision::F16, Precision::Int8, Precision::Bf16] {
         let model = Model::load_in(precision, &smollm2()).unwrap();
         check_any_company(&model, None, &[50, 3, 33], &[40, 1, 9]);
     }
@@ -187,17 +187,45 @@ fn check_loss_beside_decoding(model: &Model, adapter: &Adapter) {
 
 #[test]
 fn gradients_have_the_same_bits_on_any_number_of_threads() {
-    let (model, adapter) = (tiny_model(), tiny_adapter());
+    for model in [tiny_model(), random_model_in(Precision::Bf16, &tiny_config())] {
+        check_gradients_on_threads(&model, &tiny_adapter());
+    }
+}
+
+fn check_gradients_on_threads(model: &Model, adapter: &Adapter) {
     let segments = [segment(70, 1), segment(48, 3), segment(97, 4)];
-    let run = |threads| pool(threads).install(|| model.gradients(&adapter, &segments, Some(11)).unwrap());
+    let run = |threads| pool(threads).install(|| model.gradients(adapter, &segments, Some(11)).unwrap());
     let (losses, grads) = run(1);
     for threads in [2, 3] {
         let (other_losses, other) = run(threads);
         assert_eq!(losses, other_losses);
         assert!(grads.tensors.iter().zip(&other.tensors).all(|(a, b)| bits(a) == bits(b)));
     }
-    let (other_losses, _) = model.gradients(&adapter, &segments, Some(12)).unwrap();
+    let (other_losses, _) = model.gradients(adapter, &segments, Some(12)).unwrap();
     assert_ne!(losses, other_losses, "dropout follows its seed");
+}
+
+#[test]
+fn losses_and_gradients_in_bfloat16_come_near_those_in_single_floats() {
+    for architecture in Architecture::ALL {
+        let config = tiny_config_of(architecture);
+        let [wide, narrow] = [Precision::F32, Precision::Bf16].map(|precision| random_model_in(precision, &config));
+        for adapter in [random_adapter(&config), random_dora(&wide)] {
+            let segments = [segment(70, 1), segment(48, 3), segment(97, 4)];
+            let run = |model: &Model| model.gradients(&adapter, &segments, None).unwrap();
+            let ((wide_losses, wide_grads), (losses, grads)) = (run(&wide), run(&narrow));
+            for (loss, wide) in losses.iter().zip(&wide_losses) {
+                assert!((loss.nll - wide.nll).abs() < 0.01 * wide.nll, "{architecture:?}: {loss:?} for {wide:?}");
+            }
+            let length = |values: &[f32]| values.iter().map(|&v| f64::from(v).powi(2)).sum::<f64>().sqrt();
+            let (wide, narrow) = (wide_grads.tensors.concat(), grads.tensors.concat());
+            let difference: Vec<f32> = narrow.iter().zip(&wide).map(|(a, b)| a - b).collect();
+            let (longer, off) = (length(&narrow) / length(&wide) - 1.0, length(&difference) / length(&wide));
+            // Rows of 36 values average little out: every rounding is seen.
+            assert!(longer.abs() < 0.01, "{architecture:?}: longer by {longer:.4}");
+            assert!(off < 0.06 && off > 0.0, "{architecture:?}: off by {off:.4} of their length");
+        }
+    }
 }
 
 #[test]

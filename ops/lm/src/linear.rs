@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use rayon::prelude::*;
 
 use crate::dropout::Dropout;
-use crate::kernels::{Buffer, Left, Packed, Product, Right, Start, add_assign, gemm, multiply};
+use crate::kernels::{Buffer, Left, Packed, Product, Right, Start, Sum, add_assign, gemm, multiply, multiply_sums};
 use crate::lazy::get_or_make;
 use crate::lora::{Factors, PackedPair};
 
@@ -97,15 +97,29 @@ pub(crate) struct Forward<'a> {
 
 /// `out = f ∘ (W·x + B·(s·A·dropout(x))) + b` for layers that share the input `x (rows, inputs)`; `f` is 1 but for DoRA.
 pub(crate) fn forward(rows: usize, x: &[f32], layers: &mut [Forward<'_>]) {
-    let mut bases = Vec::new();
+    lower(rows, x, layers);
+    let mut sums = Vec::with_capacity(layers.len());
     for layer in layers.iter_mut() {
         // What DoRA's factors multiply is without the bias.
         let start = if layer.factors().is_some() { Start::Zero } else { layer.linear.begin(layer.out) };
-        bases.push(Product { x, weight: &layer.linear.weight, out: layer.out, start });
+        let mut terms = vec![(x, &layer.linear.weight)];
+        if let Some(adapted) = layer.adapted {
+            terms.push((layer.low.as_slice(), &adapted.pair.up));
+        }
+        sums.push(Sum { terms, out: layer.out, start });
     }
-    multiply(rows, &mut bases);
-    drop(bases);
+    multiply_sums(rows, &mut sums);
+    drop(sums);
+    for layer in layers {
+        if let Some(factors) = layer.factors() {
+            multiply_columns(layer.out, &factors.factors);
+            layer.linear.add_bias(layer.out);
+        }
+    }
+}
 
+/// Puts `s·A·dropout(x)` into the layers' `low`.
+fn lower(rows: usize, x: &[f32], layers: &mut [Forward<'_>]) {
     let dropped: Vec<Option<Buffer<f32>>> =
         layers.iter().map(|layer| layer.adapted.and_then(|adapted| adapted.dropout.apply(x))).collect();
     let mut downs = Vec::new();
@@ -116,25 +130,11 @@ pub(crate) fn forward(rows: usize, x: &[f32], layers: &mut [Forward<'_>]) {
             downs.push(Product { x, weight: &adapted.pair.down, out: layer.low, start: Start::Zero });
         }
     }
-    if downs.is_empty() {
-        return;
-    }
     multiply(rows, &mut downs);
     drop(downs);
-
-    let mut ups = Vec::new();
-    for layer in layers.iter_mut() {
+    for layer in layers {
         if let Some(adapted) = layer.adapted {
             layer.low.iter_mut().for_each(|v| *v *= adapted.pair.scaling);
-            ups.push(Product { x: layer.low, weight: &adapted.pair.up, out: layer.out, start: Start::Out });
-        }
-    }
-    multiply(rows, &mut ups);
-    drop(ups);
-    for layer in layers {
-        if let Some(factors) = layer.factors() {
-            multiply_columns(layer.out, &factors.factors);
-            layer.linear.add_bias(layer.out);
         }
     }
 }
@@ -169,30 +169,50 @@ pub(crate) fn backward(rows: usize, x: &[f32], layers: &mut [Backward<'_>], d_x:
     let shrunk: Vec<Option<Buffer<f32>>> = layers.iter_mut().map(|layer| layer.through_factors(rows, x)).collect();
     let d_outs = layers.iter().zip(&shrunk).map(|(layer, shrunk)| shrunk.as_deref().unwrap_or(layer.d_out));
     let d_outs: Vec<&[f32]> = d_outs.collect();
-    for (at, (layer, &d_out)) in layers.iter().zip(&d_outs).enumerate() {
-        let start = if at == 0 { Start::Zero } else { Start::Out };
-        multiply(rows, &mut [Product { x: d_out, weight: layer.linear.back(), out: d_x, start }]);
-    }
-    for (layer, d_out) in layers.iter_mut().zip(d_outs) {
-        let Some(adapted) = layer.adapted else { continue };
-        let mut d_low = vec![0.0; rows * adapted.pair.rank()];
-        let weight = adapted.pair.up_back();
-        multiply(rows, &mut [Product { x: d_out, weight, out: &mut d_low, start: Start::Zero }]);
-        for value in &mut d_low {
-            *value *= adapted.pair.scaling;
-        }
+    let d_lows = lower_back(rows, layers, &d_outs);
+    let dropped: Vec<Option<Buffer<f32>>> =
+        layers.iter().map(|layer| layer.adapted.and_then(|adapted| adapted.dropout.apply(x))).collect();
 
-        let weight = adapted.pair.down_back();
-        let dropped = adapted.dropout.apply(x);
-        if dropped.is_some() {
-            let mut d_dropped = Buffer::zeroed(d_x.len());
-            multiply(rows, &mut [Product { x: &d_low, weight, out: &mut d_dropped, start: Start::Zero }]);
-            adapted.dropout.add_masked(&d_dropped, d_x);
-        } else {
-            multiply(rows, &mut [Product { x: &d_low, weight, out: d_x, start: Start::Out }]);
+    let mut terms: Vec<_> = layers.iter().zip(&d_outs).map(|(layer, &d_out)| (d_out, layer.linear.back())).collect();
+    for ((layer, d_low), dropped) in layers.iter().zip(&d_lows).zip(&dropped) {
+        if let (Some(adapted), None) = (layer.adapted, dropped) {
+            terms.push((d_low, adapted.pair.down_back()));
         }
-        pair_gradients(rows, adapted.pair.rank(), dropped.as_deref().unwrap_or(x), &d_low, d_out, layer);
     }
+    multiply_sums(rows, &mut [Sum { terms, out: d_x, start: Start::Zero }]);
+    for ((layer, d_low), dropped) in layers.iter().zip(&d_lows).zip(&dropped) {
+        if let (Some(adapted), Some(_)) = (layer.adapted, dropped) {
+            let mut d_dropped = Buffer::zeroed(d_x.len());
+            let weight = adapted.pair.down_back();
+            multiply(rows, &mut [Product { x: d_low, weight, out: &mut d_dropped, start: Start::Zero }]);
+            adapted.dropout.add_masked(&d_dropped, d_x);
+        }
+    }
+    let work = layers.par_iter_mut().zip(d_outs).zip(d_lows.par_iter().zip(&dropped));
+    work.for_each(|((layer, d_out), (d_low, dropped))| {
+        if let Some(adapted) = layer.adapted {
+            pair_gradients(rows, adapted.pair.rank(), dropped.as_deref().unwrap_or(x), d_low, d_out, layer);
+        }
+    });
+}
+
+/// The gradient by what `A` gives of each layer, `(rows, rank)`; empty where there is no adapter.
+fn lower_back(rows: usize, layers: &[Backward<'_>], d_outs: &[&[f32]]) -> Vec<Vec<f32>> {
+    let size = |layer: &Backward<'_>| layer.adapted.map_or(0, |adapted| rows * adapted.pair.rank());
+    let mut d_lows: Vec<Vec<f32>> = layers.iter().map(|layer| vec![0.0; size(layer)]).collect();
+    let mut products = Vec::with_capacity(layers.len());
+    for ((layer, &x), out) in layers.iter().zip(d_outs).zip(&mut d_lows) {
+        if let Some(adapted) = layer.adapted {
+            products.push(Product { x, weight: adapted.pair.up_back(), out, start: Start::Zero });
+        }
+    }
+    multiply(rows, &mut products);
+    for (layer, d_low) in layers.iter().zip(&mut d_lows) {
+        if let Some(adapted) = layer.adapted {
+            d_low.iter_mut().for_each(|value| *value *= adapted.pair.scaling);
+        }
+    }
+    d_lows
 }
 
 impl Backward<'_> {
@@ -203,8 +223,8 @@ impl Backward<'_> {
         let factors = pair.factors(self.linear)?;
         let mut inner = Buffer::zeroed(self.d_out.len());
         let weight = &self.linear.weight;
-        multiply(rows, &mut [Product { x, weight, out: &mut inner, start: Start::Zero }]);
-        multiply(rows, &mut [Product { x: self.low, weight: &pair.up, out: &mut inner, start: Start::Out }]);
+        let terms = vec![(x, weight), (self.low, &pair.up)];
+        multiply_sums(rows, &mut [Sum { terms, out: &mut inner, start: Start::Zero }]);
         let outputs = weight.n();
         let d_lengths = &mut *self.grads[2];
         d_lengths.fill(0.0);

@@ -15,6 +15,7 @@ use std::sync::OnceLock;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng as _, SeedableRng as _};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::LmError;
@@ -243,8 +244,10 @@ impl Adapter {
     /// The packed pair of a target in a block.
     pub(crate) fn pair(&self, layer: usize, target: Target) -> Option<&PackedPair> {
         let at = self.index(layer, target)?;
-        let packed =
-            get_or_make(&self.packed, || (0..self.places.len()).map(|at| PackedPair::new(&self.parts(at))).collect());
+        let packed = get_or_make(&self.packed, || {
+            let places = (0..self.places.len()).into_par_iter();
+            places.map(|at| PackedPair::new(&self.parts(at))).collect()
+        });
         Some(&packed[at])
     }
 

@@ -6,6 +6,8 @@
 
 use std::path::Path;
 
+use rayon::prelude::*;
+
 use crate::LmError;
 use crate::attention::{Heads, over_caches};
 use crate::block::{Block, Pass, Values};
@@ -17,6 +19,9 @@ use crate::lora::Adapter;
 use crate::norm::Norm;
 use crate::rope::Ropes;
 use crate::weights::Weights;
+
+/// Tokens whose embeddings one task looks up.
+const EMBEDDINGS: usize = 16;
 
 /// A decoder with its weights, ready to run. Shared between threads by reference.
 #[derive(Debug)]
@@ -135,13 +140,14 @@ impl Model {
     /// The embeddings of tokens, `(tokens, hidden)`.
     pub(crate) fn embed<'t>(&self, tokens: impl Iterator<Item = &'t u32>, rows: usize) -> Buffer<f32> {
         let (width, scale) = (self.config.hidden_size, self.config.embedding_scale());
+        let tokens: Vec<u32> = tokens.copied().collect();
         let mut x = Buffer::zeroed(rows * width);
-        for (row, &token) in x.chunks_exact_mut(width).zip(tokens) {
+        x.par_chunks_exact_mut(width).zip(tokens).with_min_len(EMBEDDINGS).for_each(|(row, token)| {
             self.embedding.weight().row(token as usize, row);
             if scale != 1.0 {
                 row.iter_mut().for_each(|value| *value *= scale);
             }
-        }
+        });
         x
     }
 

@@ -73,6 +73,18 @@ impl Model {
     }
 }
 
+impl Model {
+    /// The weights of a layer `(outputs, inputs)`, with an adapter merged into them if it has one there; none where blocks have no such layer.
+    pub(crate) fn weight(&self, layer: usize, target: Target, adapter: Option<&Adapter>) -> Option<Vec<f32>> {
+        let linear = self.blocks.get(layer)?.linears[target as usize].as_ref()?;
+        let mut values = linear.weight().unpack();
+        if let Some(adapter) = adapter {
+            adapter.merge(layer, target, linear, &mut values);
+        }
+        Some(values)
+    }
+}
+
 /// Who gives tensors by Hugging Face name.
 trait Tensors {
     fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LmError>;
@@ -113,7 +125,7 @@ impl<T: Tensors> Checkpoint<'_, T> {
     /// An embedding that is not the head is only looked into: there is nothing to be gained by rounding it.
     fn embedding(&mut self, shape: [usize; 2]) -> Result<Linear, LmError> {
         let precision = self.precision;
-        if precision == Precision::Int8 && !self.config.tie_word_embeddings {
+        if matches!(precision, Precision::Bf16 | Precision::Int8) && !self.config.tie_word_embeddings {
             self.precision = Precision::F16;
         }
         let embedding = self.linear(EMBEDDING, shape, false);

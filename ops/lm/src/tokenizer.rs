@@ -9,6 +9,7 @@ mod gguf;
 mod json;
 mod pieces;
 mod quick;
+mod save;
 mod words;
 
 pub use pieces::TextStream;

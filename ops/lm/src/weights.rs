@@ -75,6 +75,23 @@ impl Weights {
         self.find(name, shape)?.rows(0..shape.first().copied().unwrap_or(1))
     }
 
+    /// Where a GGUF file has a weight of `n_rows` rows, by its Hugging Face name; where llama.cpp's converter would put it, if this is a folder.
+    ///
+    /// # Panics
+    ///
+    /// If the architecture has no weight of that name.
+    pub(crate) fn stored(&self, name: &str, n_rows: usize) -> InGguf {
+        let facts = self.config.facts();
+        let own = gguf_name(facts, name).expect("a weight of the model");
+        let fused = self.gguf().and_then(|content| fused(content, &self.config, &own));
+        let (name, rows, all) = match fused {
+            Some((fused, rows)) => (fused, rows, self.config.query_width() + 2 * self.config.key_value_width()),
+            None => (own.clone(), 0..n_rows, n_rows),
+        };
+        let paired = facts.gguf_pairs && [".attn_q.", ".attn_k."].iter().any(|part| own.contains(part));
+        InGguf { name, rows, all, head_dim: paired.then_some(self.config.head_dim) }
+    }
+
     /// Reads a matrix `[outputs, inputs]` and packs it, a part at a time on all threads.
     ///
     /// # Errors
@@ -161,6 +178,39 @@ impl Found {
         }
         Ok(values)
     }
+}
+
+/// Where a GGUF file has a weight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct InGguf {
+    /// The tensor that it is, or that it is part of.
+    pub(crate) name: String,
+    /// Its rows there.
+    pub(crate) rows: Range<usize>,
+    /// All rows of the tensor.
+    pub(crate) all: usize,
+    /// The rows of a head, where they stand in pairs.
+    head_dim: Option<usize>,
+}
+
+impl InGguf {
+    /// Rows in Hugging Face's order as the file has them.
+    pub(crate) fn order(&self, values: &[f32], columns: usize) -> Vec<f32> {
+        self.head_dim.map_or_else(|| values.to_vec(), |head_dim| pair(values, head_dim, columns))
+    }
+}
+
+/// The opposite of [`unpair`].
+fn pair(values: &[f32], head_dim: usize, columns: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(values.len());
+    for head in values.chunks_exact(head_dim * columns) {
+        for pair in 0..head_dim / 2 {
+            for half in 0..2 {
+                out.extend_from_slice(&head[(pair + half * (head_dim / 2)) * columns..][..columns]);
+            }
+        }
+    }
+    out
 }
 
 /// Puts the rows of each head back into halves: GGUF has rows `(0, h/2), (1, h/2 + 1), …` next to each other, which

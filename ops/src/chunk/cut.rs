@@ -21,6 +21,8 @@ pub enum By {
     Paragraphs,
     /// As many whole sentences as fit.
     Sentences,
+    /// As `headings`, and inside a section where the text turns to something else.
+    Semantic,
 }
 
 /// What the cutter knows of a document.
@@ -39,6 +41,8 @@ pub struct Layout {
     pub whole: Vec<bool>,
     /// Of every atom: where a chunk that is cut here begins, with its overlap.
     pub from: Vec<usize>,
+    /// Of every atom: how far the text turns to something else before it, from 0 to 1.
+    pub fall: Vec<f64>,
     /// Of every atom: what a chunk that begins here carries before its own text, in tokens.
     pub prefix: Vec<usize>,
 }
@@ -53,6 +57,11 @@ pub struct Limits {
     /// Where to cut by preference.
     pub by: By,
 }
+
+/// What it costs to cut where the text turns to something else altogether.
+const TURN: f64 = 0.2;
+/// What it costs that a chunk goes on over such a place.
+const TURN_CROSSED: f64 = 1.5;
 
 impl Layout {
     /// The tokens of a chunk of the atoms `start..end` with its prefix and overlap, as counted in the whole document.
@@ -80,9 +89,12 @@ impl Layout {
                     cost[start] = total;
                     next[start] = end;
                 }
-                if end < atoms && self.starts_section(end) {
-                    crossed += crossing_price(level, self.level[end], limits.by);
-                    level = level.min(self.level[end]);
+                if end < atoms {
+                    crossed += TURN_CROSSED * self.fall[end] * self.fall[end];
+                    if self.starts_section(end) {
+                        crossed += crossing_price(level, self.level[end], limits.by);
+                        level = level.min(self.level[end]);
+                    }
                 }
             }
         }
@@ -104,7 +116,7 @@ impl Layout {
     fn cut_price(&self, atom: usize, by: By) -> f64 {
         let Some(joint) = self.joints.get(atom) else { return 0.0 };
         let price = match (joint, by) {
-            (Joint::Section, By::Headings) => 0.0,
+            (Joint::Section, By::Headings | By::Semantic) => 0.0,
             (Joint::Section, _) => 0.2,
             (Joint::Block, _) => 0.8,
             (Joint::Sentence, By::Sentences) => 0.9,
@@ -121,23 +133,24 @@ impl Layout {
         let parts_block = !matches!(joint, Joint::Section | Joint::Block | Joint::Heading);
         let by_sentences = *joint == Joint::Sentence && by == By::Sentences;
         let whole = if parts_block && !by_sentences && self.whole[atom] { 3.0 } else { 0.0 };
-        price + whole + if self.led_in[atom] { 1.5 } else { 0.0 }
+        let fall = self.fall[atom];
+        (price + whole) * (1.0 - fall) + TURN * fall + if self.led_in[atom] { 1.5 } else { 0.0 }
     }
 }
 
 /// What it costs that a chunk goes on into the section that begins with a heading of level `to`.
 fn crossing_price(from: u8, to: u8, by: By) -> f64 {
     match (by, to.cmp(&from)) {
-        (By::Headings, std::cmp::Ordering::Greater) => 0.15,
-        (By::Headings, std::cmp::Ordering::Equal) => 0.6,
-        (By::Headings, std::cmp::Ordering::Less) => 2.5,
+        (By::Headings | By::Semantic, std::cmp::Ordering::Greater) => 0.15,
+        (By::Headings | By::Semantic, std::cmp::Ordering::Equal) => 0.6,
+        (By::Headings | By::Semantic, std::cmp::Ordering::Less) => 2.5,
         _ => 0.0,
     }
 }
 
 /// What a chunk costs by its size. The last term only parts two ways that cost the same: the more even one wins.
 fn chunk_price(tokens: usize, limits: Limits) -> f64 {
-    let each = if limits.by == By::Headings { 0.5 } else { 3.0 };
+    let each = if matches!(limits.by, By::Headings | By::Semantic) { 0.5 } else { 3.0 };
     let missing = limits.min.saturating_sub(tokens) as f64 / limits.min.max(1) as f64;
     let empty = limits.max.saturating_sub(tokens) as f64 / limits.max as f64;
     each + 4.0 * missing * missing + 0.05 * empty * empty

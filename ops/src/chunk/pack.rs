@@ -9,6 +9,7 @@ use super::cut::{By, Layout, Limits};
 use super::measure::{Measure, MeasureError};
 use super::see::{self, References, Tail};
 use super::ties;
+use super::topics::Falls;
 use crate::document::{Block, Document, Kind};
 
 /// What a chunk is allowed, in the measure's units.
@@ -61,15 +62,17 @@ pub enum ChunkError {
 ///
 /// The same document and budget give the same chunks, whatever other documents there are.
 pub fn chunks(document: &Document, measure: &dyn Measure, budget: Budget) -> Result<Vec<Piece>, ChunkError> {
-    chunks_with(document, measure, budget, References::Off)
+    chunks_with(document, measure, budget, References::Off, &Falls::default())
 }
 
-/// As [`chunks`]; each chunk says at its end what it points to, in at most a quarter of the budget.
+/// As [`chunks`]; each chunk says at its end what it points to, in at most a quarter of the budget, and where the text turns to something else a
+/// cut is cheap.
 pub fn chunks_with(
     document: &Document,
     measure: &dyn Measure,
     budget: Budget,
     references: References,
+    falls: &Falls,
 ) -> Result<Vec<Piece>, ChunkError> {
     if document.blocks.is_empty() {
         return Ok(Vec::new());
@@ -78,7 +81,7 @@ pub fn chunks_with(
     let atoms = atoms::of(document);
     let prefixes = Prefixes::new(document, budget.max);
     let (slack, counts) = (BTreeMap::new(), BTreeMap::new());
-    let mut packer = Packer { document, measure, budget, references, starts, atoms, prefixes, slack, counts };
+    let mut packer = Packer { document, measure, budget, references, falls, starts, atoms, prefixes, slack, counts };
     packer.split_long()?;
     let limits = Limits { max: budget.max, min: budget.min, by: budget.by };
     loop {
@@ -103,6 +106,7 @@ struct Packer<'a> {
     measure: &'a dyn Measure,
     budget: Budget,
     references: References,
+    falls: &'a Falls,
     /// Where the tokens of the document's text begin.
     starts: Vec<usize>,
     atoms: Vec<Atom>,
@@ -217,6 +221,7 @@ impl Packer<'_> {
             level: self.levels(),
             led_in: ties::of(self.document, &self.atoms),
             whole: self.whole_blocks(),
+            fall: self.atoms.iter().map(|atom| self.falls.before(atom.start)).collect(),
             from,
             prefix,
         })

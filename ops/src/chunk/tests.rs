@@ -65,7 +65,7 @@ fn check(document: &Document, measure: &dyn Measure, budget: Budget) -> Vec<Piec
 #[test]
 fn never_over_budget_and_nothing_lost() {
     let document = manual();
-    for by in [By::Headings, By::Paragraphs, By::Sentences] {
+    for by in [By::Headings, By::Paragraphs, By::Sentences, By::Semantic] {
         for max in [1, 2, 3, 5, 8, 13, 30, 64, 200, 5000] {
             for overlap in [0, max / 4] {
                 check(&document, &Words, budget(max, overlap, by));
@@ -156,7 +156,9 @@ fn chunks_with_references_are_never_over_budget_and_give_their_text_back() {
         let document = Document::assemble(None, raws);
         let max = 5 + random.below(80);
         for references in [References::Names, References::Text] {
-            let found = chunks_with(&document, &Words, budget(max, max / 5, By::Headings), references).unwrap();
+            let found =
+                chunks_with(&document, &Words, budget(max, max / 5, By::Headings), references, &Falls::default())
+                    .unwrap();
             for chunk in &found {
                 assert!(chunk.n_tokens <= max, "{} of {max}: {chunk:?}", chunk.n_tokens);
                 assert_eq!(chunk.n_tokens, Words.count(&chunk.text).unwrap());
@@ -318,7 +320,7 @@ fn never_over_budget_by_a_real_tokenizer() {
     documents.push(Document::assemble(None, vec![Raw::new(Kind::Paragraph, 0, "日本語の文章。🙂👩‍👩‍👧 ".repeat(30))]));
     for document in &documents {
         for (max, overlap) in [(8, 0), (24, 8), (64, 16), (200, 0), (384, 40)] {
-            for by in [By::Headings, By::Paragraphs, By::Sentences] {
+            for by in [By::Headings, By::Paragraphs, By::Sentences, By::Semantic] {
                 check(document, &tokenizer, budget(max, overlap, by));
             }
         }

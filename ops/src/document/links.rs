@@ -9,11 +9,12 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, StringBuilder, StructArray, UInt32Builder};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Fields, UInt32Type};
+use serde::{Deserialize, Serialize};
 
 use super::BlocksError;
 
 /// What a link leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum LinkKind {
     /// A place in the same document; `target` is `#name`.
     Anchor,
@@ -41,7 +42,7 @@ impl LinkKind {
 }
 
 /// A link or cross reference of a document.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     /// The block that holds it, by its place in `blocks` from 0.
     pub block: u32,
@@ -56,7 +57,7 @@ pub struct Link {
 }
 
 /// A name that links lead to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Anchor {
     /// The name, without `#`.
     pub name: String,

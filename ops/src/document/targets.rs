@@ -5,11 +5,12 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, StringBuilder, StructArray, UInt32Builder};
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{DataType, Field, Fields, UInt32Type};
+use serde::{Deserialize, Serialize};
 
 use super::{BlocksError, Document, Kind, heading_path_builder, heading_path_type};
 
 /// A place in another document that a link leads to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     /// The link, by its place in `links` from 0.
     pub link: u32,

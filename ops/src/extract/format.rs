@@ -128,14 +128,14 @@ fn by_magic(bytes: &[u8]) -> Result<Option<Format>, Unreadable> {
         (b"MM\0*", "a picture"),
         (
             b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
-            "a legacy Office file (convert it with `libreoffice --convert-to docx`, or `antiword` for its text)",
+            "a legacy Office file (convert it with `libreoffice --convert-to docx`, or `antiword` or `catdoc` for its text)",
         ),
         (b"BZh", "a bzip2 file (unpack it)"),
         (b"\xfd7zXZ\0", "an xz file (unpack it)"),
         (b"\x28\xb5\x2f\xfd", "a zstd file (unpack it)"),
         (b"7z\xbc\xaf\x27\x1c", "a 7z file (unpack it)"),
         (b"\x7fELF", "a program"),
-        (b"%!PS", "PostScript (convert it with `ps2pdf` of Ghostscript)"),
+        (b"%!PS", "PostScript (convert it with `ps2pdf` or `ps2ascii` of Ghostscript)"),
     ];
     // A pdf's header may have up to 1024 bytes before it.
     let early = &bytes[..bytes.len().min(1024)];

@@ -1,5 +1,7 @@
 //! Manual pages (roff with the `man` macros, and the commonest of `mdoc`) to blocks.
 
+mod tbl;
+
 use super::reader::Unreadable;
 use super::{encoding, tidy};
 use crate::document::{Document, Kind, Raw};
@@ -17,6 +19,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
         }
         page.line(&line);
     }
+    page.end_table();
     page.flush();
     Ok(Document::assemble(page.title, page.blocks))
 }
@@ -32,12 +35,22 @@ struct Page {
     in_item: bool,
     wants_term: bool,
     in_code: bool,
+    /// The lines of the table that is open.
+    table: Option<Vec<String>>,
     /// Inside a macro's definition or a comment block.
     ignoring: bool,
 }
 
 impl Page {
     fn line(&mut self, line: &str) {
+        if let Some(table) = &mut self.table {
+            if line.trim_end() == ".TE" {
+                self.end_table();
+            } else {
+                table.push(line.to_owned());
+            }
+            return;
+        }
         if self.ignoring {
             self.ignoring = !(line == ".." || line.trim_end() == ".");
             return;
@@ -78,6 +91,10 @@ impl Page {
                 self.flush();
                 self.in_code = false;
             }
+            "TS" => {
+                self.flush();
+                self.table = Some(Vec::new());
+            }
             "br" if self.in_code => {}
             "br" => self.open.push("\n".to_owned()),
             "B" | "I" | "R" | "SM" => self.text(&words.join(" ")),
@@ -90,6 +107,11 @@ impl Page {
             }
             _ => {}
         }
+    }
+
+    fn end_table(&mut self) {
+        let lines = self.table.take().unwrap_or_default();
+        self.blocks.extend(tbl::read(&lines));
     }
 
     fn heading(&mut self, level: u8, words: &[String]) {

@@ -6,7 +6,7 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_h
 use std::sync::Once;
 
 use super::format::Format;
-use super::{docx, epub, html, info, man, markdown, odt, pdf, rst, rtf, texinfo, text};
+use super::{apart, docx, epub, html, info, man, markdown, odt, pdf, rst, rtf, texinfo, text};
 use crate::document::{Document, Kind};
 
 /// No file larger than this is read, nor any document made that is longer: 256 MiB.
@@ -56,6 +56,15 @@ pub enum Unreadable {
     /// Past [`MAX_BYTES`], packed or unpacked.
     #[error("the {0} holds more than {size} MiB", size = MAX_BYTES >> 20)]
     TooLarge(&'static str),
+    /// A reader that is kept apart used up the time of the processor that it is given.
+    #[error("reading the {0} file took more than {1} s of processor time")]
+    TooSlow(Format, u64),
+    /// A reader that is kept apart died of the file.
+    #[error("the reader of {0} files died of it: {1}; print it to another file, or convert it")]
+    Died(Format, String),
+    /// A reader that is kept apart was ended by somebody else: no word about the file.
+    #[error("the process that read it was ended from outside: {0}")]
+    Ended(String),
     /// A parser gave up in the rudest way.
     #[error("the reader of {0} files failed on it: {1}")]
     Panicked(Format, String),
@@ -88,7 +97,7 @@ pub(super) fn read_named(path: &str, name: &str, bytes: &[u8]) -> Result<Documen
         Format::Html => html::read(bytes),
         Format::Markdown => markdown::read(bytes),
         Format::Text => text::read(bytes),
-        Format::Pdf => pdf::read(bytes),
+        Format::Pdf => apart::read(bytes).unwrap_or_else(|| pdf::read(bytes)),
         Format::Rtf => rtf::read(bytes),
         Format::Docx => docx::read(bytes),
         Format::Info => info::read(bytes),

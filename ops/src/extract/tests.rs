@@ -71,6 +71,21 @@ fn pdf() {
 }
 
 #[test]
+fn pdf_in_two_columns() {
+    golden("columns.pdf", &expect_file!["../../testdata/columns.pdf.blocks"]);
+}
+
+#[test]
+fn man() {
+    golden("manual.8", &expect_file!["../../testdata/manual.8.blocks"]);
+}
+
+#[test]
+fn info() {
+    golden("manual.info", &expect_file!["../../testdata/manual.info.blocks"]);
+}
+
+#[test]
 fn epub() {
     golden("manual.epub", &expect_file!["../../testdata/manual.epub.blocks"]);
 }
@@ -145,4 +160,39 @@ fn entities_of_xml_are_not_followed() {
     std::io::Write::write_all(&mut zip, xml.as_bytes()).unwrap();
     let file = zip.finish().unwrap().into_inner();
     assert_eq!(read("a.docx", &file).unwrap().text, "xy");
+}
+
+/// A PDF of one page.
+fn one_page(shown: &str) -> Vec<u8> {
+    use std::fmt::Write as _;
+    let objects = [
+        "<< /Type /Catalog /Pages 2 0 R >>".to_owned(),
+        "<< /Type /Pages /Count 1 /Kids [5 0 R] >>".to_owned(),
+        "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>".to_owned(),
+        format!("<< /Length {} >>\nstream\n{shown}\nendstream", shown.len()),
+        "<< /Type /Page /Parent 2 0 R /MediaBox [0 0 595 842] /Contents 4 0 R /Resources << /Font << /F1 3 0 R >> >> >>"
+            .to_owned(),
+    ];
+    let mut file = String::from("%PDF-1.4\n");
+    let mut table = String::from("xref\n0 6\n0000000000 65535 f \n");
+    for (number, object) in objects.iter().enumerate() {
+        writeln!(table, "{:010} 00000 n ", file.len()).unwrap();
+        write!(file, "{} 0 obj\n{object}\nendobj\n", number + 1).unwrap();
+    }
+    let start = file.len();
+    format!("{file}{table}trailer << /Size 6 /Root 1 0 R >>\nstartxref\n{start}\n%%EOF\n").into_bytes()
+}
+
+#[test]
+fn lines_that_run_over_the_edge_of_a_page_are_kept_and_what_is_hidden_beside_it_is_not() {
+    let lines: Vec<String> = (0..80).map(|line| format!("(Line {line} of the table.) Tj T* ")).collect();
+    let lines = lines.concat();
+    let text = |shown: &str| read("a.pdf", &one_page(shown)).unwrap().text;
+    let long = text(&format!("BT /F1 10 Tf 12 TL 50 800 Td {lines}ET"));
+    assert!(long.contains("Line 66 of") && long.ends_with("Line 79 of the table."), "{long}");
+    // Far below, beside, or under a page that has room.
+    let hidden = "BT /F1 10 Tf 50 -300 Td (far below) Tj ET BT /F1 10 Tf 700 -12 Td (beside) Tj ET";
+    let far = text(&format!("BT /F1 10 Tf 12 TL 50 800 Td {lines}ET {hidden}"));
+    assert!(!far.contains("far below") && !far.contains("beside"), "{far}");
+    assert_eq!(text("BT /F1 10 Tf 50 400 Td (One line.) Tj ET BT /F1 10 Tf 50 -12 Td (below) Tj ET"), "One line.");
 }

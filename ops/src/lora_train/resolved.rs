@@ -9,7 +9,7 @@ use retort_lm::train::{EVAL, Form, Phase, Source, Start, TrainConfig};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::config::LoraTrain;
+use super::config::{LoraTrain, TrainPrecision};
 use super::phase::{Beginning, Curve, Held, Loss, Material, Mix, PhaseConfig, Template};
 use super::targets::Targets;
 use crate::models::ModelRef;
@@ -27,6 +27,7 @@ pub(super) struct Resolved {
     rank_pattern: BTreeMap<String, usize>,
     alpha_pattern: BTreeMap<String, f64>,
     targets: Targets,
+    precision: TrainPrecision,
     seed: u64,
     pub(super) phases: Vec<ResolvedPhase>,
     evals: BTreeMap<String, Held>,
@@ -88,6 +89,7 @@ impl From<LoraTrain> for Resolved {
             rank_pattern: config.rank_pattern,
             alpha_pattern: config.alpha_pattern,
             targets: config.targets,
+            precision: config.precision,
             seed: config.seed,
             phases,
             evals: config.evals,

@@ -10,12 +10,13 @@ use retort_engine::{Event, Graph, Summary};
 use super::workplace::Workplace;
 use crate::history::losses;
 use crate::observe::{State, TOLD, Tally, words};
+use crate::report::Exam;
 use crate::tables::{self, Column, Grid};
 
 /// Rows of the table of nodes, at most.
 const ROWS: usize = 200;
 /// A table of the port `summary` is shown if it has no more rows than this.
-const FEW: u64 = 4;
+const FEW: u64 = 8;
 
 /// A line a node, and one for the run. Where there are many nodes, only those to which something happened have one.
 pub(super) fn nodes(nodes: &[(String, Tally)], summary: &Summary, seconds: f64) -> String {
@@ -70,7 +71,7 @@ pub(super) fn tables(graph: &Graph, nodes: &[(String, Tally)], place: &Workplace
         let op = graph.find(name).map(|id| graph.node(id).op.clone()).unwrap_or_default();
         for out in &tally.outputs {
             let grid = match out.port.as_str() {
-                "summary" if out.rows <= FEW => read(out, place).map(|batch| tables::grid(&batch)),
+                "summary" if out.rows <= FEW => read(out, place).map(|batch| summary(&batch)),
                 "metrics" => read(out, place).and_then(|batch| metrics(&batch)),
                 _ => None,
             };
@@ -86,6 +87,15 @@ pub(super) fn tables(graph: &Graph, nodes: &[(String, Tally)], place: &Workplace
 fn read(out: &OutputSummary, place: &Workplace) -> Option<RecordBatch> {
     let events = |_: &Event| ();
     place.world(&events).store.open(out.content).ok().flatten()?.read().ok()
+}
+
+/// An exam with its scores one below the other, or else the table as it is.
+fn summary(batch: &RecordBatch) -> Grid {
+    let Some(exam) = Exam::read(batch) else { return tables::grid(batch) };
+    let (head, lines) = exam.lines();
+    let mut grid = Grid::new(head.into_iter().map(|name| Column::new(name, false)));
+    lines.into_iter().for_each(|line| grid.push(line));
+    grid
 }
 
 /// First, best (smallest) and last of every logged loss.

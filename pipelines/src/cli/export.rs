@@ -6,7 +6,7 @@ use retort_engine::OpInfo;
 
 use super::pipeline::{PipelineArgs, answer, port};
 use super::stop::{Ended, Result, Stop, say};
-use crate::export::{Format, Target, export};
+use crate::export::{Dtype, Format, Target, export};
 use crate::observe::words;
 
 /// Arguments of `export`.
@@ -26,6 +26,9 @@ pub(super) struct Args {
     /// What a PEFT folder calls the base model: a Hugging Face name or a folder [default: made from the weights' source]
     #[arg(long, value_name = "NAME")]
     base: Option<String>,
+    /// How `merged` and `gguf` store the weights
+    #[arg(long, value_enum, default_value_t)]
+    dtype: Dtype,
 }
 
 pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
@@ -35,7 +38,8 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
     let answer = answer(&args.pipeline, &loaded.graph, id, &place)?;
     let events = |_: &retort_engine::Event| ();
     let world = place.world(&events);
-    let target = Target { format: args.format, port: port.as_deref(), base: args.base.as_deref(), folder: &args.into };
+    let (port, base) = (port.as_deref(), args.base.as_deref());
+    let target = Target { format: args.format, port, base, dtype: args.dtype, folder: &args.into };
     let written = export(&loaded, id, &answer, world, target);
     place.save();
     for (path, bytes) in written.map_err(|error| Stop::failed(&error))? {

@@ -6,10 +6,10 @@ use std::io::{self, Write};
 use retort_engine::Reason;
 
 use super::pipeline::StoreArgs;
-use super::runs::{asked, named};
+use super::runs::named;
 use super::stop::{Ended, Result, Stop, warn};
 use super::workplace::root;
-use crate::history::{self, Counts, NodeStory, Run, Series, Status, Story};
+use crate::history::{self, Counts, NodeStory, Run, Series, Status, Story, asked};
 use crate::observe::{EVENTS_FILE, State, words};
 
 /// Arguments of `log`.

@@ -2,6 +2,7 @@
 
 use std::mem::ManuallyDrop;
 use std::num::NonZero;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use retort_engine::{Event, Graph, Limits, Observer, OpInfo, Summary};
@@ -11,8 +12,10 @@ use super::interrupt;
 use super::lock::Held;
 use super::pipeline::{PipelineArgs, node, nodes};
 use super::remote::RemoteArgs;
+use super::report;
 use super::stop::{Ended, Result, chain, error, say, warn};
 use super::workplace::width_of_stderr;
+use crate::history;
 use crate::load::Loaded;
 use crate::observe::{About, Clock, Json, Live, Plain, Record, Stage, State, Tally, TensorBoard, View};
 
@@ -50,6 +53,9 @@ pub(super) struct Args {
     /// Prints events on standard output, an object a line, and last a summary
     #[arg(long)]
     json: bool,
+    /// Writes a page about the run when it is over, as `report` does
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
@@ -76,6 +82,7 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
     // To verify a node asks nothing of those that feed it.
     let shown = if args.verify && !targets.is_empty() { targets.clone() } else { graph.needed(&targets) };
     let names: Vec<_> = shown.into_iter().map(|id| graph.node(id).name.clone()).collect();
+    let id = record.id().to_owned();
     let views = args.views(record, &clock, &names);
     let stage = Arc::new(Stage::new(clock, names, views));
     let (told, json) = (stage.clone(), args.json);
@@ -101,6 +108,12 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
     }
     for trouble in stage.troubles() {
         warn(&format!("the record of this run is not whole: {}", chain(&trouble)));
+    }
+    if let Some(path) = &args.html {
+        match history::read(&place.root, &id) {
+            Ok(run) => report::write(&place.root, run, path)?,
+            Err(why) => warn(&format!("there is no page about this run: {why}")),
+        }
     }
     if let Some(far) = &far {
         far.say();

@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 use super::pipeline::StoreArgs;
 use super::stop::{Ended, Result, Stop, say};
 use super::workplace::{root, width_of_stdout};
-use crate::history::{self, Found, Run, Unreadable};
+use crate::history::{self, Found, Run, Unreadable, asked};
 use crate::load::{LoadOptions, load};
-use crate::observe::{About, words};
+use crate::observe::words;
 use crate::tables::{Column, Grid};
 
 /// Runs that a grid shows, where no number is named.
@@ -75,11 +75,17 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
 }
 
 /// The pipeline's name: as its file says, or else the file's own, or what was typed.
-fn name(pipeline: &Path, file: Option<&Path>, ops: &[OpInfo]) -> String {
+pub(super) fn name(pipeline: &Path, file: Option<&Path>, ops: &[OpInfo]) -> String {
     let typed = pipeline.display().to_string();
     let Some(file) = file else { return typed };
     let stem = || file.file_stem().map(|stem| stem.to_string_lossy().into_owned());
     load(file, &LoadOptions::default(), ops).map_or_else(|_| stem().unwrap_or(typed), |loaded| loaded.name)
+}
+
+/// The newest run of a pipeline, by its name.
+pub(super) fn newest_of(root: &Path, name: &str) -> Result<Option<Run>> {
+    let runs = newest(root, &history::ids(root)?, Some(name), 1);
+    Ok(runs.into_iter().next().and_then(|placed| placed.run.ok()))
 }
 
 /// The newest runs. Records are read side by side, and no more than are needed.
@@ -159,15 +165,6 @@ fn object(placed: &Placed) -> Value {
         object["seconds"] = json!(counts.seconds);
     }
     object
-}
-
-/// What was asked beside the pipeline, as it is typed: `pairs --set chunk_tokens=512`.
-pub(super) fn asked(about: &About) -> String {
-    let mut parts = about.targets.clone();
-    parts.extend(about.set.iter().map(|set| format!("--set {set}")));
-    parts.extend(about.profile.iter().map(|profile| format!("--profile {profile}")));
-    parts.extend(about.force.iter().map(|node| format!("--force {node}")));
-    parts.join(" ")
 }
 
 /// The run that a name means, with its record.

@@ -15,10 +15,16 @@ use super::pipeline::{PipelineArgs, answer, port};
 use super::stop::{Ended, Result, Stop, say};
 use super::workplace::{Workplace, width_of_stdout};
 use crate::observe::words;
+use crate::report::Log;
 use crate::tables::{self, Filter, FilterError, Format};
 
 /// Rows that a grid shows, where no number is named.
 const ROWS: usize = 10;
+
+/// The longest log that is plotted.
+const PLOTTED: u64 = 1_000_000;
+/// Blocks of a plotted line, at most.
+const BLOCKS: usize = 48;
 
 /// Arguments of `show`.
 #[derive(Debug, clap::Args)]
@@ -63,9 +69,26 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
         say(&format!("{} in {}", words::count(table.rows, "row"), table.id));
     } else {
         args.rows(&table.schema, table.rows, &mut table.batches()?, &mut out)?;
+        if args.format == Format::Table && args.columns.is_empty() && table.rows <= PLOTTED {
+            out.write_all(plot(&table.read()?).as_bytes())?;
+        }
     }
     out.flush()?;
     Ok(Ended::DONE)
+}
+
+/// What a log measured, a line of blocks each, from the first value to the last; nothing for a table that is no log.
+fn plot(batch: &RecordBatch) -> String {
+    let mut text = String::new();
+    for measure in Log::read(batch).map(|log| log.measures).unwrap_or_default() {
+        let values: Vec<f64> = measure.points.iter().map(|point| point.1).collect();
+        let Some(blocks) = tables::spark(&values, BLOCKS) else { continue };
+        let phase = if measure.phase.is_empty() { String::new() } else { format!("{}, ", measure.phase) };
+        let [first, last] = [values[0], values[values.len() - 1]].map(words::measure);
+        let named = format!("{phase}{}", measure.name);
+        text.extend([format!("{named:<24} {first:>9} {blocks} {last}\n")]);
+    }
+    if text.is_empty() { text } else { format!("\n{text}") }
 }
 
 impl Args {

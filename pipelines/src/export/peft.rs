@@ -4,39 +4,34 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use retort_cache::Answer;
-use retort_engine::{NodeId, World};
 use retort_lm::peft::{Card, write};
 
-use super::{ExportError, weighed};
-use crate::load::Loaded;
-use crate::tuned;
+use super::{ExportError, adapter_error, weighed};
+use crate::tuned::Tuned;
 
 /// The files of a PEFT folder.
 const FILES: [&str; 3] = ["adapter_config.json", "adapter_model.safetensors", "README.md"];
 
-pub(super) fn export(
-    loaded: &Loaded,
-    id: NodeId,
+pub(crate) fn export(
+    tuned: &Tuned,
+    title: String,
     answer: &Answer,
-    world: World<'_>,
     base: Option<&str>,
     folder: &Path,
 ) -> Result<Vec<(PathBuf, u64)>, ExportError> {
-    let node = loaded.graph.node(id);
-    let tuned = tuned::open(node, answer, world, &mut |_, _| Ok(()))?;
     let card = Card {
-        title: format!("{} of {}", node.name, loaded.name),
+        title,
         base_model: base.map_or_else(|| tuned.base_name(), Into::into),
-        base_sha256: Some(tuned.base_sha256),
+        base_sha256: Some(tuned.base_sha256.clone()),
         license: None,
         sections: vec![("How it was made".into(), facts(answer))],
     };
-    write(&tuned.adapter, &card, folder).map_err(|error| ExportError::Adapter(Box::new(error)))?;
+    write(&tuned.adapter, &card, folder).map_err(adapter_error)?;
     FILES.iter().map(|name| weighed(folder.join(name))).collect()
 }
 
 /// Every fact of the answer as a Markdown table: who asks the same question gets the same adapter.
-fn facts(answer: &Answer) -> String {
+pub(crate) fn facts(answer: &Answer) -> String {
     let mut text = "| fact | value |\n| --- | --- |\n".to_string();
     for fact in answer.recipe.op.iter().chain(&answer.recipe.inputs) {
         let value = fact.value.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");

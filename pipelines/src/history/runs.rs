@@ -188,6 +188,15 @@ pub fn find(ids: &[String], name: &str) -> Found {
     }
 }
 
+/// What was asked beside the pipeline, as it is typed: `pairs --set chunk_tokens=512`.
+pub fn asked(about: &About) -> String {
+    let mut parts = about.targets.clone();
+    parts.extend(about.set.iter().map(|set| format!("--set {set}")));
+    parts.extend(about.profile.iter().map(|profile| format!("--profile {profile}")));
+    parts.extend(about.force.iter().map(|node| format!("--force {node}")));
+    parts.join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

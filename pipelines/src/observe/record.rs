@@ -103,6 +103,11 @@ impl Record {
         Ok(record)
     }
 
+    /// The run's name.
+    pub fn id(&self) -> &str {
+        &self.head.id
+    }
+
     /// The run's folder.
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
-use super::{Block, Pass, ROWS, Values};
+use super::{Block, Pass, ROWS, Values, add_rows};
 use crate::attention::SegmentGrads;
-use crate::kernels::{Buffer, add_assign};
+use crate::kernels::Buffer;
 use crate::linear::{self, Backward};
 use crate::lora::{Grads, Target};
 use crate::norm::Norm;
@@ -65,7 +65,7 @@ impl Block {
         linear::backward(rows, &values.normed, &mut layers, &mut d_normed);
         if self.mlp_norm.is_none() {
             // The MLP read the same.
-            add_assign(&mut d_normed, &d_read);
+            add_rows(&mut d_normed, &d_read);
         }
         self.attention_norm.backward(x, &d_normed, d_x);
     }

@@ -1,5 +1,7 @@
 //! The intermediate values of a block, and what of them is kept for the way back.
 
+use rayon::prelude::*;
+
 use super::{Block, Pass};
 use crate::config::Config;
 use crate::kernels::Buffer;
@@ -60,19 +62,20 @@ impl Values {
 
     /// What the way back through the block needs and is dear to compute again; `x` is what the block was given.
     pub(crate) fn keep(&self, x: Buffer<f32>) -> Kept {
-        Kept {
-            x,
-            raw_q: self.raw_q.clone(),
-            raw_k: self.raw_k.clone(),
-            q: self.q.clone(),
-            k: self.k.clone(),
-            v: self.v.clone(),
-            mixed: self.mixed.clone(),
-            raw_attention: self.raw_attention.clone(),
-            middle: self.middle.clone(),
-            raw_mlp: self.raw_mlp.clone(),
-            lows: self.lows.clone(),
-        }
+        let all = [
+            &self.raw_q,
+            &self.raw_k,
+            &self.q,
+            &self.k,
+            &self.v,
+            &self.mixed,
+            &self.raw_attention,
+            &self.middle,
+            &self.raw_mlp,
+        ];
+        let copies: Vec<Buffer<f32>> = all.into_par_iter().map(Buffer::clone).collect();
+        let [raw_q, raw_k, q, k, v, mixed, raw_attention, middle, raw_mlp] = copies.try_into().expect("a copy of each");
+        Kept { x, raw_q, raw_k, q, k, v, mixed, raw_attention, middle, raw_mlp, lows: self.lows.clone() }
     }
 }
 

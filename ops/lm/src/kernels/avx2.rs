@@ -9,7 +9,7 @@ use std::arch::x86_64::{
     _mm256_setzero_ps, _mm256_storeu_ps,
 };
 
-use super::tile::{PANEL, Start, Tile};
+use super::tile::{HALF_PANEL, PANEL, Start, Tile};
 
 /// Rows of a part: with two registers of columns, 12 of AVX2's 16 registers hold sums.
 const PART: usize = 6;
@@ -24,7 +24,7 @@ const PART: usize = 6;
 pub(super) unsafe fn tile(tile: &Tile) {
     unsafe {
         for first in (0..tile.rows).step_by(PART) {
-            for column in (0..PANEL).step_by(16) {
+            for column in (0..if tile.narrow { HALF_PANEL } else { PANEL }).step_by(16) {
                 let size = if tile.half { 2 } else { 4 };
                 let part = Tile {
                     rows: PART.min(tile.rows - first),

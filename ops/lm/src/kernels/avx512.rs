@@ -40,39 +40,47 @@ pub(super) unsafe fn tile(tile: &Tile) {
 #[expect(unsafe_code, reason = "raw pointers and machine instructions")]
 #[target_feature(enable = "avx512f")]
 unsafe fn rows<const ROWS: usize>(tile: &Tile) {
-    unsafe { if tile.half { chains::<ROWS, true>(tile) } else { chains::<ROWS, false>(tile) } }
+    unsafe {
+        match (tile.half, tile.narrow) {
+            (false, false) => chains::<ROWS, 2, false>(tile),
+            (true, false) => chains::<ROWS, 2, true>(tile),
+            (false, true) => chains::<ROWS, 1, false>(tile),
+            (true, true) => chains::<ROWS, 1, true>(tile),
+        }
+    }
 }
 
-/// The chains of `ROWS` rows: two sums of sixteen lanes each.
+/// The chains of `ROWS` rows: one or two sums of sixteen lanes each.
 #[expect(unsafe_code, reason = "raw pointers and machine instructions")]
 #[target_feature(enable = "avx512f")]
-unsafe fn chains<const ROWS: usize, const HALF: bool>(tile: &Tile) {
+unsafe fn chains<const ROWS: usize, const WIDE: usize, const HALF: bool>(tile: &Tile) {
     unsafe {
-        let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
+        let mut sums = [[_mm512_setzero_ps(); WIDE]; ROWS];
         if tile.start == Start::Out {
             for (i, sum) in sums.iter_mut().enumerate() {
                 let out = tile.out.add(i * tile.out_row);
-                *sum = [_mm512_loadu_ps(out), _mm512_loadu_ps(out.add(16))];
+                *sum = std::array::from_fn(|at| _mm512_loadu_ps(out.add(16 * at)));
             }
         }
         let bytes = tile.right_step * if HALF { 2 } else { 4 };
         let mut left = tile.left;
         let mut right = tile.right;
         for _ in 0..tile.k {
-            let low = sixteen::<HALF>(right, 0);
-            let high = sixteen::<HALF>(right, 16);
+            let weights: [__m512; WIDE] = std::array::from_fn(|at| sixteen::<HALF>(right, 16 * at));
             for (i, sum) in sums.iter_mut().enumerate() {
                 let x = _mm512_set1_ps(*left.add(i * tile.left_row));
-                sum[0] = _mm512_fmadd_ps(x, low, sum[0]);
-                sum[1] = _mm512_fmadd_ps(x, high, sum[1]);
+                for (sum, weight) in sum.iter_mut().zip(weights) {
+                    *sum = _mm512_fmadd_ps(x, weight, *sum);
+                }
             }
             left = left.wrapping_add(tile.left_step);
             right = right.wrapping_add(bytes);
         }
         for (i, sum) in sums.iter().enumerate() {
             let out = tile.out.add(i * tile.out_row);
-            _mm512_storeu_ps(out, sum[0]);
-            _mm512_storeu_ps(out.add(16), sum[1]);
+            for (at, sum) in sum.iter().enumerate() {
+                _mm512_storeu_ps(out.add(16 * at), *sum);
+            }
         }
     }
 }

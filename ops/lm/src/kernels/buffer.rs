@@ -1,11 +1,19 @@
 //! Zeroed storage that starts on a cache line, so that vector loads never straddle two.
+//!
+//! What is large comes from the system in pages of two megabytes, where it has them, and goes back to it at once: activations of a pass come and go by
+//! the hundreds of megabytes, and an allocator that keeps them in pieces would hold more and more.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
+use memmap2::MmapMut;
+
 /// Bytes in a cache line, and in the widest vector register.
 const LINE: usize = 64;
+
+/// Bytes from which on storage comes from the system: a huge page at least, however it lies.
+const LARGE: usize = 4 << 20;
 
 /// A number whose all-zero bytes are the value zero and that needs no drop.
 ///
@@ -30,26 +38,57 @@ mod sealed {
 pub struct Buffer<T: Plain> {
     start: NonNull<T>,
     len: usize,
+    /// Where the values lie, if they are many.
+    pages: Option<MmapMut>,
 }
 
 impl<T: Plain> Buffer<T> {
     /// `len` zeros.
     pub fn zeroed(len: usize) -> Self {
         if len == 0 {
-            return Self { start: NonNull::dangling(), len };
+            return Self { start: NonNull::dangling(), len, pages: None };
         }
         let layout = Self::layout(len);
+        if let Some(buffer) = Self::of_pages(layout, len) {
+            return buffer;
+        }
         #[expect(unsafe_code, reason = "aligned allocation; the layout is not empty")]
         let raw = unsafe { alloc_zeroed(layout) };
         let Some(start) = NonNull::new(raw.cast::<T>()) else { handle_alloc_error(layout) };
-        Self { start, len }
+        Self { start, len, pages: None }
+    }
+
+    /// Zeros from the system, if they are many and it gives them.
+    fn of_pages(layout: Layout, len: usize) -> Option<Self> {
+        if layout.size() < LARGE {
+            return None;
+        }
+        let mut pages = MmapMut::map_anon(layout.size()).ok()?;
+        // Only slower without.
+        #[cfg(target_os = "linux")]
+        let _ = pages.advise(memmap2::Advice::HugePage);
+        let start = NonNull::new(pages.as_mut_ptr().cast::<T>())?;
+        Some(Self { start, len, pages: Some(pages) })
     }
 
     /// A copy of `values`.
     pub fn from_slice(values: &[T]) -> Self {
-        let mut buffer = Self::zeroed(values.len());
-        buffer.copy_from_slice(values);
-        buffer
+        let len = values.len();
+        if len == 0 {
+            return Self::zeroed(0);
+        }
+        let layout = Self::layout(len);
+        if let Some(mut buffer) = Self::of_pages(layout, len) {
+            buffer.copy_from_slice(values);
+            return buffer;
+        }
+        // Zeros would be written only to be overwritten.
+        #[expect(unsafe_code, reason = "aligned allocation; the layout is not empty, and as long as `values`")]
+        unsafe {
+            let Some(start) = NonNull::new(alloc(layout).cast::<T>()) else { handle_alloc_error(layout) };
+            start.copy_from_nonoverlapping(NonNull::from(values).cast(), len);
+            Self { start, len, pages: None }
+        }
     }
 
     fn layout(len: usize) -> Layout {
@@ -59,8 +98,8 @@ impl<T: Plain> Buffer<T> {
 
 impl<T: Plain> Drop for Buffer<T> {
     fn drop(&mut self) {
-        if self.len > 0 {
-            #[expect(unsafe_code, reason = "allocated in `zeroed` with this very layout")]
+        if self.len > 0 && self.pages.is_none() {
+            #[expect(unsafe_code, reason = "allocated with this very layout")]
             unsafe {
                 dealloc(self.start.as_ptr().cast(), Self::layout(self.len));
             }
@@ -111,12 +150,13 @@ mod tests {
 
     #[test]
     fn buffers_are_zeroed_aligned_and_copied() {
-        for len in [0, 1, 15, 16, 1000] {
+        for len in [0, 1, 15, 16, 1000, LARGE / 4 + 1] {
             let mut buffer = Buffer::<f32>::zeroed(len);
             assert!(buffer.iter().all(|&v| v == 0.0));
             assert!(len == 0 || (buffer.as_ptr() as usize).is_multiple_of(64));
             buffer.iter_mut().for_each(|v| *v = 1.5);
             assert_eq!(buffer.clone().iter().sum::<f32>(), 1.5 * len as f32);
+            assert!(len == 0 || (buffer.clone().as_ptr() as usize).is_multiple_of(64));
         }
     }
 }

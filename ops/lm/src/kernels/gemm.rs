@@ -2,7 +2,7 @@
 
 use super::Isa;
 use super::buffer::Buffer;
-use super::tile::{PANEL, Start, TILE_ROWS, Tile};
+use super::tile::{HALF_PANEL, PANEL, Start, TILE_ROWS, Tile};
 
 /// Steps of `k` that are taken at a time, so that a tile's left rows stay in the first cache.
 const K_BLOCK: usize = 512;
@@ -75,6 +75,7 @@ fn gemm_with(
                 right: std::ptr::null(),
                 right_step: right.step,
                 half: false,
+                narrow: false,
                 out: std::ptr::null_mut(),
                 out_row,
                 start,
@@ -127,6 +128,7 @@ impl Tail {
         let tile = Tile {
             right: self.right.as_ptr().wrapping_add(first * PANEL).cast(),
             right_step: PANEL,
+            narrow: self.columns <= HALF_PANEL,
             out: wide.as_mut_ptr(),
             out_row: PANEL,
             ..tile

@@ -11,7 +11,7 @@
 //! exact), threads and the instruction set choose *which* elements are computed together, never the order within one.
 //! So an element's bits do not depend on the number of rows, on the threads, or on the machine. Sums within a row
 //! (norms, softmax) run over sixteen fixed lanes that are folded in a fixed order. With weights in eight bits a link of the chain is a block of 32 inputs:
-//! their exact integer sum times both scales.
+//! their exact integer sum times both scales. In bfloat16 it is two short chains over such a block; `bf16` says which.
 //!
 //! | file | what |
 //! |---|---|
@@ -19,6 +19,7 @@
 //! | `isa` | what this machine has, and calling a loop compiled for it |
 //! | `tile` | what one tile of a product is: the contract of the three below |
 //! | `avx512`, `avx2`, `portable` | up to twelve rows by 32 columns |
+//! | `bf16` | products in bfloat16: how weights and inputs are rounded, and the tiles |
 //! | `gemm` | strided products of small matrices, one thread |
 //! | `int8` | products in eight bits: how weights and inputs are rounded, and the tiles |
 //! | `packed` | weights in panels of 32 columns |
@@ -30,6 +31,7 @@
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod bf16;
 mod buffer;
 mod curves;
 mod gemm;
@@ -45,7 +47,7 @@ pub use buffer::{Buffer, Plain};
 pub use curves::{Activation, layer_norm, layer_norm_backward};
 pub use gemm::{Left, Right, gemm};
 pub use isa::Isa;
-pub use multiply::{Product, multiply};
+pub use multiply::{Product, Sum, multiply, multiply_sums};
 pub use packed::{Packed, Precision};
 pub use rows::{add_assign, cross_entropy, dot, rms_norm, rms_norm_backward, softmax};
 pub use tile::{PANEL, Start};

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::buffer::Buffer;
 use super::tile::PANEL;
-use super::{Isa, int8};
+use super::{Isa, bf16, int8};
 
 /// How packed weights are stored, and what products with them are computed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,11 +18,14 @@ pub enum Precision {
     F16,
     /// Single floats.
     F32,
+    /// Bfloat16 (eight significant bits); products in pairs of them, with inputs that are rounded in the same way, and sums in single floats.
+    Bf16,
     /// Signed bytes with a scale for each 32 inputs of an output; products in integers, with inputs that are rounded in the same way.
     Int8,
 }
 
-/// A weight matrix of `n` outputs and `k` inputs, in panels: `[n / 32][k][32]`, zeros past `n`. In eight bits `k` is filled up to whole blocks.
+/// A weight matrix of `n` outputs and `k` inputs, in panels: `[n / 32][k][32]`, zeros past `n`. In eight bits and
+/// in bfloat16 `k` is filled up to whole blocks.
 #[derive(Clone, Debug)]
 pub struct Packed {
     n: usize,
@@ -34,7 +37,12 @@ pub struct Packed {
 enum Panels {
     F16(Buffer<u16>),
     F32(Buffer<f32>),
-    Int8 { bytes: Buffer<u8>, scales: Buffer<f32> },
+    /// As [`bf16::place`] says.
+    Bf16(Buffer<u16>),
+    Int8 {
+        bytes: Buffer<u8>,
+        scales: Buffer<f32>,
+    },
 }
 
 /// Where a panel's weights from some input on lie.
@@ -103,6 +111,7 @@ impl Packed {
     pub fn transposed(&self) -> Self {
         let precision = match self.panels {
             Panels::F16(_) => Precision::F16,
+            Panels::Bf16(_) => Precision::Bf16,
             Panels::F32(_) | Panels::Int8 { .. } => Precision::F32,
         };
         Self::pack(self.k, self.n, precision, |panel, first| {
@@ -131,7 +140,7 @@ impl Packed {
     /// Bytes of storage.
     pub fn bytes(&self) -> usize {
         match &self.panels {
-            Panels::F16(halves) => halves.len() * 2,
+            Panels::F16(halves) | Panels::Bf16(halves) => halves.len() * 2,
             Panels::F32(values) => values.len() * 4,
             Panels::Int8 { bytes, scales } => bytes.len() + scales.len() * 4,
         }
@@ -142,6 +151,7 @@ impl Packed {
         match &self.panels {
             Panels::F16(_) => Precision::F16,
             Panels::F32(_) => Precision::F32,
+            Panels::Bf16(_) => Precision::Bf16,
             Panels::Int8 { .. } => Precision::Int8,
         }
     }
@@ -160,6 +170,12 @@ impl Packed {
             Panels::F32(values) => {
                 for (s, value) in into[..self.k].iter_mut().enumerate() {
                     *value = values[start + s * PANEL];
+                }
+            }
+            Panels::Bf16(_) => {
+                let panel = self.panel_16(panel);
+                for (s, value) in into[..self.k].iter_mut().enumerate() {
+                    *value = bf16::widen(panel[bf16::place(s, column)]);
                 }
             }
             Panels::Int8 { bytes, scales } => {
@@ -228,6 +244,23 @@ impl Packed {
                 )?;
                 Panels::F16(all)
             }
+            Precision::Bf16 => {
+                let each = k.div_ceil(bf16::BLOCK) * bf16::BLOCK_VALUES;
+                let mut all = Buffer::zeroed(n.div_ceil(PANEL) * each);
+                all.par_chunks_mut((step * each).max(1)).enumerate().try_for_each_init(
+                    || vec![0.0f32; size],
+                    |wide, (at, some)| {
+                        let from = part(at * step * PANEL)?;
+                        for (panel, first) in some.chunks_exact_mut(each).zip(panels(at)) {
+                            wide.fill(0.0);
+                            fill(&from, wide, first);
+                            bf16::pack_panel(Isa::best(), wide, panel);
+                        }
+                        Ok(())
+                    },
+                )?;
+                Panels::Bf16(all)
+            }
             Precision::Int8 => {
                 let blocks = k.div_ceil(int8::BLOCK);
                 let (bytes_each, scales_each) = (blocks * int8::BLOCK_BYTES, blocks * PANEL);
@@ -273,6 +306,12 @@ impl Packed {
                 }
             }
             Panels::F32(all) => values.copy_from_slice(&all[start..start + PANEL]),
+            Panels::Bf16(_) => {
+                let panel = self.panel_16(panel);
+                for (column, value) in values.iter_mut().enumerate() {
+                    *value = bf16::widen(panel[bf16::place(s, column)]);
+                }
+            }
             Panels::Int8 { bytes, scales } => {
                 let panel = int8::Panel::of(bytes, scales, panel, self.k);
                 for (column, value) in values.iter_mut().enumerate() {
@@ -294,12 +333,24 @@ fn fill_from_rows(rows: &[f32], k: usize, panel: &mut [f32], first: usize) {
 }
 
 impl Packed {
-    /// Where input `s` of panel `panel` lies; in eight bits `s` is the first of a block.
+    /// A panel in bfloat16.
+    ///
+    /// # Panics
+    ///
+    /// If the weight is in another precision.
+    pub(super) fn panel_16(&self, panel: usize) -> &[u16] {
+        let Panels::Bf16(all) = &self.panels else { unreachable!("only weights in bfloat16 have such panels") };
+        let size = self.k.div_ceil(bf16::BLOCK) * bf16::BLOCK_VALUES;
+        &all[panel * size..(panel + 1) * size]
+    }
+
+    /// Where input `s` of panel `panel` lies; in eight bits `s` is the first of a block. In bfloat16 there is [`Packed::panel_16`].
     pub(super) fn panel_at(&self, panel: usize, s: usize) -> PanelAt {
         let at = (panel * self.k + s) * PANEL;
         match &self.panels {
             Panels::F16(halves) => PanelAt::Floats { right: halves.as_ptr().wrapping_add(at).cast(), half: true },
             Panels::F32(values) => PanelAt::Floats { right: values.as_ptr().wrapping_add(at).cast(), half: false },
+            Panels::Bf16(_) => unreachable!("products in bfloat16 take whole panels"),
             Panels::Int8 { bytes, scales } => {
                 let block = panel * self.k.div_ceil(int8::BLOCK) + s / int8::BLOCK;
                 PanelAt::Int8 {
@@ -326,7 +377,7 @@ mod tests {
             assert_eq!((turned.n(), turned.k()), (k, n));
             assert_eq!(Packed::from_columns(&weight, k, n, Precision::F32).unpack(), turned.unpack());
             assert_eq!(turned.transposed().unpack(), weight);
-            for precision in [Precision::F32, Precision::F16, Precision::Int8] {
+            for precision in [Precision::F32, Precision::F16, Precision::Bf16, Precision::Int8] {
                 let part = |rows: Range<usize>| Ok::<_, Infallible>(weight[rows.start * k..rows.end * k].to_vec());
                 let parts = Packed::from_parts(n, k, precision, PANEL, part).unwrap();
                 assert_eq!(parts.unpack(), Packed::from_rows(&weight, n, k, precision).unpack(), "{precision:?}");
@@ -336,6 +387,11 @@ mod tests {
             let rounded: Vec<f32> = weight.iter().map(|&v| f16::from_f32(v).to_f32()).collect();
             assert_eq!(half.unpack(), rounded);
             assert_eq!(half.transposed().transposed().unpack(), rounded);
+            let brain = Packed::from_rows(&weight, n, k, Precision::Bf16);
+            let rounded: Vec<f32> = weight.iter().map(|&v| half::bf16::from_f32(v).to_f32()).collect();
+            assert_eq!(brain.unpack(), rounded);
+            let turned = brain.transposed();
+            assert_eq!((turned.precision(), turned.transposed().unpack()), (Precision::Bf16, rounded));
         }
     }
 

@@ -6,7 +6,7 @@
 
 use half::f16;
 
-use super::tile::{PANEL, Start, Tile};
+use super::tile::{HALF_PANEL, PANEL, Start, Tile};
 
 /// Computes one tile, row by row.
 ///
@@ -16,11 +16,12 @@ use super::tile::{PANEL, Start, Tile};
 #[expect(unsafe_code, reason = "raw pointers")]
 pub(super) unsafe fn tile(tile: &Tile) {
     unsafe {
+        let columns = if tile.narrow { HALF_PANEL } else { PANEL };
         for i in 0..tile.rows {
-            let out = std::slice::from_raw_parts_mut(tile.out.add(i * tile.out_row), PANEL);
+            let out = std::slice::from_raw_parts_mut(tile.out.add(i * tile.out_row), columns);
             let mut sums = [0.0f32; PANEL];
             if tile.start == Start::Out {
-                sums.copy_from_slice(out);
+                sums[..columns].copy_from_slice(out);
             }
             for s in 0..tile.k {
                 let x = *tile.left.add(i * tile.left_row + s * tile.left_step);
@@ -29,7 +30,7 @@ pub(super) unsafe fn tile(tile: &Tile) {
                     *sum = x.mul_add(w, *sum);
                 }
             }
-            out.copy_from_slice(&sums);
+            out.copy_from_slice(&sums[..columns]);
         }
     }
 }

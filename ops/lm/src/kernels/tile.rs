@@ -5,6 +5,9 @@ use super::Isa;
 /// Columns in a panel of packed weights, and in a tile.
 pub const PANEL: usize = 32;
 
+/// Columns of a tile that takes the first half of a panel.
+pub(super) const HALF_PANEL: usize = PANEL / 2;
+
 /// Most rows in a tile: with 32 columns, 24 of AVX-512's 32 registers hold sums.
 pub(super) const TILE_ROWS: usize = 12;
 
@@ -33,6 +36,8 @@ pub(super) struct Tile {
     pub(super) right: *const u8,
     pub(super) right_step: usize,
     pub(super) half: bool,
+    /// Only the first [`HALF_PANEL`] columns are computed and written.
+    pub(super) narrow: bool,
     pub(super) out: *mut f32,
     pub(super) out_row: usize,
     pub(super) start: Start,

@@ -80,7 +80,7 @@ fn a_config_and_its_tensors_survive_being_written() {
     for folder in folders() {
         let model = Model::load(&folder).unwrap();
         let copy = tempfile::tempdir().unwrap();
-        crate::hf::write_folder(&model, None, copy.path()).unwrap();
+        crate::hf::write_folder(&model, None, crate::hf::Dtype::F32, copy.path()).unwrap();
         let weights = Weights::open(copy.path()).unwrap();
         assert_eq!(weights.config(), model.config(), "{}", folder.display());
         let (tokens, _) = expected(&folder);

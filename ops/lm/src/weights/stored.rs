@@ -101,13 +101,8 @@ impl Stored {
             Kind::Plain(dtype) => {
                 let size = dtype.bitsize() / 8;
                 let data = self.bytes(range.start * size, n * size)?;
-                let values = match dtype {
-                    Dtype::F32 => data.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-                    Dtype::F16 => data.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
-                    Dtype::BF16 => data.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
-                    other => return Err(self.unusable(format!("type {other:?} is not read (F32, F16 and BF16 are)"))),
-                };
-                Ok(values)
+                widen(dtype, &data)
+                    .ok_or_else(|| self.unusable(&format!("type {dtype:?} is not read (F32, F16 and BF16 are)")))
             }
             Kind::Blocks(dtype) => {
                 let (block, size) = (dtype.block_size(), dtype.type_size());
@@ -116,7 +111,7 @@ impl Stored {
                     let tensor = qtensor_from_ggml(dtype, &data, vec![n], &Device::Cpu)?.dequantize(&Device::Cpu)?;
                     tensor.to_dtype(DType::F32)?.to_vec1()
                 };
-                widened().map_err(|e| self.unusable(e.to_string()))
+                widened().map_err(|e| self.unusable(&e.to_string()))
             }
         }
     }
@@ -127,7 +122,7 @@ impl Stored {
         let end = file.metadata().map_err(|e| io("inspect", &self.file, e))?.len();
         if end.saturating_sub(at) < length as u64 {
             let left = end.saturating_sub(at);
-            return Err(self.unusable(format!("{length} bytes from byte {at} on are wanted, and the file has {left}")));
+            return Err(self.unusable(&format!("{length} bytes from byte {at} on are wanted, and the file has {left}")));
         }
         let mut bytes = vec![0; length];
         file.seek(SeekFrom::Start(at))
@@ -136,7 +131,17 @@ impl Stored {
         Ok(bytes)
     }
 
-    fn unusable(&self, reason: String) -> LmError {
+    fn unusable(&self, reason: &str) -> LmError {
         unusable(&self.file, format!("tensor `{}`: {reason}", self.name))
+    }
+}
+
+/// Values of a safetensors file as single floats; none of a type that is not read.
+fn widen(dtype: Dtype, data: &[u8]) -> Option<Vec<f32>> {
+    match dtype {
+        Dtype::F32 => Some(data.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()),
+        Dtype::F16 => Some(data.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect()),
+        Dtype::BF16 => Some(data.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect()),
+        _ => None,
     }
 }

@@ -177,6 +177,13 @@ pub(super) fn is_navigation(bare: &str, linked: &str, links: usize) -> bool {
     links > 0 && only_navigation_words(bare) && (links > 1 || only_navigation_words(linked))
 }
 
+/// Whether a line is several links with commas between them and nothing else: under a heading of its own ("See also") it is text.
+pub(super) fn is_enumeration(bare: &str, links: usize) -> bool {
+    let signs = bare.chars().filter(|char| !char.is_whitespace());
+    let commas = signs.clone().filter(|char| *char == ',').count();
+    links > 1 && commas + 1 == links && signs.clone().count() - commas <= usize::from(bare.trim_end().ends_with('.'))
+}
+
 fn only_navigation_words(text: &str) -> bool {
     let words = text.split(|char: char| !char.is_alphanumeric()).filter(|word| !word.is_empty());
     words.map(str::to_lowercase).all(|word| {
@@ -233,6 +240,15 @@ mod tests {
         let long =
             format!("<div class=header><a href=a>x</a> {}</div>", "A long word on what this is about. ".repeat(12));
         assert!(left(&long, "").contains("what this is about"));
+    }
+
+    #[test]
+    fn links_that_are_listed_under_a_heading_are_text() {
+        let see = "<h2>See Also</h2><span><a href=a>GRANT</a>, <a href=b>REVOKE</a>,\n <a href=c>ALTER ROLE</a></span>";
+        assert_eq!(left("", see), "Disks\n\nA disk turns.\n\nSee Also\n\nGRANT, REVOKE, ALTER ROLE");
+        let bar = "<h2>Pages</h2><p><a href=a>One</a> | <a href=b>Two</a></p>";
+        assert_eq!(left("", bar), "Disks\n\nA disk turns.");
+        assert!(is_enumeration(" , ,\n.", 3) && !is_enumeration("", 1) && !is_enumeration(", , |", 3));
     }
 
     #[test]

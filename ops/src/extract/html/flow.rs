@@ -60,7 +60,9 @@ impl Flow {
         if text.is_empty() {
             return;
         }
-        if chrome::is_navigation(&bare, &linked, links) {
+        let under_heading = self.blocks.last().is_some_and(|last| last.kind == Kind::Heading);
+        let named = under_heading && chrome::is_enumeration(&bare, links);
+        if !named && chrome::is_navigation(&bare, &linked, links) {
             self.marks.links.clear();
             return self.left_out();
         }

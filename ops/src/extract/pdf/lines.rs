@@ -1,5 +1,7 @@
 //! The lines of a PDF page: runs of text that stand on one baseline, in reading order.
 
+mod overflow;
+
 use pdf_oxide::document::ReadingOrder;
 use pdf_oxide::layout::TextSpan;
 use pdf_oxide::{Error, PdfDocument};
@@ -34,12 +36,17 @@ pub(super) struct Line {
 ///
 /// Lines go across the page, so that the rows of tables stay together, unless the page is set in columns.
 pub(super) fn of_page(pdf: &PdfDocument, page: usize) -> Result<Vec<Line>, Error> {
-    let across = in_order(pdf, page, ReadingOrder::TopToBottom)?;
+    let mut across = in_order(pdf, page, ReadingOrder::TopToBottom)?;
+    across.extend(overflow::below(pdf, page, &across)?);
     if has_columns(&across) { in_order(pdf, page, ReadingOrder::ColumnAware) } else { Ok(across) }
 }
 
 fn in_order(pdf: &PdfDocument, page: usize, order: ReadingOrder) -> Result<Vec<Line>, Error> {
-    let spans = pdf.extract_spans_with_reading_order(page, order)?;
+    Ok(of_spans(pdf.extract_spans_with_reading_order(page, order)?, page))
+}
+
+/// The lines of a page's spans, which come in reading order.
+fn of_spans(spans: Vec<TextSpan>, page: usize) -> Vec<Line> {
     let kept = spans.into_iter().filter(|span| {
         span.artifact_type.is_none() && span.rotation_degrees.abs() < 1.0 && !span.text.trim().is_empty()
     });
@@ -50,7 +57,7 @@ fn in_order(pdf: &PdfDocument, page: usize, order: ReadingOrder) -> Result<Vec<L
             _ => rows.push(vec![span]),
         }
     }
-    Ok(rows.into_iter().map(|row| line(&row, page as u32 + 1)).filter(|line| !line.text.is_empty()).collect())
+    rows.into_iter().map(|row| line(&row, page as u32 + 1)).filter(|line| !line.text.is_empty()).collect()
 }
 
 /// Most lines have a gap, and the halves on both sides of it are long: prose in columns, not a table.

@@ -60,7 +60,7 @@ fn a_merged_adapter_is_one_adapter_of_the_base() {
     let inputs = [("train", "train"), ("eval", "eval"), ("text", "text")];
     assert_eq!(space.run(&with_adapter(node("adapter", "lora-train", &inputs, with))).failed, 0);
     let path = ModelFile.path(&asset(), &mut |_, _| Ok(())).unwrap();
-    let loaded = crate::models::load_file(&path, Precision::F16).unwrap();
+    let loaded = crate::models::load_file(&path, crate::models::Precision::F16).unwrap();
     let stored = adapter::read([Ok(space.table("adapter", 0))], loaded.model.config()).unwrap().adapter;
     assert_eq!((stored.places()[0].rank, stored.places()[1].rank), (6, 4), "ranks add up");
     let pair = Pair { question: "Where is printer Wren?".into(), answer: "Printer Wren is in the cellar.".into() };
@@ -100,6 +100,24 @@ fn more_epochs_of_a_constant_rate_cost_only_what_is_new() {
     assert!(!space.notes().iter().any(|note| note.starts_with("goes on")), "who asks again wants a second answer");
     let told = |event: &EventKind| matches!(event, EventKind::Differs { .. });
     assert!(!space.events.lock().unwrap().iter().any(told), "and it is the same");
+}
+
+#[test]
+fn what_one_precision_kept_is_nothing_to_another() {
+    let of = |precision: &str| {
+        let with = json!({
+            "model": model(), "rank": 2, "batch": 2, "seed": 3, "precision": precision,
+            "phases": [{"epochs": 1, "schedule": "constant"}],
+        });
+        with_adapter(node("adapter", "lora-train", &[("train", "train"), ("eval", "eval")], with))
+    };
+    let (space, scratch) = (Space::default(), Space::default());
+    assert_eq!(space.run(&of("f32")).failed, 0);
+    let wide = space.table("adapter", 0);
+    assert_eq!((space.run(&of("bf16")).failed, scratch.run(&of("bf16")).failed), (0, 0));
+    assert!(!space.notes().iter().any(|note| note.starts_with("goes on")), "{:?}", space.notes());
+    assert_eq!(space.table("adapter", 0), scratch.table("adapter", 0));
+    assert_ne!(space.table("adapter", 0), wide);
 }
 
 #[test]
