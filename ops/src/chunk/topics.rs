@@ -2,8 +2,8 @@
 //! them (Hearst, 1997), with a sentence encoder's vectors in the place of counted words.
 //!
 //! Units are the sentences of paragraphs, and lists, tables and listings as a whole. The likeness at the joint of two units is the cosine between the means
-//! of the [`SIDE`] units before and after it. How deep a valley is, is told from the hills to its left and right: up to where the likeness
-//! stops rising. Only the lowest place of a valley is a turn, and one of [`DEEP`] or more a whole one. Only what lies near a place moves it, so an edit moves cuts near it and no others.
+//! of the `SIDE` units before and after it. How deep a valley is, is told from the hills to its left and right: up to where the likeness
+//! stops rising. Only the lowest place of a valley is a turn, and one of `DEEP` or more a whole one. Only what lies near a place moves it, so an edit moves cuts near it and no others.
 
 use std::collections::BTreeMap;
 

@@ -5,7 +5,7 @@
 //! that uses this crate as a library), files are read in place. A process reads one file after the other, so that starting it costs nothing worth
 //! naming; as many are there as threads read PDF files at the same time, and all end with the pipes to them.
 //!
-//! Over the pipes go lengths and bytes: a file there, a [`Reply`] back. The process holds itself to [`Limits`]: memory as a whole, and for
+//! Over the pipes go lengths and bytes: a file there, a `Reply` back. The process holds itself to [`Limits`]: memory as a whole, and for
 //! each file the processor's time, not the clock's, so that a busy machine refuses no more than an idle one.
 
 use std::ffi::OsString;
