@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::quantized::gguf_file::Content;
 use stored::Stored;
+pub(crate) use stored::widen;
 
 use crate::LmError;
 use crate::config::{Config, Facts, NormKind};

@@ -5,14 +5,14 @@
 
 use std::path::Path;
 
-use half::{bf16, f16};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::SafeTensors;
 use serde_json::Value;
 
 use super::{Encoder, Layer, Norm, Shape};
 use crate::LmError;
 use crate::kernels::{Packed, Precision};
 use crate::linear::Linear;
+use crate::weights::widen;
 
 /// What an encoder is made of.
 struct Parts {
@@ -181,15 +181,6 @@ fn build(text: tokenizers::Tokenizer, shape: Shape, tensors: &Tensors<'_>) -> Re
         layers: (0..shape.layers).map(|number| tensors.layer(number, &shape)).collect::<Result<_, _>>()?,
         shape,
     })
-}
-
-fn widen(dtype: Dtype, data: &[u8]) -> Option<Vec<f32>> {
-    match dtype {
-        Dtype::F32 => Some(data.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()),
-        Dtype::F16 => Some(data.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect()),
-        Dtype::BF16 => Some(data.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect()),
-        _ => None,
-    }
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, LmError> {

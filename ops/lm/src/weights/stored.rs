@@ -137,7 +137,7 @@ impl Stored {
 }
 
 /// Values of a safetensors file as single floats; none of a type that is not read.
-fn widen(dtype: Dtype, data: &[u8]) -> Option<Vec<f32>> {
+pub(crate) fn widen(dtype: Dtype, data: &[u8]) -> Option<Vec<f32>> {
     match dtype {
         Dtype::F32 => Some(data.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()),
         Dtype::F16 => Some(data.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect()),
