@@ -154,7 +154,7 @@ fn heritage(
 ) -> Result<Vec<Option<PathBuf>>, Failure> {
     let of = |key: &Option<String>| match key {
         Some(key) => {
-            let (name, version, precision) = (LoraTrain::NAME, LoraTrain::VERSION, precision.name());
+            let (name, version, precision) = (LoraTrain::NAME, LoraTrain::VERSION, precision.fact());
             cx.heritage(&format!("{name} {version} {base} {precision} {key}"))
         }
         None => Ok(None),

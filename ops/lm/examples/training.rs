@@ -78,7 +78,7 @@ fn config(batch: Batch, steps: u64) -> TrainConfig {
         weight_decay: 0.0,
         max_grad_norm: 1.0,
         seed: SEED,
-        max_tokens_per_pass: 2048,
+        max_tokens_per_pass: 512,
     }
 }
 

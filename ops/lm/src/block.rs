@@ -54,9 +54,10 @@ pub(crate) struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    fn adapted(&self, target: Target) -> Option<Adapted<'a>> {
+    /// The adapter on `linear`, which is the target's layer.
+    fn adapted(&self, target: Target, linear: &Linear) -> Option<Adapted<'a>> {
         let adapter = self.adapter?;
-        let pair = adapter.pair(self.layer, target)?;
+        let pair = adapter.pair(self.layer, target, linear)?;
         let place = (self.layer * Target::ALL.len() + target as usize) as u64;
         let dropout = self.dropout.map_or(Dropout::NONE, |(rate, seed)| Dropout::new(rate, seed, place));
         Some(Adapted { pair, dropout })
@@ -135,7 +136,8 @@ impl Block {
     }
 
     fn part<'a>(&'a self, pass: Pass<'a>, target: Target, out: &'a mut [f32], low: &'a mut Vec<f32>) -> Forward<'a> {
-        Forward { linear: self.linear(target), adapted: pass.adapted(target), out, low }
+        let linear = self.linear(target);
+        Forward { linear, adapted: pass.adapted(target, linear), out, low }
     }
 }
 

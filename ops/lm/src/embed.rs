@@ -12,7 +12,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use crate::LmError;
-use crate::kernels::{Buffer, Left, Product, Right, Start, add_assign, dot, gemm, layer_norm, multiply, softmax};
+use crate::kernels::{Buffer, Left, Product, Right, Rows, Start, add_assign, dot, gemm, layer_norm, multiply, softmax};
 use crate::linear::Linear;
 
 /// Tokens that are computed side by side, at least one text: what bounds the memory.
@@ -168,9 +168,10 @@ impl Norm {
 
 /// `out = W·x + b` for layers that read the same rows.
 fn apply(rows: usize, x: &[f32], layers: &mut [(&Linear, &mut Buffer<f32>)]) {
+    let x = Rows::new(x);
     let products = layers.iter_mut().map(|(linear, out)| {
         let start = linear.begin(out);
-        Product { x, weight: linear.weight(), out, start }
+        Product { x: &x, weight: linear.weight(), out, start }
     });
     multiply(rows, &mut products.collect::<Vec<_>>());
 }

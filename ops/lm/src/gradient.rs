@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::LmError;
 use crate::attention::{Heads, over_segments, over_segments_backward};
 use crate::block::{Kept, Pass, Values};
-use crate::kernels::{Buffer, Product, Start, cross_entropy, multiply};
+use crate::kernels::{Buffer, Product, Rows, Start, cross_entropy, multiply};
 use crate::lora::{Adapter, Grads};
 use crate::model::Model;
 use crate::rope::Ropes;
@@ -79,7 +79,7 @@ impl Model {
             for layer in 0..self.blocks.len() {
                 batch.forward(layer, &mut values, &mut x);
             }
-            let mut hidden = Buffer::zeroed(x.len());
+            let mut hidden = Buffer::any(x.len());
             self.norm.forward(&x, &mut hidden);
             self.head_loss(segments, &hidden, None)
         }))
@@ -112,7 +112,7 @@ impl Model {
             batch.forward(layer, &mut values, &mut x);
             kept.push(values.keep(input));
         }
-        let mut hidden = Buffer::zeroed(x.len());
+        let mut hidden = Buffer::any(x.len());
         self.norm.forward(&x, &mut hidden);
         let mut d_hidden = Buffer::zeroed(x.len());
         let losses = self.head_loss(segments, &hidden, Some(&mut d_hidden));
@@ -134,8 +134,8 @@ impl Model {
         let targets: Vec<(usize, usize, usize)> = wanted(segments).collect();
         let mut losses = vec![LossSum::default(); segments.len()];
         let size = ROWS.min(targets.len());
-        let mut logits = Buffer::zeroed(size * vocab);
-        let mut x = Buffer::zeroed(size * width);
+        let mut logits = Buffer::any(size * vocab);
+        let mut x = Buffer::any(size * width);
         for chunk in targets.chunks(ROWS) {
             let rows = chunk.len();
             let (logits, x) = (&mut logits[..rows * vocab], &mut x[..rows * width]);
@@ -144,7 +144,7 @@ impl Model {
             }
             let head = self.head();
             let start = head.begin(logits);
-            multiply(rows, &mut [Product { x, weight: head.weight(), out: logits, start }]);
+            multiply(rows, &mut [Product { x: &Rows::new(x), weight: head.weight(), out: logits, start }]);
             let nlls: Vec<f64> = logits
                 .par_chunks_exact_mut(vocab)
                 .zip(chunk)
@@ -154,7 +154,10 @@ impl Model {
                 losses[segment].add(LossSum { nll, tokens: 1 });
             }
             if let Some(d_hidden) = &mut d_hidden {
-                multiply(rows, &mut [Product { x: logits, weight: head.back(), out: x, start: Start::Zero }]);
+                multiply(
+                    rows,
+                    &mut [Product { x: &Rows::new(logits), weight: head.back(), out: x, start: Start::Zero }],
+                );
                 for (x, &(_, row, _)) in x.chunks_exact(width).zip(chunk) {
                     d_hidden[row * width..(row + 1) * width].copy_from_slice(x);
                 }

@@ -8,7 +8,9 @@ use std::sync::OnceLock;
 use rayon::prelude::*;
 
 use crate::dropout::Dropout;
-use crate::kernels::{Buffer, Left, Packed, Product, Right, Start, Sum, add_assign, gemm, multiply, multiply_sums};
+use crate::kernels::{
+    Buffer, OverRows, Packed, Product, Rows, Start, Sum, add_assign, multiply, multiply_sums, sum_over_rows,
+};
 use crate::lazy::get_or_make;
 use crate::lora::{Factors, PackedPair};
 
@@ -97,19 +99,24 @@ pub(crate) struct Forward<'a> {
 
 /// `out = f ∘ (W·x + B·(s·A·dropout(x))) + b` for layers that share the input `x (rows, inputs)`; `f` is 1 but for DoRA.
 pub(crate) fn forward(rows: usize, x: &[f32], layers: &mut [Forward<'_>]) {
-    lower(rows, x, layers);
-    let mut sums = Vec::with_capacity(layers.len());
+    let all = Rows::new(x);
+    lower(rows, (x, &all), layers);
+    let mut parts = Vec::with_capacity(layers.len());
     for layer in layers.iter_mut() {
         // What DoRA's factors multiply is without the bias.
         let start = if layer.factors().is_some() { Start::Zero } else { layer.linear.begin(layer.out) };
-        let mut terms = vec![(x, &layer.linear.weight)];
-        if let Some(adapted) = layer.adapted {
-            terms.push((layer.low.as_slice(), &adapted.pair.up));
-        }
-        sums.push(Sum { terms, out: layer.out, start });
+        let up = layer.adapted.map(|adapted| (Rows::new(layer.low), &adapted.pair.up));
+        parts.push((&layer.linear.weight, up, &mut *layer.out, start));
+    }
+    let mut sums = Vec::with_capacity(parts.len());
+    for (weight, up, out, start) in &mut parts {
+        let mut terms = vec![(&all, *weight)];
+        terms.extend(up.as_ref().map(|(low, up)| (low, *up)));
+        sums.push(Sum { terms, out, start: *start });
     }
     multiply_sums(rows, &mut sums);
     drop(sums);
+    drop(parts);
     for layer in layers {
         if let Some(factors) = layer.factors() {
             multiply_columns(layer.out, &factors.factors);
@@ -119,14 +126,15 @@ pub(crate) fn forward(rows: usize, x: &[f32], layers: &mut [Forward<'_>]) {
 }
 
 /// Puts `s·A·dropout(x)` into the layers' `low`.
-fn lower(rows: usize, x: &[f32], layers: &mut [Forward<'_>]) {
+fn lower(rows: usize, (x, all): (&[f32], &Rows<'_>), layers: &mut [Forward<'_>]) {
     let dropped: Vec<Option<Buffer<f32>>> =
         layers.iter().map(|layer| layer.adapted.and_then(|adapted| adapted.dropout.apply(x))).collect();
+    let dropped: Vec<Option<Rows<'_>>> = dropped.iter().map(|dropped| dropped.as_deref().map(Rows::new)).collect();
     let mut downs = Vec::new();
     for (layer, dropped) in layers.iter_mut().zip(&dropped) {
         if let Some(adapted) = layer.adapted {
             layer.low.resize(rows * adapted.pair.rank(), 0.0);
-            let x = dropped.as_deref().unwrap_or(x);
+            let x = dropped.as_ref().unwrap_or(all);
             downs.push(Product { x, weight: &adapted.pair.down, out: layer.low, start: Start::Zero });
         }
     }
@@ -168,40 +176,39 @@ pub(crate) struct Backward<'a> {
 pub(crate) fn backward(rows: usize, x: &[f32], layers: &mut [Backward<'_>], d_x: &mut [f32]) {
     let shrunk: Vec<Option<Buffer<f32>>> = layers.iter_mut().map(|layer| layer.through_factors(rows, x)).collect();
     let d_outs = layers.iter().zip(&shrunk).map(|(layer, shrunk)| shrunk.as_deref().unwrap_or(layer.d_out));
-    let d_outs: Vec<&[f32]> = d_outs.collect();
+    let d_outs: Vec<(&[f32], Rows<'_>)> = d_outs.map(|d_out| (d_out, Rows::new(d_out))).collect();
     let d_lows = lower_back(rows, layers, &d_outs);
+    let low_rows: Vec<Rows<'_>> = d_lows.iter().map(|d_low| Rows::new(d_low)).collect();
     let dropped: Vec<Option<Buffer<f32>>> =
         layers.iter().map(|layer| layer.adapted.and_then(|adapted| adapted.dropout.apply(x))).collect();
 
-    let mut terms: Vec<_> = layers.iter().zip(&d_outs).map(|(layer, &d_out)| (d_out, layer.linear.back())).collect();
-    for ((layer, d_low), dropped) in layers.iter().zip(&d_lows).zip(&dropped) {
+    let mut terms: Vec<_> =
+        layers.iter().zip(&d_outs).map(|(layer, (_, d_out))| (d_out, layer.linear.back())).collect();
+    for ((layer, d_low), dropped) in layers.iter().zip(&low_rows).zip(&dropped) {
         if let (Some(adapted), None) = (layer.adapted, dropped) {
             terms.push((d_low, adapted.pair.down_back()));
         }
     }
     multiply_sums(rows, &mut [Sum { terms, out: d_x, start: Start::Zero }]);
-    for ((layer, d_low), dropped) in layers.iter().zip(&d_lows).zip(&dropped) {
+    for ((layer, d_low), dropped) in layers.iter().zip(&low_rows).zip(&dropped) {
         if let (Some(adapted), Some(_)) = (layer.adapted, dropped) {
-            let mut d_dropped = Buffer::zeroed(d_x.len());
+            let mut d_dropped = Buffer::any(d_x.len());
             let weight = adapted.pair.down_back();
             multiply(rows, &mut [Product { x: d_low, weight, out: &mut d_dropped, start: Start::Zero }]);
             adapted.dropout.add_masked(&d_dropped, d_x);
         }
     }
-    let work = layers.par_iter_mut().zip(d_outs).zip(d_lows.par_iter().zip(&dropped));
-    work.for_each(|((layer, d_out), (d_low, dropped))| {
-        if let Some(adapted) = layer.adapted {
-            pair_gradients(rows, adapted.pair.rank(), dropped.as_deref().unwrap_or(x), d_low, d_out, layer);
-        }
-    });
+    drop(low_rows);
+    let xs: Vec<&[f32]> = dropped.iter().map(|dropped| dropped.as_deref().unwrap_or(x)).collect();
+    pair_gradients(rows, &xs, &d_lows, &d_outs, layers);
 }
 
 /// The gradient by what `A` gives of each layer, `(rows, rank)`; empty where there is no adapter.
-fn lower_back(rows: usize, layers: &[Backward<'_>], d_outs: &[&[f32]]) -> Vec<Vec<f32>> {
+fn lower_back(rows: usize, layers: &[Backward<'_>], d_outs: &[(&[f32], Rows<'_>)]) -> Vec<Vec<f32>> {
     let size = |layer: &Backward<'_>| layer.adapted.map_or(0, |adapted| rows * adapted.pair.rank());
     let mut d_lows: Vec<Vec<f32>> = layers.iter().map(|layer| vec![0.0; size(layer)]).collect();
     let mut products = Vec::with_capacity(layers.len());
-    for ((layer, &x), out) in layers.iter().zip(d_outs).zip(&mut d_lows) {
+    for ((layer, (_, x)), out) in layers.iter().zip(d_outs).zip(&mut d_lows) {
         if let Some(adapted) = layer.adapted {
             products.push(Product { x, weight: adapted.pair.up_back(), out, start: Start::Zero });
         }
@@ -221,9 +228,10 @@ impl Backward<'_> {
     fn through_factors(&mut self, rows: usize, x: &[f32]) -> Option<Buffer<f32>> {
         let pair = self.adapted?.pair;
         let factors = pair.factors(self.linear)?;
-        let mut inner = Buffer::zeroed(self.d_out.len());
+        let mut inner = Buffer::any(self.d_out.len());
         let weight = &self.linear.weight;
-        let terms = vec![(x, weight), (self.low, &pair.up)];
+        let (x, low) = (Rows::new(x), Rows::new(self.low));
+        let terms = vec![(&x, weight), (&low, &pair.up)];
         multiply_sums(rows, &mut [Sum { terms, out: &mut inner, start: Start::Zero }]);
         let outputs = weight.n();
         let d_lengths = &mut *self.grads[2];
@@ -240,25 +248,33 @@ impl Backward<'_> {
     }
 }
 
-/// `d_A = d_lowᵀ · x` and `d_B = d_outᵀ · low`, sums over the rows in order.
-fn pair_gradients(rows: usize, rank: usize, x: &[f32], d_low: &[f32], d_out: &[f32], layer: &mut Backward<'_>) {
-    let (inputs, outputs) = (layer.linear.weight.k(), layer.linear.weight.n());
-    let [d_a, d_b, _] = &mut layer.grads;
-    let mut d_b_turned = vec![0.0; rank * outputs];
-    let low = layer.low;
-    rayon::join(
-        || sum_over_rows(rows, rank, d_low, inputs, x, d_a),
-        || sum_over_rows(rows, rank, low, outputs, d_out, &mut d_b_turned),
-    );
-    d_b.par_chunks_exact_mut(rank).enumerate().with_min_len(64).for_each(|(output, row)| {
-        for (r, value) in row.iter_mut().enumerate() {
-            *value = d_b_turned[r * outputs + output];
-        }
-    });
-}
-
-/// `out (rank, width) = lowᵀ · wide` for `low (rows, rank)` and `wide (rows, width)`.
-fn sum_over_rows(rows: usize, rank: usize, low: &[f32], width: usize, wide: &[f32], out: &mut [f32]) {
-    let left = Left { data: low, row: 1, step: rank };
-    gemm((rank, width, rows), left, Right { data: wide, step: width }, out, width, Start::Zero);
+/// `d_A = d_lowᵀ · x` and `d_B = d_outᵀ · low` of each layer, sums over the rows in order.
+fn pair_gradients(
+    rows: usize,
+    xs: &[&[f32]],
+    d_lows: &[Vec<f32>],
+    d_outs: &[(&[f32], Rows<'_>)],
+    layers: &mut [Backward<'_>],
+) {
+    let Some(precision) = layers.iter().find_map(|layer| layer.adapted.map(|adapted| adapted.pair.precision())) else {
+        return;
+    };
+    let turned = |layer: &Backward<'_>| vec![0.0; layer.grads[1].len()];
+    let mut d_bs: Vec<Vec<f32>> = layers.iter().map(turned).collect();
+    let mut products = Vec::with_capacity(2 * layers.len());
+    for (at, (layer, d_b)) in
+        layers.iter_mut().zip(&mut d_bs).enumerate().filter(|(_, (layer, _))| layer.adapted.is_some())
+    {
+        products.push(OverRows { left: &d_lows[at], right: xs[at], out: &mut *layer.grads[0] });
+        products.push(OverRows { left: layer.low, right: d_outs[at].0, out: d_b });
+    }
+    sum_over_rows(rows, precision, &mut products);
+    drop(products);
+    for (layer, d_b) in layers.iter_mut().zip(d_bs) {
+        let Some(adapted) = layer.adapted else { continue };
+        let (rank, outputs) = (adapted.pair.rank(), layer.linear.weight.n());
+        layer.grads[1].par_chunks_exact_mut(rank).enumerate().with_min_len(64).for_each(|(output, row)| {
+            row.iter_mut().enumerate().for_each(|(r, value)| *value = d_b[r * outputs + output]);
+        });
+    }
 }

@@ -20,7 +20,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::LmError;
 use crate::config::{Architecture, Config};
+use crate::kernels::Precision;
 use crate::lazy::get_or_make;
+use crate::linear::Linear;
 use crate::model::Model;
 
 pub(crate) use packed::{Factors, PackedPair};
@@ -118,7 +120,8 @@ pub struct Adapter {
     /// The model's blocks, adapted or not.
     blocks: usize,
     tensors: Vec<AdapterTensor>,
-    packed: OnceLock<Vec<PackedPair>>,
+    /// For layers in single floats (or half floats, or eight bits), and for those in bfloat16.
+    packed: [OnceLock<Vec<PackedPair>>; 2],
 }
 
 /// The gradients of an adapter's tensors, in the order of [`Adapter::tensors`].
@@ -227,7 +230,7 @@ impl Adapter {
 
     /// The values of all tensors, in the order of [`Adapter::tensors`], to change. Packed forms are made anew after it.
     pub fn values_mut(&mut self) -> impl Iterator<Item = &mut [f32]> {
-        self.packed = OnceLock::new();
+        self.packed = Default::default();
         self.tensors.iter_mut().map(|tensor| tensor.values.as_mut_slice())
     }
 
@@ -241,12 +244,16 @@ impl Adapter {
         Grads { tensors: self.tensors.iter().map(|tensor| vec![0.0; tensor.values.len()]).collect() }
     }
 
-    /// The packed pair of a target in a block.
-    pub(crate) fn pair(&self, layer: usize, target: Target) -> Option<&PackedPair> {
+    /// The packed pair of a target in a block, for products beside those of `linear`: in bfloat16 if its weights are, else in single floats.
+    pub(crate) fn pair(&self, layer: usize, target: Target, linear: &Linear) -> Option<&PackedPair> {
         let at = self.index(layer, target)?;
-        let packed = get_or_make(&self.packed, || {
+        let (packed, precision) = match linear.weight().precision() {
+            Precision::Bf16 => (&self.packed[1], Precision::Bf16),
+            Precision::F16 | Precision::F32 | Precision::Int8 => (&self.packed[0], Precision::F32),
+        };
+        let packed = get_or_make(packed, || {
             let places = (0..self.places.len()).into_par_iter();
-            places.map(|at| PackedPair::new(&self.parts(at))).collect()
+            places.map(|at| PackedPair::new(&self.parts(at), precision)).collect()
         });
         Some(&packed[at])
     }
@@ -290,7 +297,7 @@ impl Adapter {
             };
             tensors.extend(places.iter().map(lengths));
         }
-        Self { config, places, blocks: model.num_hidden_layers, tensors, packed: OnceLock::new() }
+        Self { config, places, blocks: model.num_hidden_layers, tensors, packed: Default::default() }
     }
 }
 
@@ -302,7 +309,7 @@ impl Clone for Adapter {
             places: self.places.clone(),
             blocks: self.blocks,
             tensors: self.tensors.clone(),
-            packed: OnceLock::new(),
+            packed: Default::default(),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::LmError;
 use crate::attention::{Heads, over_caches};
 use crate::block::{Block, Pass, Values};
 use crate::config::Config;
-use crate::kernels::{Buffer, Precision, Product, multiply};
+use crate::kernels::{Buffer, Precision, Product, Rows, multiply};
 use crate::kv::KvCache;
 use crate::linear::Linear;
 use crate::lora::Adapter;
@@ -129,7 +129,7 @@ impl Model {
         let mut out = vec![0.0; rows * self.config.vocab_size];
         let head = self.head();
         let start = head.begin(&mut out);
-        multiply(rows, &mut [Product { x: hidden, weight: head.weight(), out: &mut out, start }]);
+        multiply(rows, &mut [Product { x: &Rows::new(hidden), weight: head.weight(), out: &mut out, start }]);
         out
     }
 

@@ -79,7 +79,7 @@ pub struct LoraTrain {
     /// of them learn best for their size. `{regex: 'model\.layers\.[0-9]\..*'}` takes those whose whole name matches.
     #[serde(default)]
     pub targets: Targets,
-    /// What products with the base's weights are computed in, forward and back. The adapter, its gradients, norms, attention and the loss are in single floats
+    /// What products with the weights of base and adapter are computed in, forward and back. The adapter that is kept, its steps, norms, attention and the loss are in single floats
     /// whatever it is.
     #[serde(default)]
     #[schemars(extend("default" = "f32"))]
@@ -154,7 +154,7 @@ pub struct LoraTrain {
     #[serde(default = "max_grad_norm")]
     #[schemars(range(min = 0.0))]
     pub max_grad_norm: f64,
-    /// Tokens that go through the model at a time. Less needs less memory and takes a little longer; a step of more tokens takes several passes.
+    /// Tokens that go through the model at a time; a step of more tokens takes several passes, a longer sequence one of its own. More needs more memory, and is hardly faster.
     #[serde(default = "max_tokens_per_pass")]
     #[schemars(range(min = 1))]
     pub max_tokens_per_pass: usize,
@@ -169,27 +169,28 @@ pub struct LoraTrain {
     pub text: String,
 }
 
-/// What training computes products with the base's weights in.
+/// What training computes products with weights in.
 ///
 /// As a fact the default is left out, as it was before there was a choice: what was trained stays known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-#[schemars(description = "What training computes products with the base's weights in.")]
+#[schemars(description = "What training computes products with weights in.")]
 pub enum TrainPrecision {
     /// Weights as half floats, products in single floats.
     #[default]
     F32,
-    /// Weights, and what they are multiplied with, rounded to bfloat16; sums in single floats. About twice as fast on processors with AMX, slower on those without it and without
-    /// AVX-512's bfloat16, with the same bits on all. The loss differs in its third or fourth digit.
+    /// Weights of base and adapter, and what they are multiplied with, rounded to bfloat16; sums, and the adapter that is kept, in single floats. Two to three
+    /// times as fast on processors with AMX, slower on those without it and without AVX-512's bfloat16, with the same bits on all. The loss differs in its third or
+    /// fourth digit.
     Bf16,
 }
 
 impl TrainPrecision {
-    /// As in a config.
-    pub(super) fn name(self) -> &'static str {
+    /// What stands for it among the facts. The number grows when the same products come to other bits.
+    pub(super) fn fact(self) -> &'static str {
         match self {
             Self::F32 => "f32",
-            Self::Bf16 => "bf16",
+            Self::Bf16 => "bf16-2",
         }
     }
 }
@@ -198,7 +199,7 @@ impl Serialize for TrainPrecision {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::F32 => serializer.serialize_none(),
-            Self::Bf16 => serializer.serialize_str(self.name()),
+            Self::Bf16 => serializer.serialize_str(self.fact()),
         }
     }
 }
@@ -225,7 +226,7 @@ fn max_grad_norm() -> f64 {
 }
 
 fn max_tokens_per_pass() -> usize {
-    2048
+    512
 }
 
 fn question() -> String {

@@ -30,7 +30,7 @@ impl Block {
         let config = pass.config;
 
         // The MLP: x'' = x' + norm(down(inner)).
-        let mut d_inner = Buffer::zeroed(rows * config.intermediate_size);
+        let mut d_inner = Buffer::any(rows * config.intermediate_size);
         let d_change = through(self.post_mlp_norm.as_ref(), &values.raw_mlp, d_x);
         linear::backward(rows, &values.inner, &mut [ways.take(Target::DownProj, &d_change)], &mut d_inner);
         drop(d_change);
@@ -41,7 +41,7 @@ impl Block {
             layers.push(ways.take(Target::GateProj, &values.gate));
         }
         layers.push(ways.take(Target::UpProj, &values.up));
-        let mut d_read = Buffer::zeroed(rows * config.hidden_size);
+        let mut d_read = Buffer::any(rows * config.hidden_size);
         let read = if self.mlp_norm.is_some() { &values.middle_normed } else { &values.normed };
         linear::backward(rows, read, &mut layers, &mut d_read);
         drop(layers);
@@ -50,7 +50,7 @@ impl Block {
         }
 
         // Attention: x' = x + norm(o(mixed)).
-        let mut d_mixed = Buffer::zeroed(rows * config.query_width());
+        let mut d_mixed = Buffer::any(rows * config.query_width());
         let d_change = through(self.post_attention_norm.as_ref(), &values.raw_attention, d_x);
         linear::backward(rows, &values.mixed, &mut [ways.take(Target::OProj, &d_change)], &mut d_mixed);
         drop(d_change);
@@ -61,7 +61,7 @@ impl Block {
         let (d_q, d_k) = (through(q_norm, &values.raw_q, &d.q), through(k_norm, &values.raw_k, &d.k));
         let mut layers =
             [ways.take(Target::QProj, &d_q), ways.take(Target::KProj, &d_k), ways.take(Target::VProj, &d.v)];
-        let mut d_normed = Buffer::zeroed(rows * config.hidden_size);
+        let mut d_normed = Buffer::any(rows * config.hidden_size);
         linear::backward(rows, &values.normed, &mut layers, &mut d_normed);
         if self.mlp_norm.is_none() {
             // The MLP read the same.
@@ -119,9 +119,10 @@ impl<'a> WaysBack<'a> {
         'a: 'b,
     {
         let at = target as usize;
+        let linear = self.block.linear(target);
         Backward {
-            linear: self.block.linear(target),
-            adapted: self.pass.adapted(target),
+            linear,
+            adapted: self.pass.adapted(target, linear),
             d_out,
             low: &self.lows[at],
             grads: std::mem::take(&mut self.slots[at]),

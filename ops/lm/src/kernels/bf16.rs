@@ -3,8 +3,8 @@
 //! # The law
 //!
 //! Inputs are taken in blocks of 32. A block is two chains of fused multiply-adds from zero, one of its inputs with even numbers and one
-//! of those with odd, added to each other. Blocks are added up in ascending order, and the sum at last to what the output holds, if
-//! the product goes on from it. That is what AMX's tile instruction computes. AVX-512's dot product of pairs gives the same chains
+//! of those with odd, added to each other. Blocks are added up in ascending order, over all of a sum's products that are in bfloat16 ([`Sums`]), and the
+//! sum at last to what the output held before, if it goes on from that. That is what AMX's tile instruction computes. AVX-512's dot product of pairs gives the same chains
 //! where every other input lies side by side; without either, plain multiply-adds do ([`Way`]).
 //!
 //! Both instructions take denormal numbers as zeros, and give them as zeros. So that nothing depends on it, values below 2⁻⁵⁵ are rounded to
@@ -29,7 +29,7 @@ use rayon::prelude::*;
 
 use super::Isa;
 use super::buffer::Buffer;
-use super::tile::{PANEL, Start};
+use super::tile::{HALF_PANEL, PANEL};
 
 /// Inputs of a block.
 pub(super) const BLOCK: usize = 32;
@@ -43,6 +43,27 @@ pub(super) const BLOCK_VALUES: usize = BLOCK * PANEL;
 const TASK_VALUES: usize = 1 << 15;
 /// Below this a value is zero: 2⁻⁵⁵.
 const LEAST: u32 = (127 - 55) << 23;
+
+/// Where the sums of a tile begin, and where they go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sums {
+    /// From zero; the output is overwritten.
+    New,
+    /// From the output, which holds sums in bfloat16: blocks are added to it.
+    GoOn,
+    /// From zero; what comes out is added to the output, which may hold any numbers.
+    AddTo,
+}
+
+impl Sums {
+    /// Where the next product of a sum goes on.
+    pub(super) fn after(self) -> Self {
+        match self {
+            Self::New | Self::GoOn => Self::GoOn,
+            Self::AddTo => Self::AddTo,
+        }
+    }
+}
 
 /// How this machine multiplies in bfloat16. All give the same bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +144,7 @@ impl Probe {
         let mut space = Vec::new();
         let weight = Weight::new(way, &self.weight, &mut space);
         let mut out = vec![0.5; ROWS * PANEL];
-        let tile = Tile16::of(&inputs, 0..ROWS, weight, (out.as_mut_ptr(), PANEL), Start::Out);
+        let tile = Tile16::of(&inputs, 0..ROWS, weight, (out.as_mut_ptr(), PANEL), Sums::AddTo);
         #[expect(unsafe_code, reason = "inputs, weight and output have their shapes")]
         unsafe {
             tile.run(&Ready::make(way));
@@ -161,17 +182,26 @@ pub(super) fn pack_panel(isa: Isa, wide: &[f32], panel: &mut [u16]) {
     isa.run(
         #[inline(always)]
         || {
-            for (s, values) in wide.as_chunks::<PANEL>().0.iter().enumerate() {
-                let start = place(s, 0);
-                for (half, values) in values.as_chunks::<16>().0.iter().enumerate() {
-                    let to = &mut panel[start + half * (BLOCK_VALUES / 2)..][..31];
-                    for (to, &value) in to.iter_mut().step_by(2).zip(values) {
-                        *to = round(value);
-                    }
-                }
+            for (pair, rows) in wide.chunks(2 * PANEL).enumerate() {
+                let (first, second) = rows.split_at(PANEL);
+                let second = if second.is_empty() { &[0.0; PANEL] } else { second };
+                pack_pair(first, second, &mut panel[place(2 * pair, 0)..]);
             }
         },
     );
+}
+
+/// Writes the weights of two neighbouring inputs, [`PANEL`] each, to where the first of them lies in a panel.
+#[inline(always)]
+pub(super) fn pack_pair(first: &[f32], second: &[f32], panel: &mut [u16]) {
+    let (first, second) = (&first[..PANEL], &second[..PANEL]);
+    for half in 0..2 {
+        let to: &mut [u16; PANEL] = panel[half * (BLOCK_VALUES / 2)..].first_chunk_mut().expect("a row of pairs");
+        for column in 0..HALF_PANEL {
+            to[2 * column] = round(first[half * HALF_PANEL + column]);
+            to[2 * column + 1] = round(second[half * HALF_PANEL + column]);
+        }
+    }
 }
 
 /// Rounded inputs of some rows: `[rows / 16][blocks][16][32]`, filled up with zeros.
@@ -185,7 +215,9 @@ impl Inputs {
     pub(super) fn round(way: Way, x: &[f32], rows: usize, k: usize) -> Self {
         let blocks = k.div_ceil(BLOCK);
         let size = blocks * GROUP * BLOCK;
-        let mut values = Buffer::zeroed(rows.div_ceil(GROUP) * size);
+        let length = rows.div_ceil(GROUP) * size;
+        let whole = rows.is_multiple_of(GROUP);
+        let mut values = if whole { Buffer::any(length) } else { Buffer::zeroed(length) };
         if size > 0 {
             let groups = values.par_chunks_exact_mut(size).with_min_len(TASK_VALUES.div_ceil(size));
             groups.zip(x.par_chunks(GROUP * k)).for_each(|(group, x)| {
@@ -205,21 +237,24 @@ fn round_group(in_chains: bool, x: &[f32], k: usize, group: &mut [u16]) {
     for (block, to) in group.as_chunks_mut::<{ GROUP * BLOCK }>().0.iter_mut().enumerate() {
         let (rows, first) = (x.chunks_exact(k), block * BLOCK);
         for (row, to) in rows.zip(to.as_chunks_mut::<BLOCK>().0) {
-            let mut values = [0.0; BLOCK];
-            match row[first..].first_chunk() {
-                Some(whole) => values = *whole,
-                None => values[..k - first].copy_from_slice(&row[first..]),
-            }
-            let mut rounded = [0u16; BLOCK];
-            for (to, &value) in rounded.iter_mut().zip(&values) {
-                *to = round(value);
-            }
+            let mut last = [0.0; BLOCK];
+            let values = row[first..].first_chunk().unwrap_or_else(|| {
+                last[..k - first].copy_from_slice(&row[first..]);
+                &last
+            });
+            // Loops, not closures: those stay calls, a value at a time.
             if in_chains {
+                let mut rounded = [0u16; BLOCK];
+                for (to, &value) in rounded.iter_mut().zip(values) {
+                    *to = round(value);
+                }
                 for (at, to) in to.iter_mut().enumerate() {
                     *to = rounded[in_chain(at)];
                 }
             } else {
-                *to = rounded;
+                for (to, &value) in to.iter_mut().zip(values) {
+                    *to = round(value);
+                }
             }
         }
     }
@@ -279,7 +314,7 @@ pub(super) struct Tile16<'a> {
     /// Row `i` begins at `i * out_row`.
     out: *mut f32,
     out_row: usize,
-    start: Start,
+    sums: Sums,
 }
 
 impl<'a> Tile16<'a> {
@@ -289,10 +324,10 @@ impl<'a> Tile16<'a> {
         rows: Range<usize>,
         weight: Weight<'a>,
         (out, out_row): (*mut f32, usize),
-        start: Start,
+        sums: Sums,
     ) -> Self {
         let x = &inputs.values[rows.start / GROUP * inputs.blocks * GROUP * BLOCK..];
-        Self { rows: rows.len(), blocks: inputs.blocks, x, weight: weight.0, out, out_row, start }
+        Self { rows: rows.len(), blocks: inputs.blocks, x, weight: weight.0, out, out_row, sums }
     }
 
     /// Computes the tile.
@@ -334,6 +369,20 @@ impl<'a> Tile16<'a> {
         self.weight[block * BLOCK_VALUES..].first_chunk().expect("asserted before")
     }
 
+    /// What a row's sums begin from.
+    ///
+    /// # Safety
+    ///
+    /// As [`Tile16::run`].
+    #[expect(unsafe_code, reason = "raw pointers")]
+    #[inline(always)]
+    unsafe fn begin(&self, row: usize) -> [f32; PANEL] {
+        match self.sums {
+            Sums::New | Sums::AddTo => [0.0; PANEL],
+            Sums::GoOn => unsafe { *self.out.add(row * self.out_row).cast() },
+        }
+    }
+
     /// Writes the sums of a row, or adds them to what is there.
     ///
     /// # Safety
@@ -343,9 +392,9 @@ impl<'a> Tile16<'a> {
     #[inline(always)]
     unsafe fn write(&self, row: usize, sums: &[f32; PANEL]) {
         let out: &mut [f32; PANEL] = unsafe { &mut *self.out.add(row * self.out_row).cast() };
-        match self.start {
-            Start::Zero => *out = *sums,
-            Start::Out => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+        match self.sums {
+            Sums::New | Sums::GoOn => *out = *sums,
+            Sums::AddTo => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
         }
     }
 }

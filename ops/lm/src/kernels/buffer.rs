@@ -1,19 +1,27 @@
 //! Zeroed storage that starts on a cache line, so that vector loads never straddle two.
 //!
-//! What is large comes from the system in pages of two megabytes, where it has them, and goes back to it at once: activations of a pass come and go by
-//! the hundreds of megabytes, and an allocator that keeps them in pieces would hold more and more.
+//! What is large comes from the system, in pages of two megabytes where it has them. Activations of a pass come and go by the hundreds of megabytes, and an
+//! allocator that keeps them in pieces would hold more and more; so they go back to the system, but for the last that were given up: clean pages take it as
+//! long as some products.
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
 
 use memmap2::MmapMut;
 
 /// Bytes in a cache line, and in the widest vector register.
 const LINE: usize = 64;
 
-/// Bytes from which on storage comes from the system: a huge page at least, however it lies.
-const LARGE: usize = 4 << 20;
+/// Bytes from which on storage comes from the system.
+const LARGE: usize = 1 << 18;
+
+/// Bytes of pages that are kept for the next buffer.
+const KEPT: usize = 192 << 20;
+
+/// Pages of a buffer that was given up, for one that is hardly smaller.
+static PAGES: Mutex<Vec<MmapMut>> = Mutex::new(Vec::new());
 
 /// A number whose all-zero bytes are the value zero and that needs no drop.
 ///
@@ -49,7 +57,13 @@ impl<T: Plain> Buffer<T> {
             return Self { start: NonNull::dangling(), len, pages: None };
         }
         let layout = Self::layout(len);
-        if let Some(buffer) = Self::of_pages(layout, len) {
+        if let Some((mut buffer, clean)) = Self::of_pages(layout, len) {
+            if !clean {
+                #[expect(unsafe_code, reason = "all-zero bytes are the value zero")]
+                unsafe {
+                    buffer.as_mut_ptr().write_bytes(0, len);
+                }
+            }
             return buffer;
         }
         #[expect(unsafe_code, reason = "aligned allocation; the layout is not empty")]
@@ -58,17 +72,44 @@ impl<T: Plain> Buffer<T> {
         Self { start, len, pages: None }
     }
 
-    /// Zeros from the system, if they are many and it gives them.
-    fn of_pages(layout: Layout, len: usize) -> Option<Self> {
+    /// `len` values, whichever: for what is overwritten as a whole.
+    pub fn any(len: usize) -> Self {
+        let buffer = match Self::of_pages(Self::layout(len), len) {
+            Some((buffer, _)) => buffer,
+            None => Self::zeroed(len),
+        };
+        #[cfg(test)]
+        let buffer = {
+            let mut buffer = buffer;
+            // Whoever reads them shall notice.
+            #[expect(unsafe_code, reason = "any bits are a value")]
+            unsafe {
+                buffer.as_mut_ptr().write_bytes(0xff, len);
+            }
+            buffer
+        };
+        buffer
+    }
+
+    /// Pages of an earlier buffer or from the system, if the values are many and it gives them; and whether they are zeros.
+    fn of_pages(layout: Layout, len: usize) -> Option<(Self, bool)> {
         if layout.size() < LARGE {
             return None;
         }
-        let mut pages = MmapMut::map_anon(layout.size()).ok()?;
-        // Only slower without.
-        #[cfg(target_os = "linux")]
-        let _ = pages.advise(memmap2::Advice::HugePage);
+        let earlier = take_pages(layout.size());
+        let clean = earlier.is_none();
+        let mut pages = match earlier {
+            Some(pages) => pages,
+            None => {
+                let pages = MmapMut::map_anon(layout.size()).ok()?;
+                // Only slower without.
+                #[cfg(target_os = "linux")]
+                let _ = pages.advise(memmap2::Advice::HugePage);
+                pages
+            }
+        };
         let start = NonNull::new(pages.as_mut_ptr().cast::<T>())?;
-        Some(Self { start, len, pages: Some(pages) })
+        Some((Self { start, len, pages: Some(pages) }, clean))
     }
 
     /// A copy of `values`.
@@ -78,7 +119,7 @@ impl<T: Plain> Buffer<T> {
             return Self::zeroed(0);
         }
         let layout = Self::layout(len);
-        if let Some(mut buffer) = Self::of_pages(layout, len) {
+        if let Some((mut buffer, _)) = Self::of_pages(layout, len) {
             buffer.copy_from_slice(values);
             return buffer;
         }
@@ -96,9 +137,29 @@ impl<T: Plain> Buffer<T> {
     }
 }
 
+/// The smallest pages that are kept and have room for `size` bytes, unless they are much larger.
+fn take_pages(size: usize) -> Option<MmapMut> {
+    let mut kept = PAGES.lock().unwrap_or_else(PoisonError::into_inner);
+    let fits = |pages: &MmapMut| (size..=size + size / 2).contains(&pages.len());
+    let (at, _) = kept.iter().enumerate().filter(|(_, pages)| fits(pages)).min_by_key(|(_, pages)| pages.len())?;
+    Some(kept.swap_remove(at))
+}
+
+/// Keeps pages for another buffer, and gives the oldest back to the system where they are too many.
+fn keep_pages(pages: MmapMut) {
+    let mut kept = PAGES.lock().unwrap_or_else(PoisonError::into_inner);
+    kept.push(pages);
+    let mut held: usize = kept.iter().map(|pages| pages.len()).sum();
+    while held > KEPT {
+        held -= kept.remove(0).len();
+    }
+}
+
 impl<T: Plain> Drop for Buffer<T> {
     fn drop(&mut self) {
-        if self.len > 0 && self.pages.is_none() {
+        if let Some(pages) = self.pages.take() {
+            keep_pages(pages);
+        } else if self.len > 0 {
             #[expect(unsafe_code, reason = "allocated with this very layout")]
             unsafe {
                 dealloc(self.start.as_ptr().cast(), Self::layout(self.len));
@@ -158,5 +219,22 @@ mod tests {
             assert_eq!(buffer.clone().iter().sum::<f32>(), 1.5 * len as f32);
             assert!(len == 0 || (buffer.clone().as_ptr() as usize).is_multiple_of(64));
         }
+    }
+
+    #[test]
+    fn pages_are_used_again_and_clean() {
+        let size = 3 * LARGE;
+        for _ in 0..3 {
+            let mut buffer = Buffer::<u8>::zeroed(size);
+            assert!(buffer.iter().all(|&v| v == 0));
+            buffer.fill(7);
+            drop(buffer);
+            let (pages, clean) = Buffer::<u8>::of_pages(Buffer::<u8>::layout(size - 1000), size - 1000).unwrap();
+            // Another test may have taken them.
+            assert!(clean || pages.len() == size - 1000);
+        }
+        drop((0..100).map(|_| Buffer::<u8>::any(size)).collect::<Vec<_>>());
+        let held: usize = PAGES.lock().unwrap().iter().map(|pages| pages.len()).sum();
+        assert!(held <= KEPT, "{held} bytes");
     }
 }

@@ -24,6 +24,7 @@
 //! | `int8` | products in eight bits: how weights and inputs are rounded, and the tiles |
 //! | `packed` | weights in panels of 32 columns |
 //! | `multiply` | products with them on all threads |
+//! | `over_rows` | sums over rows on all threads |
 //! | `rows` | RMS norms, softmax, losses: whatever runs along a row |
 //! | `curves` | the MLP's activations, layer norms |
 
@@ -38,6 +39,7 @@ mod gemm;
 mod int8;
 mod isa;
 mod multiply;
+mod over_rows;
 mod packed;
 mod portable;
 mod rows;
@@ -47,7 +49,8 @@ pub use buffer::{Buffer, Plain};
 pub use curves::{Activation, layer_norm, layer_norm_backward};
 pub use gemm::{Left, Right, gemm};
 pub use isa::Isa;
-pub use multiply::{Product, Sum, multiply, multiply_sums};
+pub use multiply::{Product, Rows, Sum, multiply, multiply_sums};
+pub use over_rows::{OverRows, sum_over_rows};
 pub use packed::{Packed, Precision};
 pub use rows::{add_assign, cross_entropy, dot, rms_norm, rms_norm_backward, softmax};
 pub use tile::{PANEL, Start};

@@ -1,14 +1,16 @@
 //! Products with packed weights on all threads.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-use super::bf16::{self, Ready, Tile16, Way, Weight};
+use super::bf16::{self, Ready, Sums, Tile16, Way, Weight};
 use super::int8::{self, Tile8};
 use super::packed::PanelAt;
 use super::tile::{HALF_PANEL, PANEL, Start, TILE_ROWS, Tile};
 use super::{Isa, Packed, Precision};
+use crate::lazy::get_or_make;
 
 /// Steps of `k` taken at a time, so that a tile's left rows stay in the first cache; whole blocks of eight bits.
 const K_BLOCK: usize = 768;
@@ -20,10 +22,46 @@ const ROW_BLOCK_16: (usize, usize) = (3 << 17, 8 * bf16::ROWS);
 /// Multiply-adds below which waking another thread costs more than it gives.
 const SMALL: usize = 1 << 17;
 
+/// A left operand `(rows, k)`, a row a token, and what products round it to, once for all of them.
+pub struct Rows<'a> {
+    values: &'a [f32],
+    bf16: OnceLock<bf16::Inputs>,
+    int8: OnceLock<int8::Inputs>,
+}
+
+impl<'a> Rows<'a> {
+    /// Of these values.
+    pub fn new(values: &'a [f32]) -> Self {
+        Self { values, bf16: OnceLock::new(), int8: OnceLock::new() }
+    }
+
+    /// Rounded to bfloat16.
+    ///
+    /// # Panics
+    ///
+    /// If no product with weights in it was made ready.
+    fn bf16(&self) -> &bf16::Inputs {
+        self.bf16.get().expect("rows are rounded for all weights in bfloat16")
+    }
+
+    /// Makes ready what a product with `weight` rounds them to, for these ways of multiplying: always the same.
+    fn round(&self, (isa, way): (Isa, Way), rows: usize, weight: &Packed) {
+        match weight.precision() {
+            Precision::F16 | Precision::F32 => {}
+            Precision::Bf16 => {
+                get_or_make(&self.bf16, || bf16::Inputs::round(way, self.values, rows, weight.k()));
+            }
+            Precision::Int8 => {
+                get_or_make(&self.int8, || int8::Inputs::round(isa, self.values, rows, weight.k()));
+            }
+        }
+    }
+}
+
 /// One product `out (rows, n) = x (rows, k) · weightᵀ`.
 pub struct Product<'a> {
     /// The left operand, a row a token: `(rows, k)`.
-    pub x: &'a [f32],
+    pub x: &'a Rows<'a>,
     /// The weights.
     pub weight: &'a Packed,
     /// The output: `(rows, n)`.
@@ -35,7 +73,7 @@ pub struct Product<'a> {
 /// A sum of products that goes into one output: `out (rows, n) = Σ x (rows, k) · weightᵀ`, each going on from the one before.
 pub struct Sum<'a> {
     /// Left operands and weights, all with the output's `n`.
-    pub terms: Vec<(&'a [f32], &'a Packed)>,
+    pub terms: Vec<(&'a Rows<'a>, &'a Packed)>,
     /// The output: `(rows, n)`.
     pub out: &'a mut [f32],
     /// Overwrite the output, or go on from it.
@@ -70,19 +108,19 @@ pub(super) fn multiply_with(ways: (Isa, Way), rows: usize, products: &mut [Produ
     sums_with(ways, rows, &mut sums);
 }
 
-fn sums_with(ways: (Isa, Way), rows: usize, sums: &mut [Sum<'_>]) {
+pub(super) fn sums_with(ways: (Isa, Way), rows: usize, sums: &mut [Sum<'_>]) {
     for sum in sums.iter() {
         let n = sum.terms[0].1.n();
         assert_eq!(sum.out.len(), rows * n, "output of {rows} rows");
         for (x, weight) in &sum.terms {
             assert_eq!(weight.n(), n, "terms of one output");
-            assert_eq!(x.len(), rows * weight.k(), "left operand of {rows} rows");
+            assert_eq!(x.values.len(), rows * weight.k(), "left operand of {rows} rows");
+            x.round(ways, rows, weight);
         }
     }
-    let rounded = round(ways, rows, sums);
-    let shares: Vec<Share<'_>> = sums.iter_mut().map(|sum| Share::of(sum, &rounded)).collect();
+    let shares: Vec<Share<'_>> = sums.iter_mut().map(Share::of).collect();
     let work: usize =
-        shares.iter().flat_map(|share| share.terms.iter().map(|term| rows * share.n * term.weight.k())).sum();
+        shares.iter().flat_map(|share| share.terms.iter().map(|(_, weight)| rows * share.n * weight.k())).sum();
     if work < SMALL {
         for share in &shares {
             share.run(ways, &(0..rows), &(0..share.n.div_ceil(PANEL)));
@@ -104,69 +142,32 @@ fn sums_with(ways: (Isa, Way), rows: usize, sums: &mut [Sum<'_>]) {
     tasks.into_par_iter().for_each(|(share, rows, panels)| share.run(ways, &rows, &panels));
 }
 
-/// Left operands of products that round theirs.
-enum Inputs {
-    Int8(int8::Inputs),
-    Bf16(bf16::Inputs),
-}
-
-/// The left operands of products that round them; those that several products share once.
-fn round<'a>((isa, way): (Isa, Way), rows: usize, sums: &[Sum<'a>]) -> Vec<(&'a [f32], Precision, Inputs)> {
-    let mut rounded: Vec<(&[f32], Precision, Inputs)> = Vec::new();
-    for &(x, weight) in sums.iter().flat_map(|sum| &sum.terms) {
-        let precision = weight.precision();
-        if rounded.iter().any(|(own, as_what, _)| std::ptr::eq(*own, x) && *as_what == precision) {
-            continue;
-        }
-        let inputs = match precision {
-            Precision::F16 | Precision::F32 => continue,
-            Precision::Bf16 => Inputs::Bf16(bf16::Inputs::round(way, x, rows, weight.k())),
-            Precision::Int8 => Inputs::Int8(int8::Inputs::round(isa, x, rows, weight.k())),
-        };
-        rounded.push((x, precision, inputs));
-    }
-    rounded
-}
-
 /// A sum whose output may be written from several threads, each its own rows and panels.
 struct Share<'a> {
-    terms: Vec<Term<'a>>,
+    terms: &'a [Term<'a>],
     n: usize,
     out: *mut f32,
     start: Start,
 }
 
 /// A product of a sum.
-struct Term<'a> {
-    x: &'a [f32],
-    /// The same rounded, where the product rounds it.
-    rounded: Option<&'a Inputs>,
-    weight: &'a Packed,
-}
+type Term<'a> = (&'a Rows<'a>, &'a Packed);
 
 #[expect(unsafe_code, reason = "tasks write disjoint rows and columns of `out`, which a `&mut` guards meanwhile")]
 unsafe impl Sync for Share<'_> {}
 
 impl<'a> Share<'a> {
-    fn of(sum: &'a mut Sum<'_>, rounded: &'a [(&[f32], Precision, Inputs)]) -> Self {
-        let term = |&(x, weight): &(&'a [f32], &'a Packed)| {
-            let precision = weight.precision();
-            let own = rounded.iter().find(|(own, as_what, _)| std::ptr::eq(*own, x) && *as_what == precision);
-            Term { x, rounded: own.map(|(.., inputs)| inputs), weight }
-        };
-        let n = sum.terms[0].1.n();
-        Self { terms: sum.terms.iter().map(term).collect(), n, out: sum.out.as_mut_ptr(), start: sum.start }
+    fn of<'b: 'a>(sum: &'a mut Sum<'b>) -> Self {
+        Self { n: sum.terms[0].1.n(), terms: &sum.terms, out: sum.out.as_mut_ptr(), start: sum.start }
     }
 
     /// Rows that one task takes.
     fn row_block(&self) -> usize {
-        let block = |term: &Term<'_>| match term.rounded {
-            Some(Inputs::Bf16(_)) => {
+        let block = |(_, weight): &Term<'_>| match weight.precision() {
+            Precision::Bf16 => {
                 let (values, most) = ROW_BLOCK_16;
-                (values / term.weight.k().max(1) / bf16::ROWS * bf16::ROWS).clamp(bf16::ROWS, most)
+                (values / weight.k().max(1) / bf16::ROWS * bf16::ROWS).clamp(bf16::ROWS, most)
             }
-            // Where there are both, the others are few.
-            _ if self.terms.iter().any(|term| term.weight.precision() == Precision::Bf16) => ROW_BLOCK_16.1,
             _ => ROW_BLOCK,
         };
         self.terms.iter().map(block).min().unwrap_or(ROW_BLOCK)
@@ -174,56 +175,57 @@ impl<'a> Share<'a> {
 
     /// Computes these rows of these panels' columns.
     fn run(&self, ways: (Isa, Way), rows: &Range<usize>, panels: &Range<usize>) {
-        for (at, term) in self.terms.iter().enumerate() {
-            self.run_term(ways, term, if at == 0 { self.start } else { Start::Out }, rows, panels);
+        let mut sums = if self.start == Start::Zero { Sums::New } else { Sums::AddTo };
+        for terms in self.terms.chunk_by(|(_, one), (_, other)| one.precision() == other.precision()) {
+            if terms[0].1.precision() == Precision::Bf16 {
+                self.run_bf16(ways.1, terms, sums, rows, panels);
+                sums = sums.after();
+                continue;
+            }
+            for &term in terms {
+                let start = if sums == Sums::New { Start::Zero } else { Start::Out };
+                self.run_term(ways.0, term, start, rows, panels);
+                sums = Sums::AddTo;
+            }
         }
     }
 
-    fn run_term(
-        &self,
-        (isa, way): (Isa, Way),
-        term: &Term<'_>,
-        start: Start,
-        rows: &Range<usize>,
-        panels: &Range<usize>,
-    ) {
-        if let Some(Inputs::Bf16(inputs)) = term.rounded {
-            self.run_bf16(way, (term, inputs), start, rows, panels);
-            return;
-        }
-        for first in (0..term.weight.k().max(1)).step_by(K_BLOCK) {
+    fn run_term(&self, isa: Isa, (x, weight): Term<'_>, start: Start, rows: &Range<usize>, panels: &Range<usize>) {
+        for first in (0..weight.k().max(1)).step_by(K_BLOCK) {
             let start = if first == 0 { start } else { Start::Out };
             for panel in panels.clone() {
-                match (term.weight.panel_at(panel, first), term.rounded) {
+                match (weight.panel_at(panel, first), x.int8.get()) {
                     (PanelAt::Floats { right, half }, _) => {
-                        self.run_floats(isa, term, rows, (panel, first), start, (right, half));
+                        self.run_floats(isa, (x, weight.k()), rows, (panel, first), start, (right, half));
                     }
-                    (PanelAt::Int8 { bytes, scales }, Some(Inputs::Int8(inputs))) => {
-                        self.run_int8(isa, term, rows, (panel, first), start, (inputs, bytes, scales));
+                    (PanelAt::Int8 { bytes, scales }, Some(inputs)) => {
+                        self.run_int8(isa, (inputs, weight.k()), rows, (panel, first), start, (bytes, scales));
                     }
-                    (PanelAt::Int8 { .. }, _) => unreachable!("`round` rounds for all weights in eight bits"),
+                    (PanelAt::Int8 { .. }, _) => unreachable!("rows are rounded for all weights in eight bits"),
                 }
             }
         }
     }
 
-    fn run_bf16(
-        &self,
-        way: Way,
-        (term, inputs): (&Term<'_>, &bf16::Inputs),
-        start: Start,
-        rows: &Range<usize>,
-        panels: &Range<usize>,
-    ) {
-        let (ready, mut space) = (Ready::make(way), Vec::new());
+    /// All terms of a tile, then the next.
+    fn run_bf16(&self, way: Way, terms: &[Term<'_>], sums: Sums, rows: &Range<usize>, panels: &Range<usize>) {
+        let ready = Ready::make(way);
+        let mut spaces = vec![Vec::new(); terms.len()];
         for panel in panels.clone() {
-            let weight = Weight::new(way, term.weight.panel_16(panel), &mut space);
+            let weights = terms.iter().zip(&mut spaces);
+            let weights =
+                weights.map(|((x, weight), space)| (x.bf16(), Weight::new(way, weight.panel_16(panel), space)));
+            let weights: Vec<_> = weights.collect();
             for row in rows.clone().step_by(bf16::ROWS) {
                 let rows = row..rows.end.min(row + bf16::ROWS);
                 #[expect(unsafe_code, reason = "shapes were asserted; no other task has these rows and columns")]
                 unsafe {
                     self.write(row, rows.len(), (panel, PANEL), |out, out_row| {
-                        Tile16::of(inputs, rows, weight, (out, out_row), start).run(&ready);
+                        let mut sums = sums;
+                        for &(inputs, weight) in &weights {
+                            Tile16::of(inputs, rows.clone(), weight, (out, out_row), sums).run(&ready);
+                            sums = sums.after();
+                        }
                     });
                 }
             }
@@ -233,20 +235,19 @@ impl<'a> Share<'a> {
     fn run_floats(
         &self,
         isa: Isa,
-        term: &Term<'_>,
+        (x, k): (&Rows<'_>, usize),
         rows: &Range<usize>,
         (panel, first): (usize, usize),
         start: Start,
         (right, half): (*const u8, bool),
     ) {
-        let k = term.weight.k();
         let narrow = self.n - panel * PANEL <= HALF_PANEL;
         for row in rows.clone().step_by(TILE_ROWS) {
             let rows = TILE_ROWS.min(rows.end - row);
             let tile = Tile {
                 rows,
                 k: K_BLOCK.min(k - first),
-                left: term.x.as_ptr().wrapping_add(row * k + first),
+                left: x.values.as_ptr().wrapping_add(row * k + first),
                 left_row: k,
                 left_step: 1,
                 right,
@@ -268,13 +269,12 @@ impl<'a> Share<'a> {
     fn run_int8(
         &self,
         isa: Isa,
-        term: &Term<'_>,
+        (inputs, k): (&int8::Inputs, usize),
         rows: &Range<usize>,
         (panel, first): (usize, usize),
         start: Start,
-        (inputs, weight, weight_scales): (&int8::Inputs, *const u8, *const f32),
+        (weight, weight_scales): (*const u8, *const f32),
     ) {
-        let k = term.weight.k();
         let blocks = K_BLOCK.min(k - first).div_ceil(int8::BLOCK);
         for row in rows.clone().step_by(int8::ROWS) {
             let rows = int8::ROWS.min(rows.end - row);

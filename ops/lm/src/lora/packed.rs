@@ -9,7 +9,7 @@ use std::sync::OnceLock;
 use rayon::prelude::*;
 
 use super::{Adapter, AdapterTensor, Target};
-use crate::kernels::{Buffer, Packed, Precision, Product, Start, multiply};
+use crate::kernels::{Buffer, Packed, Precision, Product, Rows, Start, multiply};
 use crate::lazy::get_or_make;
 use crate::linear::Linear;
 
@@ -36,7 +36,7 @@ pub(crate) struct PackedPair {
 }
 
 impl PackedPair {
-    pub(super) fn new(parts: &Parts<'_>) -> Self {
+    pub(super) fn new(parts: &Parts<'_>, precision: Precision) -> Self {
         let Parts { a, b, lengths, scaling } = parts;
         let dora = lengths.map(|lengths| Dora {
             a: a.values.clone(),
@@ -45,8 +45,8 @@ impl PackedPair {
             factors: OnceLock::new(),
         });
         Self {
-            down: Packed::from_rows(&a.values, a.shape[0], a.shape[1], Precision::F32),
-            up: Packed::from_rows(&b.values, b.shape[0], b.shape[1], Precision::F32),
+            down: Packed::from_rows(&a.values, a.shape[0], a.shape[1], precision),
+            up: Packed::from_rows(&b.values, b.shape[0], b.shape[1], precision),
             scaling: *scaling,
             back: OnceLock::new(),
             dora,
@@ -55,6 +55,11 @@ impl PackedPair {
 
     pub(crate) fn rank(&self) -> usize {
         self.down.n()
+    }
+
+    /// What its products are computed in.
+    pub(crate) fn precision(&self) -> Precision {
+        self.down.precision()
     }
 
     /// Carries gradients from the low rank back to the inputs.
@@ -85,7 +90,7 @@ impl Adapter {
                 row.iter_mut().zip(a).for_each(|(value, &a)| *value += scaling * b * a);
             }
         });
-        if let Some(factors) = self.pair(layer, target).and_then(|pair| pair.factors(linear)) {
+        if let Some(factors) = self.pair(layer, target, linear).and_then(|pair| pair.factors(linear)) {
             values.par_chunks_exact_mut(inputs).zip(&factors.factors).for_each(|(row, factor)| {
                 row.iter_mut().for_each(|value| *value *= factor);
             });
@@ -114,7 +119,10 @@ impl Dora {
         let (inputs, outputs, scaling) = (linear.weight().k(), linear.weight().n(), f64::from(scaling));
         // A·Wᵀ: (rank, outputs).
         let mut across = Buffer::zeroed(rank * outputs);
-        multiply(rank, &mut [Product { x: &self.a, weight: linear.weight(), out: &mut across, start: Start::Zero }]);
+        multiply(
+            rank,
+            &mut [Product { x: &Rows::new(&self.a), weight: linear.weight(), out: &mut across, start: Start::Zero }],
+        );
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
         let rows: Vec<&[f32]> = self.a.chunks_exact(inputs).collect();
         let gram: Vec<f64> = (0..rank * rank).into_par_iter().map(|at| dot(rows[at / rank], rows[at % rank])).collect();

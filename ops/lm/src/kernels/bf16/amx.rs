@@ -4,8 +4,8 @@ use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 use std::sync::OnceLock;
 
-use super::super::tile::{PANEL, Start};
-use super::{BLOCK, GROUP, ROWS, Tile16};
+use super::super::tile::PANEL;
+use super::{BLOCK, GROUP, ROWS, Sums, Tile16};
 
 /// What the tile registers hold: sixteen rows of 64 bytes each.
 #[repr(C, align(64))]
@@ -89,15 +89,21 @@ impl Drop for Registers {
 /// As [`Tile16::run`]; this thread has [`Registers`].
 #[expect(unsafe_code, reason = "raw pointers and machine instructions")]
 pub(super) unsafe fn tile(tile: &Tile16<'_>) {
-    let whole = tile.rows.is_multiple_of(GROUP) && tile.start == Start::Zero;
-    if whole {
+    if tile.rows.is_multiple_of(GROUP) && tile.sums != Sums::AddTo {
         unsafe { sums(tile, tile.out, tile.out_row) };
         return;
     }
-    let mut space = [0.0f32; ROWS * PANEL];
-    unsafe { sums(tile, space.as_mut_ptr(), PANEL) };
-    for (row, sums) in space.as_chunks::<PANEL>().0.iter().take(tile.rows).enumerate() {
-        unsafe { tile.write(row, sums) };
+    let mut space = [[0.0f32; PANEL]; ROWS];
+    unsafe {
+        if tile.sums == Sums::GoOn {
+            for (row, space) in space.iter_mut().take(tile.rows).enumerate() {
+                *space = tile.begin(row);
+            }
+        }
+        sums(tile, space.as_mut_ptr().cast(), PANEL);
+        for (row, sums) in space.iter().take(tile.rows).enumerate() {
+            tile.write(row, sums);
+        }
     }
 }
 
@@ -110,10 +116,19 @@ unsafe fn sums(tile: &Tile16<'_>, out: *mut f32, out_row: usize) {
     unsafe {
         if tile.rows > GROUP {
             asm!(
+                "test {go_on:e}, {go_on:e}",
+                "jnz 4f",
                 "tilezero tmm0",
                 "tilezero tmm1",
                 "tilezero tmm2",
                 "tilezero tmm3",
+                "jmp 5f",
+                "4:",
+                "tileloadd tmm0, [{out} + {row}]",
+                "tileloadd tmm1, [{out} + {row} + 64]",
+                "tileloadd tmm2, [{below} + {row}]",
+                "tileloadd tmm3, [{below} + {row} + 64]",
+                "5:",
                 "test {blocks}, {blocks}",
                 "jz 3f",
                 "2:",
@@ -149,14 +164,22 @@ unsafe fn sums(tile: &Tile16<'_>, out: *mut f32, out_row: usize) {
                 out = in(reg) out,
                 below = in(reg) out.wrapping_add(GROUP * out_row),
                 row = in(reg) row,
+                go_on = in(reg) u32::from(tile.sums == Sums::GoOn),
                 ahead = inout(reg) tile.out => _,
                 apart = in(reg) tile.out_row * 4,
                 options(nostack),
             );
         } else {
             asm!(
+                "test {go_on:e}, {go_on:e}",
+                "jnz 4f",
                 "tilezero tmm0",
                 "tilezero tmm1",
+                "jmp 5f",
+                "4:",
+                "tileloadd tmm0, [{out} + {row}]",
+                "tileloadd tmm1, [{out} + {row} + 64]",
+                "5:",
                 "test {blocks}, {blocks}",
                 "jz 3f",
                 "2:",
@@ -181,6 +204,7 @@ unsafe fn sums(tile: &Tile16<'_>, out: *mut f32, out_row: usize) {
                 line = in(reg) 64usize,
                 out = in(reg) out,
                 row = in(reg) row,
+                go_on = in(reg) u32::from(tile.sums == Sums::GoOn),
                 ahead = inout(reg) tile.out => _,
                 apart = in(reg) tile.out_row * 4,
                 options(nostack),

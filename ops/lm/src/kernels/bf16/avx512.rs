@@ -75,7 +75,7 @@ pub(super) unsafe fn tile(tile: &Tile16<'_>) {
 #[target_feature(enable = "avx512f,avx512bf16")]
 unsafe fn rows<const ROWS: usize>(tile: &Tile16<'_>, first: usize) {
     unsafe {
-        let mut sums = [[0.0f32; PANEL]; ROWS];
+        let mut sums: [[f32; PANEL]; ROWS] = std::array::from_fn(|i| tile.begin(first + i));
         for block in 0..tile.blocks {
             let xs: [*const u16; ROWS] = std::array::from_fn(|i| tile.x(first + i, block).as_ptr());
             let weight = tile.weight(block).as_ptr();

@@ -17,7 +17,7 @@ use super::{BLOCK, Tile16, widen};
 #[inline(always)]
 pub(super) unsafe fn tile<const FUSED: bool>(tile: &Tile16<'_>) {
     for row in 0..tile.rows {
-        let mut sums = [0.0f32; PANEL];
+        let mut sums = unsafe { tile.begin(row) };
         for block in 0..tile.blocks {
             let (x, weight) = (tile.x(row, block), tile.weight(block));
             let mut chains = [[0.0f32; PANEL]; 2];

@@ -1,8 +1,8 @@
 //! Tests of the law in bfloat16.
 
-use super::super::multiply::multiply_with;
 use super::super::multiply::tests::{SHAPES, values};
-use super::super::{Packed, Precision, Product};
+use super::super::multiply::{multiply_with, sums_with};
+use super::super::{Packed, Precision, Product, Rows, Start, Sum};
 use super::*;
 
 /// The law, plainly: `x` and `weight` are a row each.
@@ -36,14 +36,40 @@ fn products_are_the_chains_bit_for_bit_on_any_threads_and_machine() {
                 for pool in &pools {
                     let (mut out, mut twin) = (was.clone(), was.clone());
                     pool.install(|| {
-                        let first = Product { x: &x, weight: &packed, out: &mut out, start };
-                        let second = Product { x: &x, weight: &packed, out: &mut twin, start };
+                        let first = Product { x: &Rows::new(&x), weight: &packed, out: &mut out, start };
+                        let second = Product { x: &Rows::new(&x), weight: &packed, out: &mut twin, start };
                         multiply_with((Isa::best(), way), rows, &mut [first, second]);
                     });
                     assert_eq!(out, expected, "{way:?} {rows}x{n}x{k}");
                     assert_eq!(twin, expected);
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn a_sum_goes_on_from_block_to_block_over_its_products() {
+    // 64 and 96 inputs side by side are 160, in the same blocks.
+    for (rows, n) in [(16, 32), (32, 64), (37, 40), (5, 7)] {
+        let (x, weight) = (values(rows * 160, 3), values(n * 160, 1));
+        let part = |of: &[f32], columns: Range<usize>| -> Vec<f32> {
+            of.chunks_exact(160).flat_map(|row| row[columns.clone()].to_vec()).collect()
+        };
+        let packed = |columns: Range<usize>| {
+            Packed::from_rows(&part(&weight, columns.clone()), n, columns.len(), Precision::Bf16)
+        };
+        let (first, second) = (packed(0..64), packed(64..160));
+        let (x_first, x_second) = (part(&x, 0..64), part(&x, 64..160));
+        for way in Way::available() {
+            let (mut expected, mut out) = (vec![7.0; rows * n], vec![7.0; rows * n]);
+            let product =
+                Product { x: &Rows::new(&x), weight: &packed(0..160), out: &mut expected, start: Start::Zero };
+            multiply_with((Isa::best(), way), rows, &mut [product]);
+            let (x_first, x_second) = (Rows::new(&x_first), Rows::new(&x_second));
+            let terms = vec![(&x_first, &first), (&x_second, &second)];
+            sums_with((Isa::best(), way), rows, &mut [Sum { terms, out: &mut out, start: Start::Zero }]);
+            assert_eq!(out, expected, "{way:?} {rows}x{n}");
         }
     }
 }
@@ -59,7 +85,7 @@ fn what_is_tiny_infinite_or_no_number_comes_out_alike_on_any_machine() {
     let was = vec![1e-42; rows * PANEL];
     let product = |way, x: &[f32]| {
         let mut out = was.clone();
-        let product = Product { x, weight: &packed, out: &mut out, start: Start::Out };
+        let product = Product { x: &Rows::new(x), weight: &packed, out: &mut out, start: Start::Out };
         multiply_with((Isa::best(), way), rows, &mut [product]);
         out
     };

@@ -30,8 +30,8 @@ fn products_are_the_chain_bit_for_bit_on_any_threads_and_machine() {
                     for pool in [&one, &three] {
                         let (mut out, mut twin) = (was.clone(), was.clone());
                         pool.install(|| {
-                            let first = Product { x: &x, weight: &packed, out: &mut out, start };
-                            let second = Product { x: &x, weight: &packed, out: &mut twin, start };
+                            let first = Product { x: &Rows::new(&x), weight: &packed, out: &mut out, start };
+                            let second = Product { x: &Rows::new(&x), weight: &packed, out: &mut twin, start };
                             multiply_with((isa, Way::Plain(isa)), rows, &mut [first, second]);
                         });
                         assert_eq!(out, expected, "{isa:?} {rows}x{n}x{k}");
@@ -81,8 +81,8 @@ fn products_in_eight_bits_are_the_chain_of_blocks_bit_for_bit_on_any_threads_and
                 for pool in &pools {
                     let (mut out, mut twin) = (was.clone(), was.clone());
                     pool.install(|| {
-                        let first = Product { x: &x, weight: &packed, out: &mut out, start };
-                        let second = Product { x: &x, weight: &packed, out: &mut twin, start };
+                        let first = Product { x: &Rows::new(&x), weight: &packed, out: &mut out, start };
+                        let second = Product { x: &Rows::new(&x), weight: &packed, out: &mut twin, start };
                         multiply_with((isa, Way::Plain(isa)), rows, &mut [first, second]);
                     });
                     assert_eq!(out, expected, "{isa:?} {rows}x{n}x{k}");
@@ -100,7 +100,7 @@ fn the_greatest_bytes_do_not_overflow() {
         let packed = Packed::from_rows(&weight, 32, 64, Precision::Int8);
         for isa in Isa::available() {
             let mut out = vec![0.0; 64];
-            let product = Product { x: &x, weight: &packed, out: &mut out, start: Start::Zero };
+            let product = Product { x: &Rows::new(&x), weight: &packed, out: &mut out, start: Start::Zero };
             multiply_with((isa, Way::Plain(isa)), 2, &mut [product]);
             assert!(out.iter().all(|v| (v + sign * 64.0).abs() < 1e-3), "{isa:?}: {out:?}");
         }
@@ -122,9 +122,10 @@ fn a_sum_is_its_products_one_after_the_other() {
         let (mut expected, mut twice, mut out) = (was.clone(), was.clone(), was);
         for (at, (x, weight)) in xs.iter().zip(&weights).enumerate() {
             let start = if at == 0 { start } else { Start::Out };
-            multiply(rows, &mut [Product { x, weight, out: &mut expected, start }]);
+            multiply(rows, &mut [Product { x: &Rows::new(x), weight, out: &mut expected, start }]);
         }
-        let terms: Vec<_> = xs.iter().map(Vec::as_slice).zip(&weights).collect();
+        let xs: Vec<Rows<'_>> = xs.iter().map(|x| Rows::new(x)).collect();
+        let terms: Vec<_> = xs.iter().zip(&weights).collect();
         let second = Sum { terms: terms.clone(), out: &mut twice, start };
         multiply_sums(rows, &mut [Sum { terms, out: &mut out, start }, second]);
         assert_eq!(out, expected);
