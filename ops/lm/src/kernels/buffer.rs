@@ -142,7 +142,7 @@ fn take_pages(size: usize) -> Option<MmapMut> {
     let mut kept = PAGES.lock().unwrap_or_else(PoisonError::into_inner);
     let fits = |pages: &MmapMut| (size..=size + size / 2).contains(&pages.len());
     let (at, _) = kept.iter().enumerate().filter(|(_, pages)| fits(pages)).min_by_key(|(_, pages)| pages.len())?;
-    Some(kept.swap_remove(at))
+    Some(kept.remove(at))
 }
 
 /// Keeps pages for another buffer, and gives the oldest back to the system where they are too many.

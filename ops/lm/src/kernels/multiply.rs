@@ -25,6 +25,8 @@ const SMALL: usize = 1 << 17;
 /// A left operand `(rows, k)`, a row a token, and what products round it to, once for all of them.
 pub struct Rows<'a> {
     values: &'a [f32],
+    /// Values of a row, from the first product on.
+    k: OnceLock<usize>,
     bf16: OnceLock<bf16::Inputs>,
     int8: OnceLock<int8::Inputs>,
 }
@@ -32,7 +34,7 @@ pub struct Rows<'a> {
 impl<'a> Rows<'a> {
     /// Of these values.
     pub fn new(values: &'a [f32]) -> Self {
-        Self { values, bf16: OnceLock::new(), int8: OnceLock::new() }
+        Self { values, k: OnceLock::new(), bf16: OnceLock::new(), int8: OnceLock::new() }
     }
 
     /// Rounded to bfloat16.
@@ -46,6 +48,8 @@ impl<'a> Rows<'a> {
 
     /// Makes ready what a product with `weight` rounds them to, for these ways of multiplying: always the same.
     fn round(&self, (isa, way): (Isa, Way), rows: usize, weight: &Packed) {
+        let k = *get_or_make(&self.k, || weight.k());
+        assert_eq!(k, weight.k(), "all products of a left operand see the same rows");
         match weight.precision() {
             Precision::F16 | Precision::F32 => {}
             Precision::Bf16 => {

@@ -108,6 +108,18 @@ fn the_greatest_bytes_do_not_overflow() {
 }
 
 #[test]
+#[should_panic(expected = "the same rows")]
+fn a_left_operand_has_one_shape() {
+    let values = values(2 * 64, 1);
+    let x = Rows::new(&values);
+    for (rows, k) in [(2, 64), (4, 32)] {
+        let weight = Packed::from_rows(&vec![0.5; 32 * k], 32, k, Precision::Int8);
+        let mut out = vec![0.0; rows * 32];
+        multiply(rows, &mut [Product { x: &x, weight: &weight, out: &mut out, start: Start::Zero }]);
+    }
+}
+
+#[test]
 fn a_sum_is_its_products_one_after_the_other() {
     let (rows, n, depths) = (37, 70, [40, 3, 100]);
     let xs: Vec<Vec<f32>> = depths.iter().map(|k| values(rows * k, *k)).collect();
