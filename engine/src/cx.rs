@@ -69,7 +69,12 @@ impl Cx<'_> {
 
     /// Says how many prompt and output tokens were processed since the last call.
     pub fn tokens(&self, prompt: u64, output: u64) {
-        self.emit(EventKind::Tokens { prompt, output });
+        self.emit(EventKind::Tokens { prompt, output, left: None });
+    }
+
+    /// Says how many tokens were read since the last call, and how many are still to be: time goes with them, where steps are of unequal length.
+    pub fn tokens_of(&self, read: u64, left: u64) {
+        self.emit(EventKind::Tokens { prompt: read, output: 0, left: Some(left) });
     }
 
     /// Records named values of a training step, in order.

@@ -67,6 +67,9 @@ pub enum EventKind {
         prompt: u64,
         /// Output tokens.
         output: u64,
+        /// Tokens that are still to come, where that is known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        left: Option<u64>,
     },
     /// A training step's values.
     Metrics {

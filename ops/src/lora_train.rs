@@ -215,7 +215,7 @@ fn tell(progress: Progress<'_>, cx: &Cx<'_>) -> Result<(), Failure> {
         ("epoch", Some(row.epoch)),
     ];
     if progress.read > 0 {
-        cx.tokens(progress.read, 0);
+        cx.tokens_of(progress.read, progress.left);
     }
     let named = named.into_iter().map(|(name, value)| (name.to_owned(), value)).chain(others);
     cx.metrics(row.step, named.filter_map(|(name, value)| Some((name, value?))).collect());

@@ -61,6 +61,8 @@ pub struct Progress<'a> {
     pub metric: &'a Metric,
     /// Tokens that went through the model for it, evaluations aside.
     pub read: u64,
+    /// Tokens that are still to go through it, if no phase stops early.
+    pub left: u64,
     /// Whether the row is of an earlier run that this one goes on from.
     pub replayed: bool,
 }
@@ -294,7 +296,9 @@ impl<'a> Run<'a> {
         let before: usize = self.courses[..state.phase].iter().map(steps).sum();
         let spared = if state.stopped { steps(&self.courses[state.phase]) } else { state.phase_step };
         let of = self.courses.iter().map(steps).sum::<usize>() as u64;
-        Progress { done: (before + spared) as u64, of, metric: &state.metrics[row], read: 0, replayed }
+        let own = &self.courses[state.phase].reads[spared..];
+        let left = self.courses[state.phase + 1..].iter().flat_map(|course| &course.reads).chain(own).sum();
+        Progress { done: (before + spared) as u64, of, metric: &state.metrics[row], read: 0, left, replayed }
     }
 }
 

@@ -15,22 +15,25 @@ use super::{Document, Kind};
 
 /// A noun and a number: `Chapter 5`, `Fig. 4-2`, `sections 3.1`, `appendix B`.
 static NUMBERED: LazyLock<Regex> = LazyLock::new(|| {
-    let nouns =
-        "chapters?|sections?|sect\\.|appendix|appendices|parts?|figures?|figs?\\.|tables?|examples?|listings?|§§?";
-    regex(&format!(r"(?i)(?:\b|§)({nouns})[\s~]*({NUMBER})"))
+    let nouns = "chapters?|sections?|sect\\.|appendix|appendices|parts?|figures?|figs?\\.|tables?|examples?|listings?";
+    regex(&format!(r"(?i)((?-u:\b)(?:{nouns})|§§?)[\s~]*({NUMBER})"))
 });
 /// What goes on with more numbers of the same noun: `Chapters 3, 4 and 5`.
 static MORE: LazyLock<Regex> =
     LazyLock::new(|| regex(&format!(r"^(?:,|,? and|,? or|,? to|–|-|,? through)\s+({NUMBER})")));
-const NUMBER: &str = r"(?:[0-9]{1,3}|[A-Z]|[IVX]{1,5})(?:[.-][0-9]{1,3})*\b";
-static NEIGHBOUR: LazyLock<Regex> =
-    LazyLock::new(|| regex(r"(?i)\b(next|following|previous|preceding|last)\s+(chapter|section|appendix|part)\b"));
-/// `see "Adding a Printer"`, `in the section “Queues”`.
-static QUOTED: LazyLock<Regex> = LazyLock::new(|| {
+// The ends of words are those of ASCII here and below: with Unicode's, the fast searches of `regex` give up at the first other letter.
+const NUMBER: &str = r"(?:[0-9]{1,3}|[A-Z]|[IVX]{1,5})(?:[.-][0-9]{1,3})*(?-u:\b)";
+static NEIGHBOUR: LazyLock<Regex> = LazyLock::new(|| {
+    regex(r"(?i)(?-u:\b)(next|following|previous|preceding|last)\s+(chapter|section|appendix|part)(?-u:\b)")
+});
+/// What comes before a title: `see "`, `in the section “`.
+static OPENING: LazyLock<Regex> = LazyLock::new(|| {
     regex(
-        r#"(?i)\b(?:see|in|under|section|chapter|also|and|titled|called|entitled)(?:\s+the)?(?:\s+(?:section|chapter|appendix))?,?\s+["“‘'`]{1,2}([^"“”‘’`\n]{3,80}?)[,.]?["”’']"#,
+        r#"(?i)(?-u:\b)(?:see|in|under|section|chapter|also|and|titled|called|entitled)(?:\s+the)?(?:\s+(?:section|chapter|appendix))?,?\s+["“‘'`]{1,2}"#,
     )
 });
+/// The fewest and the most characters that a title in quotes has.
+const TITLE: std::ops::RangeInclusive<usize> = 3..=80;
 /// The number that a heading or a caption begins with.
 static HEADED: LazyLock<Regex> = LazyLock::new(|| {
     regex(&format!(
@@ -39,7 +42,7 @@ static HEADED: LazyLock<Regex> = LazyLock::new(|| {
 });
 /// A word of these after a number says that another work is meant.
 static ELSEWHERE: LazyLock<Regex> =
-    LazyLock::new(|| regex(r"^,?\s+(?:of|in|from)\s+(?:RFC|the\s+[A-Z]|[A-Z“‘]|POSIX|ISO|your\b|that\b)"));
+    LazyLock::new(|| regex(r"^,?\s+(?:of|in|from)\s+(?:RFC|the\s+[A-Z]|[A-Z“‘]|POSIX|ISO|your(?-u:\b)|that(?-u:\b))"));
 
 /// What the target of a reference ends with that names another work.
 pub(crate) const ANOTHER_WORK: &str = " of another work";
@@ -141,7 +144,7 @@ fn numbered(places: &Places, at: usize, text: &str, found: &mut Vec<Link>) {
         let noun = noun(&part[1]);
         let caption = whole.start() == 0 && matches!(noun, "figure" | "table" | "example" | "listing");
         // A noun in small letters is followed by a digit, or by a capital: `part I` is meant, `part a` is not.
-        if caption || !is_number(&part[2], noun) {
+        if caption || !is_number(&part[2], noun) || !stands_alone(text, whole.range()) {
             continue;
         }
         let mut end = whole.end();
@@ -158,6 +161,11 @@ fn numbered(places: &Places, at: usize, text: &str, found: &mut Vec<Link>) {
             found.push(reference(at, label, format!("{noun} {number}{whose}"), to));
         }
     }
+}
+
+/// Whether it is no part of a longer word.
+fn stands_alone(text: &str, range: std::ops::Range<usize>) -> bool {
+    !text[..range.start].ends_with(char::is_alphanumeric) && !text[range.end..].starts_with(char::is_alphanumeric)
 }
 
 /// `of this chapter`, `of the manual`: the document itself is meant.
@@ -203,12 +211,35 @@ fn neighbours(places: &Places, at: usize, text: &str, found: &mut Vec<Link>) {
 }
 
 fn quoted(places: &Places, at: usize, text: &str, found: &mut Vec<Link>) {
-    for part in QUOTED.captures_iter(text) {
+    let mut from = 0;
+    while let Some(opening) = OPENING.find_at(text, from) {
+        let rest = &text[opening.end()..];
+        let Some(title) = title(rest) else {
+            from = opening.end();
+            continue;
+        };
+        from = opening.end() + title.len();
         // Words in quotes are a reference only if there is such a heading.
-        if let Some(to) = places.titled(&part[1], at) {
-            found.push(reference(at, &part[1], plain(&part[1]), Some(to)));
+        if let Some(to) = places.titled(title, at) {
+            found.push(reference(at, title, plain(title), Some(to)));
         }
     }
+}
+
+/// What stands before the quotation marks that end it, and before a comma or a point inside of them.
+fn title(rest: &str) -> Option<&str> {
+    let closes = |char: char| matches!(char, '"' | '”' | '’' | '\'');
+    for (n, (at, char)) in rest.char_indices().enumerate().take(TITLE.end() + 2) {
+        let after = || rest[at + char.len_utf8()..].chars().next();
+        let ends = closes(char) || matches!(char, ',' | '.') && after().is_some_and(closes);
+        if ends && TITLE.contains(&n) {
+            return Some(&rest[..at]);
+        }
+        if matches!(char, '"' | '“' | '”' | '‘' | '’' | '`' | '\n') {
+            return None;
+        }
+    }
+    None
 }
 
 fn reference(at: usize, label: &str, target: String, to: Option<usize>) -> Link {

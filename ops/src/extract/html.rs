@@ -53,14 +53,20 @@ fn declared_charset(bytes: &[u8]) -> Option<String> {
 /// A `<meta http-equiv="refresh">` that goes elsewhere at once.
 fn redirects(root: NodeRef<'_, Node>) -> bool {
     elements(root, "meta").any(|meta| {
-        let attr = |name| meta.value().as_element().and_then(|element| element.attr(name)).unwrap_or("").trim();
-        let content = attr("content").to_ascii_lowercase();
-        attr("http-equiv").eq_ignore_ascii_case("refresh") && content.starts_with('0') && content.contains("url=")
+        let of = |name| meta.value().as_element().and_then(|element| attr(element, name)).unwrap_or("").trim();
+        let content = of("content").to_ascii_lowercase();
+        of("http-equiv").eq_ignore_ascii_case("refresh") && content.starts_with('0') && content.contains("url=")
     })
 }
 
 fn elements<'a>(root: NodeRef<'a, Node>, name: &str) -> impl Iterator<Item = NodeRef<'a, Node>> {
     root.descendants().filter(move |node| node.value().as_element().is_some_and(|element| element.name() == name))
+}
+
+/// An attribute's value. An element has few, so going over them costs less than `Element::attr`, which first makes the name one of
+/// those that are compared by number.
+fn attr<'a>(element: &'a Element, name: &str) -> Option<&'a str> {
+    element.attrs().find(|(own, _)| *own == name).map(|(_, value)| value)
 }
 
 /// The text below a node as it stands in the source, `<br>` as a line break.
@@ -86,7 +92,7 @@ impl Walker {
         let all = self.weights.get(root).text;
         let main = root.descendants().find(|node| {
             let element = node.value().as_element();
-            element.is_some_and(|element| element.name() == "main" || element.attr("role") == Some("main"))
+            element.is_some_and(|element| element.name() == "main" || attr(element, "role") == Some("main"))
         });
         main.filter(|main| self.weights.get(*main).text * 3 >= all).unwrap_or(root)
     }
@@ -103,7 +109,7 @@ impl Walker {
             Node::Element(element) => element,
             _ => return self.walk_children(node, flow),
         };
-        if chrome::is_hidden(element) {
+        if self.weights.get(node).is_hidden {
             return;
         }
         if self.weights.is_chrome(node, element) {
@@ -124,7 +130,7 @@ impl Walker {
             "pre" | "listing" | "xmp" | "plaintext" => preformatted(node, element, flow),
             "br" => flow.text("\n\u{0}"),
             "sup" if is_footnote_mark(node) => {}
-            "a" if element.attr("href").is_some() => {
+            "a" if attr(element, "href").is_some() => {
                 flow.open_link(target(element));
                 self.walk_children(node, flow);
                 flow.close_link();
@@ -184,7 +190,7 @@ impl Walker {
                 _ => {}
             }
         }
-        let first = element.attr("start").and_then(|start| start.trim().parse::<i64>().ok()).unwrap_or(1);
+        let first = attr(element, "start").and_then(|start| start.trim().parse::<i64>().ok()).unwrap_or(1);
         let ordered = element.name() == "ol";
         let mut number = first;
         let items = items.into_iter().filter(|item| !item.is_empty()).map(|item| {
@@ -261,13 +267,13 @@ fn defined(terms: &[String], mut blocks: Vec<Raw>) -> Vec<Raw> {
 
 /// The name that an element gives itself.
 fn anchor(element: &Element) -> Option<&str> {
-    let named = || element.attr("name").filter(|_| element.name() == "a");
+    let named = || attr(element, "name").filter(|_| element.name() == "a");
     element.id().or_else(named).map(str::trim).filter(|name| !name.is_empty())
 }
 
 /// What a link leads to, its `%20` and the like decoded where that makes a name; nothing for scripts.
 fn target(element: &Element) -> String {
-    let target = element.attr("href").unwrap_or("").trim();
+    let target = attr(element, "href").unwrap_or("").trim();
     if target.to_ascii_lowercase().starts_with("javascript:") || target == "#" {
         String::new()
     } else if target.contains("://") {

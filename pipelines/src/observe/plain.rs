@@ -25,8 +25,8 @@ impl<W: Write + Send> Plain<W> {
     }
 
     fn line(&mut self, text: &str) {
-        // Nobody reads: the run goes on.
-        let _ = writeln!(self.out, "{text}");
+        // One write a line, of which a terminal or a pipe gets nothing in between. Nobody reads: the run goes on.
+        let _ = self.out.write_all(format!("{text}\n").as_bytes());
     }
 
     fn progress(&mut self, moment: &Moment<'_>) {
@@ -123,7 +123,7 @@ mod tests {
             (0.0, EventKind::Started { why: Reason::Changed { changes: vec![change] } }),
             (0.0, EventKind::Recalled { rows: 20, of: 120 }),
             (1.0, EventKind::Progress { done: 21, of: 120 }),
-            (10.0, EventKind::Tokens { prompt: 1000, output: 200 }),
+            (10.0, EventKind::Tokens { prompt: 1000, output: 200, left: None }),
             (10.0, EventKind::Progress { done: 60, of: 120 }),
             (25.0, EventKind::Progress { done: 70, of: 120 }),
             (30.4, finished(117, 3)),

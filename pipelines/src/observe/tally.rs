@@ -87,6 +87,8 @@ pub struct Tally {
     pub prompt_tokens: u64,
     /// Output tokens so far.
     pub output_tokens: u64,
+    /// Tokens still to come, where that is known.
+    pub tokens_left: Option<u64>,
     /// The last step, and the newest value of every name: not every step has all.
     pub metrics: Option<(u64, Vec<(String, f64)>)>,
     /// The question that it answered.
@@ -131,9 +133,10 @@ impl Tally {
                 self.progress = Some((before.max(*done), *of));
                 self.fetching = None;
             }
-            EventKind::Tokens { prompt, output } => {
+            EventKind::Tokens { prompt, output, left } => {
                 self.prompt_tokens += prompt;
                 self.output_tokens += output;
+                self.tokens_left = *left;
                 self.fetching = None;
             }
             EventKind::Metrics { step, values } => self.measure(*step, values),
@@ -236,8 +239,11 @@ impl Tally {
         (self.output_tokens > 0 && elapsed > 0.2).then_some(rates)
     }
 
-    /// Seconds left, if it goes on as it went.
+    /// Seconds left, if it goes on as it went: by tokens where it is known how many are still to come, else by rows or steps.
     pub fn left(&self, at: f64) -> Option<f64> {
+        if let Some(tokens) = self.tokens_left {
+            return Some(tokens as f64 / self.token_rate(at)?);
+        }
         let (done, of) = self.progress?;
         Some(of.saturating_sub(done) as f64 / self.rate(at)?)
     }
@@ -266,6 +272,16 @@ mod tests {
         tally.take(&EventKind::Progress { done: 100, of: 110 }, 7.0);
         assert_eq!(tally.rate(7.0), Some(2.0));
         assert_eq!(tally.left(7.0), Some(5.0));
+    }
+
+    #[test]
+    fn what_is_left_goes_by_tokens_where_they_are_known() {
+        let mut tally = Tally::default();
+        tally.take(&EventKind::Started { why: Reason::FirstRun }, 1.0);
+        tally.take(&EventKind::Progress { done: 1, of: 100 }, 3.0);
+        assert_eq!(tally.left(3.0), Some(198.0));
+        tally.take(&EventKind::Tokens { prompt: 1000, output: 0, left: Some(500) }, 3.0);
+        assert_eq!(tally.left(3.0), Some(1.0), "the other steps are short");
     }
 
     #[test]

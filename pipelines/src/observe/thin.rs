@@ -19,6 +19,7 @@ struct Held {
     progress: Option<EventKind>,
     fetching: Option<EventKind>,
     tokens: (u64, u64),
+    left: Option<u64>,
 }
 
 impl Thin {
@@ -38,9 +39,10 @@ impl Thin {
         match &event.kind {
             EventKind::Progress { .. } => held.progress = Some(event.kind.clone()),
             EventKind::Fetching { .. } => held.fetching = Some(event.kind.clone()),
-            EventKind::Tokens { prompt, output } => {
+            EventKind::Tokens { prompt, output, left } => {
                 held.tokens.0 += prompt;
                 held.tokens.1 += output;
+                held.left = *left;
             }
             _ => {}
         }
@@ -51,7 +53,7 @@ impl Thin {
         let mut events: Vec<EventKind> = held.fetching.take().into_iter().chain(held.progress.take()).collect();
         if held.tokens != (0, 0) {
             let (prompt, output) = std::mem::take(&mut held.tokens);
-            events.push(EventKind::Tokens { prompt, output });
+            events.push(EventKind::Tokens { prompt, output, left: held.left });
         }
         if is_count {
             held.shown = Some(at);
@@ -72,12 +74,12 @@ mod tests {
         let mut take = |kind: EventKind, at: f64| thin.take(&Event { node: "n".into(), kind }, at).len();
         assert_eq!(take(EventKind::Progress { done: 1, of: 9 }, 0.0), 1);
         assert_eq!(take(EventKind::Progress { done: 2, of: 9 }, 0.5), 0);
-        assert_eq!(take(EventKind::Tokens { prompt: 3, output: 1 }, 0.6), 0);
-        assert_eq!(take(EventKind::Tokens { prompt: 4, output: 1 }, 0.7), 0);
+        assert_eq!(take(EventKind::Tokens { prompt: 3, output: 1, left: Some(9) }, 0.6), 0);
+        assert_eq!(take(EventKind::Tokens { prompt: 4, output: 1, left: Some(5) }, 0.7), 0);
         let note = Event { node: "n".into(), kind: EventKind::Note { text: "x".into() } };
         let all = thin.take(&note, 0.8);
         assert!(matches!(all[0].kind, EventKind::Progress { done: 2, of: 9 }));
-        assert!(matches!(all[1].kind, EventKind::Tokens { prompt: 7, output: 2 }));
+        assert!(matches!(all[1].kind, EventKind::Tokens { prompt: 7, output: 2, left: Some(5) }));
         assert!(matches!(all[2].kind, EventKind::Note { .. }));
     }
 }

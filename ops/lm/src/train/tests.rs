@@ -137,12 +137,16 @@ fn patience_ends_a_phase_and_the_best_goes_on_to_the_next() {
     let config = config(vec![phase("right", 3), wrong]);
     let data = [examples(counting(40, 1, 1)), examples(counting(40, 2, 2))];
     let eval = held_out();
-    let mut seen = Vec::new();
+    let (mut seen, mut left) = (Vec::new(), Vec::new());
     let mut watch = |progress: Progress<'_>| {
         seen.push((progress.done, progress.of));
+        left.push((progress.left, progress.read));
         Ok(())
     };
     let trained = train(&model, &config, &data, &eval, None, &mut watch).unwrap();
+    let last_left = left.pop().unwrap();
+    assert_eq!(last_left.0, 0, "nothing is left of what stopping spared");
+    assert!(left.windows(2).all(|pair| pair[0].0 == pair[1].0 + pair[1].1), "what is read is left no more: {left:?}");
     let last = trained.metrics.last().unwrap();
     let note = last.note.as_deref().unwrap();
     assert!(note.contains("stopped: no gain in 3 evaluations; kept step "), "{note}");

@@ -72,4 +72,20 @@ fn headings_in_quotes_are_found() {
     assert_eq!(only(&book("See “Adding a Printer,” above.")), Some("3. Adding a Printer".into()));
     assert_eq!(only(&book("see the section \"adding a printer\".")), Some("3. Adding a Printer".into()));
     assert_eq!(found(&book("see \"man printcap\"")), []);
+    assert_eq!(
+        only(&book("Siehe über `ä`; see ''Adding a Printer'', and \"it\" is 'so'.")),
+        Some("3. Adding a Printer".into())
+    );
+    assert_eq!(found(&book("see \"adding a\nprinter\", or \"Adding a “Printer”\"")), []);
+    assert_eq!(title("A. B, and' more"), Some("A. B, and"));
+    assert_eq!(title(&format!("{}\"", "é".repeat(80))).map(str::len), Some(160));
+    assert_eq!(title(&format!("{}.\"", "é".repeat(80))).map(str::len), Some(160));
+    assert_eq!(title(&format!("{}\"", "é".repeat(81))), None);
+}
+
+#[test]
+fn signs_and_letters_beside_a_reference() {
+    let book = |text| [(1, "Über alles"), (2, "3.2 Schlüssel"), (0, text)];
+    assert_eq!(only(&book("Schlüssel: § 3.2, über alles.")), Some("3.2 Schlüssel".into()));
+    assert_eq!(found(&book("Die ésection 3.2 und section 3é.")), []);
 }

@@ -1,13 +1,13 @@
 //! What on a page is not its content: navigation, bars, hidden parts. Told by elements, roles, names, and above all by
 //! how much of a part's text is links.
 
-use std::collections::HashMap;
-
 use ego_tree::iter::Edge;
 use ego_tree::{NodeId, NodeRef};
+use rustc_hash::FxHashMap;
 use scraper::Node;
 use scraper::node::Element;
 
+use super::attr;
 use crate::extract::format::Format;
 use crate::extract::reader::{MAX_DEPTH, Unreadable};
 
@@ -22,6 +22,8 @@ pub(super) struct Weight {
     pub(super) links: usize,
     /// Headings of the first three levels.
     pub(super) headings: usize,
+    /// Whether a reader never sees it as text.
+    pub(super) is_hidden: bool,
 }
 
 impl Weight {
@@ -39,12 +41,12 @@ impl Weight {
 const LONGEST_BAR: usize = 300;
 
 /// The weight of every element, summed once from the leaves.
-pub(super) struct Weights(HashMap<NodeId, Weight>);
+pub(super) struct Weights(FxHashMap<NodeId, Weight>);
 
 impl Weights {
     /// Weighs a tree; refuses one that nests too deeply to walk.
     pub(super) fn of(root: NodeRef<'_, Node>) -> Result<Self, Unreadable> {
-        let mut weights = HashMap::new();
+        let mut weights = FxHashMap::default();
         let mut open: Vec<Weight> = vec![Weight::default()];
         let mut links_open = 0_usize;
         let mut hidden_open = 0_usize;
@@ -58,11 +60,11 @@ impl Weights {
                         weight.linked += if links_open > 0 { letters } else { 0 };
                     }
                     Node::Element(element) => {
-                        let link = is_link(element);
-                        links_open += usize::from(link);
-                        hidden_open += usize::from(is_hidden(element));
+                        let (links, is_hidden) = (usize::from(is_link(element)), is_hidden(element));
+                        links_open += links;
+                        hidden_open += usize::from(is_hidden);
                         let headings = usize::from(matches!(element.name(), "h1" | "h2" | "h3"));
-                        open.push(Weight { links: usize::from(link), headings, ..Weight::default() });
+                        open.push(Weight { links, headings, is_hidden, ..Weight::default() });
                         if open.len() > MAX_DEPTH {
                             return Err(Unreadable::TooDeep(Format::Html));
                         }
@@ -71,9 +73,9 @@ impl Weights {
                 },
                 Edge::Close(node) => {
                     let Node::Element(element) = node.value() else { continue };
-                    links_open -= usize::from(is_link(element));
-                    hidden_open -= usize::from(is_hidden(element));
                     let weight = open.pop().expect("closes what it opened");
+                    links_open -= usize::from(is_link(element));
+                    hidden_open -= usize::from(weight.is_hidden);
                     weights.insert(node.id(), weight);
                     let above = open.last_mut().expect("the root stays open");
                     above.text += weight.text;
@@ -107,7 +109,7 @@ impl Weights {
             "header" if is_of_page(node) => return weight.headings == 0 && weight.text < 1000,
             _ => {}
         }
-        if matches!(element.attr("role"), Some("navigation" | "search" | "banner" | "contentinfo")) {
+        if matches!(attr(element, "role"), Some("navigation" | "search" | "banner" | "contentinfo")) {
             return weight.headings == 0 || weight.linked * 2 > weight.text;
         }
         let mut names = element.classes().chain(element.id());
@@ -128,7 +130,7 @@ impl Weights {
 }
 
 fn is_link(element: &Element) -> bool {
-    element.name() == "a" && element.attr("href").is_some()
+    element.name() == "a" && attr(element, "href").is_some()
 }
 
 /// Of the page itself, not of an article or a section in it.
@@ -140,7 +142,7 @@ fn is_of_page(node: NodeRef<'_, Node>) -> bool {
 }
 
 /// What a reader never sees as text.
-pub(super) fn is_hidden(element: &Element) -> bool {
+fn is_hidden(element: &Element) -> bool {
     let by_name = matches!(
         element.name(),
         "head"
@@ -165,9 +167,12 @@ pub(super) fn is_hidden(element: &Element) -> bool {
     );
     let styled = |style: &str| style.replace(' ', "").to_ascii_lowercase().contains("display:none");
     by_name
-        || element.attr("hidden").is_some()
-        || element.attr("aria-hidden") == Some("true")
-        || element.attr("style").is_some_and(styled)
+        || element.attrs().any(|(name, value)| match name {
+            "hidden" => true,
+            "aria-hidden" => value == "true",
+            "style" => styled(value),
+            _ => false,
+        })
 }
 
 /// Whether a line made of links is navigation: beside its links stand only the words that navigation uses.

@@ -4,6 +4,7 @@ use ego_tree::NodeRef;
 use scraper::Node;
 use scraper::node::Element;
 
+use super::attr;
 use crate::document::links::Marks;
 use crate::document::{Kind, Raw};
 use crate::extract::tidy;
@@ -62,7 +63,7 @@ fn read_cell(node: NodeRef<'_, Node>, inside: &dyn Fn(NodeRef<'_, Node>) -> Vec<
 }
 
 fn span(element: &Element, name: &str) -> usize {
-    element.attr(name).and_then(|span| span.trim().parse().ok()).unwrap_or(1).clamp(1, MAX_SPAN)
+    attr(element, name).and_then(|span| span.trim().parse().ok()).unwrap_or(1).clamp(1, MAX_SPAN)
 }
 
 /// One row or one column, or cells that hold headings, tables, listings or long prose.
