@@ -9,13 +9,14 @@
 //!
 //! Memory is bounded by the window. Rows with equal keys are asked once.
 
+use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 
-use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray, UInt64Array};
 use arrow::compute::{concat_batches, take, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use rayon::prelude::*;
@@ -240,6 +241,15 @@ fn windows(input: &Input) -> impl Iterator<Item = Result<RecordBatch, StoreError
     })
 }
 
+/// Batches of rows by the length of their texts: what takes longest is not begun last, when the other cores have nothing left to do.
+fn longest_first<'a>(projected: &RecordBatch, batches: impl Iterator<Item = &'a [usize]>) -> Vec<&'a [usize]> {
+    let texts: Vec<_> = projected.columns().iter().filter_map(|column| column.as_string_opt::<i32>()).collect();
+    let length = |row: &usize| texts.iter().map(|text| i64::from(text.value_length(*row))).sum::<i64>();
+    let mut batches: Vec<_> = batches.collect();
+    batches.sort_by_cached_key(|rows| Reverse(rows.iter().map(length).sum::<i64>()));
+    batches
+}
+
 /// One walk over an input: what is the same for all its windows.
 struct Pass<'a> {
     job: &'a Job<'a>,
@@ -301,7 +311,7 @@ impl Pass<'_> {
                 Ok(())
             };
             if batching.parallel {
-                ask.par_chunks(size).try_for_each(apply)
+                longest_first(&projected, ask.chunks(size)).into_par_iter().with_max_len(1).try_for_each(apply)
             } else {
                 ask.chunks(size).try_for_each(apply)
             }
@@ -415,4 +425,19 @@ fn write(
     columns.push(std::sync::Arc::new(StringArray::from(reasons)));
     out[1].write(&RecordBatch::try_new(rejects.clone(), columns).map_err(broken)?)?;
     Ok(refused.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_with_the_longest_texts_come_first() {
+        let lengths = [1_usize, 2, 0, 90, 40, 40, 7];
+        let texts: ArrayRef = std::sync::Arc::new(StringArray::from_iter_values(lengths.map(|n| "x".repeat(n))));
+        let numbers: ArrayRef = std::sync::Arc::new(UInt64Array::from_iter_values(0..7));
+        let batch = RecordBatch::try_from_iter([("n", numbers), ("text", texts)]).unwrap();
+        let rows: Vec<usize> = (0..7).collect();
+        assert_eq!(longest_first(&batch, rows.chunks(2)), [&[2, 3][..], &[4, 5], &[6], &[0, 1]]);
+    }
 }

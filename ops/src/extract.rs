@@ -87,7 +87,7 @@ pub struct Extract {
 
 impl Define for Extract {
     const NAME: &'static str = "extract";
-    const VERSION: u32 = 4;
+    const VERSION: u32 = 5;
     const PLACES: &'static [&'static str] = &["paths"];
 
     fn source(&self, env: &Env<'_>) -> Option<Box<dyn TableOp>> {

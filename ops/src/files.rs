@@ -87,7 +87,16 @@ impl Files {
         let mut matched = 0;
         let mut walk = WalkDir::new(&root).follow_links(true).sort_by_file_name().into_iter();
         while let Some(entry) = walk.next() {
-            let entry = entry.map_err(|error| Failure::op(format!("failed to list `{path}`: {error}")))?;
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => match dead_link(&error) {
+                    Some(told) => {
+                        note(told);
+                        continue;
+                    }
+                    None => return Err(Failure::op(format!("failed to list `{path}`: {error}"))),
+                },
+            };
             if !hidden && entry.depth() > 0 && is_hidden(&entry) {
                 if entry.file_type().is_dir() {
                     walk.skip_current_dir();
@@ -180,6 +189,16 @@ fn is_bundle(path: &Path) -> bool {
     is_rtfd && path.join("TXT.rtf").is_file()
 }
 
+/// What is said of a link that leads to no file, or back to a folder that it lies in: there is nothing to read.
+fn dead_link(error: &walkdir::Error) -> Option<String> {
+    let path = error.path()?;
+    if error.loop_ancestor().is_some() {
+        return Some(format!("left out `{}`: a link to a folder that it lies in", path.display()));
+    }
+    let gone = error.io_error().is_some_and(|error| error.kind() == std::io::ErrorKind::NotFound);
+    (gone && path.is_symlink()).then(|| format!("left out `{}`: a link to what is not there", path.display()))
+}
+
 fn is_hidden(entry: &DirEntry) -> bool {
     entry.file_name().to_str().is_some_and(|name| name.starts_with('.'))
 }
@@ -244,6 +263,29 @@ mod tests {
         assert_eq!(list(folder.path(), &["./other.md", "docs/**/*.rtfd", "docs", "docs/*.txt"]).unwrap(), all);
         assert_eq!(list(folder.path(), &["**/*.rtf"]).unwrap(), ["docs/Help.rtfd"]);
         assert_eq!(list(&folder.path().join("docs/a"), &["../*.txt"]).unwrap(), ["../b.txt"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_to_nothing_are_left_out_and_told() {
+        let folder = folder();
+        let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, folder.path().join(name)).unwrap();
+        link("nowhere.txt", "docs/dead.txt");
+        link("..", "docs/a/around");
+        link("../other.md", "docs/alive.md");
+        let mut told = Vec::new();
+        let files = Files::new(folder.path(), &["docs/**/*".into()]).unwrap();
+        let found = files.list(&mut |note| told.push(note)).unwrap();
+        let names: Vec<_> = found.into_keys().collect();
+        assert_eq!(names, ["docs/Help.rtfd", "docs/a/c.html", "docs/alive.md", "docs/b.txt"]);
+        let place = |name: &str| folder.path().join(name).display().to_string();
+        assert_eq!(
+            told,
+            [
+                format!("left out `{}`: a link to a folder that it lies in", place("docs/a/around")),
+                format!("left out `{}`: a link to what is not there", place("docs/dead.txt")),
+            ]
+        );
     }
 
     #[test]

@@ -76,27 +76,33 @@ impl Layout {
         let mut cost = vec![f64::INFINITY; atoms + 1];
         let mut next = vec![atoms; atoms];
         cost[atoms] = 0.0;
+        // What every pair of atoms asks again is looked up.
+        let sizes: Vec<f64> = (0..=limits.max).map(|tokens| chunk_price(tokens, limits)).collect();
+        let size = |tokens: usize| sizes.get(tokens).copied().unwrap_or_else(|| chunk_price(tokens, limits));
+        let cuts: Vec<f64> = (0..=atoms).map(|atom| self.cut_price(atom, limits.by)).collect();
+        let sections: Vec<bool> = (0..atoms).map(|atom| atom > 0 && self.starts_section(atom)).collect();
         for start in (0..atoms).rev() {
-            let mut crossed = 0.0;
-            let mut level = self.level[start];
+            let (mut crossed, mut level) = (0.0, self.level[start]);
+            let (prefix, first_token) = (self.prefix[start], self.first_token[self.from[start]]);
+            let (mut best, mut best_end) = (cost[start], next[start]);
             for end in start + 1..=atoms {
-                let tokens = self.tokens(start, end);
+                let tokens = prefix + self.end_token[end - 1].saturating_sub(first_token);
                 if tokens > limits.max && end > start + 1 {
                     break;
                 }
-                let total = chunk_price(tokens, limits) + crossed + self.cut_price(end, limits.by) + cost[end];
-                if total < cost[start] {
-                    cost[start] = total;
-                    next[start] = end;
+                let total = size(tokens) + crossed + cuts[end] + cost[end];
+                if total < best {
+                    (best, best_end) = (total, end);
                 }
                 if end < atoms {
                     crossed += TURN_CROSSED * self.fall[end] * self.fall[end];
-                    if self.starts_section(end) {
+                    if sections[end] {
                         crossed += crossing_price(level, self.level[end], limits.by);
                         level = level.min(self.level[end]);
                     }
                 }
             }
+            (cost[start], next[start]) = (best, best_end);
         }
         let mut starts = Vec::new();
         let mut at = 0;

@@ -144,7 +144,9 @@ fn numbered(places: &Places, at: usize, text: &str, found: &mut Vec<Link>) {
         let noun = noun(&part[1]);
         let caption = whole.start() == 0 && matches!(noun, "figure" | "table" | "example" | "listing");
         // A noun in small letters is followed by a digit, or by a capital: `part I` is meant, `part a` is not.
-        if caption || !is_number(&part[2], noun) || !stands_alone(text, whole.range()) {
+        // After a sign the number has digits: `§ A` is somebody's own sign.
+        let signed = part[1].starts_with('§') && !part[2].starts_with(|char: char| char.is_ascii_digit());
+        if caption || signed || !is_number(&part[2], noun) || !stands_alone(text, whole.range()) {
             continue;
         }
         let mut end = whole.end();

@@ -69,6 +69,11 @@ fn attr<'a>(element: &'a Element, name: &str) -> Option<&'a str> {
     element.attrs().find(|(own, _)| *own == name).map(|(_, value)| value)
 }
 
+/// The words of an element's `class`.
+fn classes(element: &Element) -> impl Iterator<Item = &str> {
+    attr(element, "class").unwrap_or("").split_ascii_whitespace()
+}
+
 /// The text below a node as it stands in the source, `<br>` as a line break.
 fn all_text(node: NodeRef<'_, Node>) -> String {
     let mut text = String::new();
@@ -268,7 +273,7 @@ fn defined(terms: &[String], mut blocks: Vec<Raw>) -> Vec<Raw> {
 /// The name that an element gives itself.
 fn anchor(element: &Element) -> Option<&str> {
     let named = || attr(element, "name").filter(|_| element.name() == "a");
-    element.id().or_else(named).map(str::trim).filter(|name| !name.is_empty())
+    attr(element, "id").or_else(named).map(str::trim).filter(|name| !name.is_empty())
 }
 
 /// What a link leads to, its `%20` and the like decoded where that makes a name; nothing for scripts.
@@ -287,7 +292,7 @@ fn preformatted(node: NodeRef<'_, Node>, element: &Element, flow: &mut Flow) {
     flow.flush();
     let text = tidy::layout(&all_text(node));
     // Texinfo's `@display` and `@format`: prose with its own line breaks.
-    let is_prose = element.classes().any(|class| matches!(class, "display" | "format" | "menu-comment"));
+    let is_prose = classes(element).any(|class| matches!(class, "display" | "format" | "menu-comment"));
     flow.block(if is_prose { Kind::Paragraph } else { Kind::Code }, &text);
 }
 

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 use scraper::Node;
 use scraper::node::Element;
 
-use super::attr;
+use super::{attr, classes};
 use crate::extract::format::Format;
 use crate::extract::reader::{MAX_DEPTH, Unreadable};
 
@@ -112,7 +112,7 @@ impl Weights {
         if matches!(attr(element, "role"), Some("navigation" | "search" | "banner" | "contentinfo")) {
             return weight.headings == 0 || weight.linked * 2 > weight.text;
         }
-        let mut names = element.classes().chain(element.id());
+        let mut names = classes(element).chain(attr(element, "id"));
         names.any(|name| {
             let name = name.to_ascii_lowercase();
             match name.as_str() {

@@ -4,7 +4,7 @@ use ego_tree::NodeRef;
 use scraper::Node;
 use scraper::node::Element;
 
-use super::attr;
+use super::{attr, classes};
 use crate::document::links::Marks;
 use crate::document::{Kind, Raw};
 use crate::extract::tidy;
@@ -55,7 +55,7 @@ fn collect(
 
 fn read_cell(node: NodeRef<'_, Node>, inside: &dyn Fn(NodeRef<'_, Node>) -> Vec<Raw>) -> Option<Cell> {
     let element = node.value().as_element().filter(|element| matches!(element.name(), "td" | "th"))?;
-    if element.classes().any(|class| class == "linenos") {
+    if classes(element).any(|class| class == "linenos") {
         return None;
     }
     let span = |name| span(element, name);
