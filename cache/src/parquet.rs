@@ -16,12 +16,15 @@ use parquet::basic::{Compression, Encoding, Type, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 
 use crate::seal::{CREATED_BY, Sealing};
-use crate::{Batches, ContentId, StoreError};
+use crate::{Batches, ContentId, Lengths, StoreError};
 
 /// Rows that are handed to the Parquet writer at a time: pages end only at such a boundary, however the rows came.
 const SLICE: usize = 1024;
 /// Rows in a row group.
 const ROW_GROUP: usize = 8 * SLICE;
+/// A slice ends with the row that fills so many bytes, and a row group with the slice that does, so that long rows do not fill the memory.
+const SLICE_BYTES: usize = 4 << 20;
+const ROW_GROUP_BYTES: usize = 32 << 20;
 
 /// Writes rows to a Parquet file, whatever batches they come in.
 pub struct FileWriter {
@@ -29,6 +32,8 @@ pub struct FileWriter {
     schema: SchemaRef,
     pending: Vec<RecordBatch>,
     n_pending: usize,
+    /// Of the rows that are pending.
+    bytes: usize,
     path: String,
 }
 
@@ -39,18 +44,24 @@ impl FileWriter {
         let writer = properties(&schema)
             .and_then(|properties| ArrowWriter::try_new(Sealing::of(file), schema.clone(), Some(properties)))
             .map_err(StoreError::table("write", &path))?;
-        Ok(FileWriter { writer, schema, pending: Vec::new(), n_pending: 0, path })
+        Ok(FileWriter { writer, schema, pending: Vec::new(), n_pending: 0, bytes: 0, path })
     }
 
     /// Appends rows.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<(), StoreError> {
+        let lengths = Lengths::of(batch);
         let mut at = 0;
         while at < batch.num_rows() {
-            let take = (SLICE - self.n_pending).min(batch.num_rows() - at);
+            let most = (SLICE - self.n_pending).min(batch.num_rows() - at);
+            let mut take = 0;
+            while take < most && self.bytes < SLICE_BYTES {
+                self.bytes += lengths.row(at + take);
+                take += 1;
+            }
             self.pending.push(batch.slice(at, take));
             self.n_pending += take;
             at += take;
-            if self.n_pending == SLICE {
+            if self.n_pending == SLICE || self.bytes >= SLICE_BYTES {
                 self.flush()?;
             }
         }
@@ -80,7 +91,10 @@ impl FileWriter {
         let slice = concat_batches(&self.schema, &self.pending).map_err(StoreError::table("write", &self.path))?;
         self.writer.write(&slice).map_err(StoreError::table("write", &self.path))?;
         self.pending.clear();
-        self.n_pending = 0;
+        (self.n_pending, self.bytes) = (0, 0);
+        if self.writer.in_progress_size() >= ROW_GROUP_BYTES {
+            self.writer.flush().map_err(StoreError::table("write", &self.path))?;
+        }
         Ok(())
     }
 }
@@ -145,8 +159,41 @@ mod tests {
 
     use arrow::array::{ArrayRef, StringArray};
     use parquet::basic::GzipLevel;
+    use parquet::file::metadata::RowGroupMetaData;
 
     use super::*;
+
+    fn file(batches: impl Iterator<Item = RecordBatch>, schema: &SchemaRef) -> Vec<u8> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.parquet");
+        let mut writer = FileWriter::new(File::create(&path).unwrap(), &path, schema.clone()).unwrap();
+        batches.for_each(|batch| writer.write(&batch).unwrap());
+        writer.finish().unwrap();
+        std::fs::read(&path).unwrap()
+    }
+
+    #[test]
+    fn long_rows_end_slices_and_groups_early_whatever_batches_they_come_in() {
+        // Texts that hardly compress.
+        let long = |n: u32| -> String {
+            let digest = |at: u32| blake3::hash(&[n.to_le_bytes(), at.to_le_bytes()].concat()).to_hex().to_string();
+            (0..20_000).map(digest).collect()
+        };
+        let texts: ArrayRef = Arc::new(StringArray::from_iter_values((0..90).map(long)));
+        let lists = arrow::array::ListArray::from_iter_primitive::<arrow::datatypes::Int32Type, _, _>(
+            (0..90).map(|n| Some((0..n).map(Some))),
+        );
+        let rows = RecordBatch::try_from_iter([("text", texts), ("list", Arc::new(lists) as ArrayRef)]).unwrap();
+        let schema = rows.schema();
+        let whole = file(std::iter::once(rows.clone()), &schema);
+        for size in [1, 7] {
+            let parts = (0..90).step_by(size).map(|at| rows.slice(at, size.min(90 - at)));
+            assert!(file(parts, &schema) == whole, "batches of {size}");
+        }
+        let groups = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(whole)).unwrap();
+        let rows: Vec<_> = groups.metadata().row_groups().iter().map(RowGroupMetaData::num_rows).collect();
+        assert!(rows.len() > 1 && rows.iter().all(|rows| *rows < 80), "{rows:?}");
+    }
 
     #[test]
     fn files_of_others_are_read_however_they_are_compressed() {

@@ -7,7 +7,8 @@
 //! | apply | every row of the window has an answer; a remembered kind is durable |
 //! | write | the window's rows are in the output in input order, refused ones in `rejects` |
 //!
-//! Memory is bounded by the window. Rows with equal keys are asked once.
+//! Memory is bounded by the window, in rows and in bytes; of long answers so many are made at a time as have room (`Pace`). Rows with equal
+//! keys are asked once: those that are asked together, and of a kind that is remembered all.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -16,11 +17,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{self, Sender};
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray, UInt64Array};
+use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
 use arrow::compute::{concat_batches, take, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use rayon::prelude::*;
-use retort_cache::{RowAnswer, RowKey, RowMemo, StoreError, TableWriter, row_keys};
+use retort_cache::{Lengths, RowAnswer, RowKey, RowMemo, StoreError, TableWriter, row_keys};
 
 use crate::check::{carried, project};
 use crate::event::EventKind;
@@ -39,8 +40,12 @@ pub(crate) enum Remembered {
     Leave,
 }
 
-/// Rows that are in memory at a time.
+/// Rows that are in memory at a time, at most.
 const WINDOW: usize = 4096;
+/// Bytes of their input, roughly: there are fewer rows where these are long.
+const WINDOW_BYTES: usize = 32 << 20;
+/// Bytes of answers that are in memory at a time, roughly.
+const ANSWER_BYTES: usize = 16 << 20;
 /// Windows whose keys are kept from when they were counted until they are asked: 32 MB.
 const WINDOWS_AHEAD: usize = 256;
 
@@ -99,30 +104,37 @@ pub(crate) fn run(
     let mut is_told = recall.is_none();
     let mut counts = Counts { asked: 0, rejects: 0, two_answers: 0 };
     let mut first = 0;
+    let mut pace = Pace::of(op);
     for (n, window) in windows(input).enumerate() {
-        cx.check()?;
         let window = window?;
-        let keys = keys_ahead.pop_front().map_or_else(|| job.keys_of(&window), Ok)?;
-        let known = recall.map_or_else(|| Ok(vec![None; keys.len()]), |memo| memo.recall(&keys))?;
-        if let (Some(memo), false) = (recall, is_told) {
-            let here = known.iter().flatten().count() as u64;
-            let mut remembered = here + pass.done.fetch_add(here, Ordering::Relaxed);
-            if here < keys.len() as u64 {
-                let ahead = pass.look_ahead(memo, input, n + 1, &mut keys_ahead)?;
-                remembered = ahead + pass.done.fetch_add(ahead, Ordering::Relaxed);
+        let window_keys = keys_ahead.pop_front().map_or_else(|| job.keys_of(&window), Ok)?;
+        let mut at = 0;
+        while at < window_keys.len() {
+            cx.check()?;
+            let window = window.slice(at, pace.rows.min(window_keys.len() - at));
+            let (keys, rest) = window_keys[at..].split_at(window.num_rows());
+            let known = recall.map_or_else(|| Ok(vec![None; keys.len()]), |memo| memo.recall(keys))?;
+            if let (Some(memo), false) = (recall, is_told) {
+                let here = known.iter().flatten().count() as u64;
+                let mut remembered = here + pass.done.fetch_add(here, Ordering::Relaxed);
+                if here < keys.len() as u64 {
+                    let ahead = count(&memo.knows(rest)?) + pass.look_ahead(memo, input, n + 1, &mut keys_ahead)?;
+                    remembered = ahead + pass.done.fetch_add(ahead, Ordering::Relaxed);
+                }
+                is_told = here < keys.len() as u64 || remembered == of;
+                let kind = EventKind::Recalled { rows: remembered, of };
+                cx.emit(if is_told { kind } else { EventKind::Progress { done: remembered, of } });
             }
-            is_told = here < keys.len() as u64 || remembered == of;
-            let kind = EventKind::Recalled { rows: remembered, of };
-            cx.emit(if is_told { kind } else { EventKind::Progress { done: remembered, of } });
+            let before = compare.map(|memo| memo.recall(keys)).transpose()?;
+            let (answers, asked) = pass.answer(&window, keys, known)?;
+            if let Some(before) = before {
+                counts.two_answers += rows_that_differ(&before, &answers, first, counts.two_answers > 0, cx);
+            }
+            (first, at) = (first + keys.len() as u64, at + keys.len());
+            counts.asked += asked;
+            counts.rejects += write(&job, node, &window, &answers, out)?;
+            pace.after(&answers);
         }
-        let before = compare.map(|memo| memo.recall(&keys)).transpose()?;
-        let (answers, asked) = pass.answer(&window, &keys, known)?;
-        if let Some(before) = before {
-            counts.two_answers += rows_that_differ(&before, &answers, first, counts.two_answers > 0, cx);
-        }
-        first += keys.len() as u64;
-        counts.asked += asked;
-        counts.rejects += write(&job, node, &window, &answers, out)?;
     }
     if !is_told {
         cx.emit(EventKind::Recalled { rows: 0, of });
@@ -212,7 +224,28 @@ impl<'a> Job<'a> {
     }
 }
 
-/// The input in pieces of `WINDOW` rows, whatever batches it comes in.
+/// How many rows of a window are answered before they are written: it goes by how long the answers were so far.
+struct Pace {
+    rows: usize,
+    /// No fewer: what the operator likes to be handed at a time.
+    least: usize,
+}
+
+impl Pace {
+    fn of(op: &dyn RowOp) -> Self {
+        let least = op.batching().rows.clamp(64, WINDOW);
+        Pace { rows: least.max(256), least }
+    }
+
+    /// Sets the next rows by these answers, and doubles them at most: the next may be longer.
+    fn after(&mut self, answers: &[RowAnswer]) {
+        let bytes: usize = answers.iter().filter_map(RowAnswer::kept).map(|kept| Lengths::of(kept).all()).sum();
+        let wanted = ANSWER_BYTES.saturating_mul(answers.len()) / bytes.max(1);
+        self.rows = wanted.min(self.rows * 2).clamp(self.least, WINDOW);
+    }
+}
+
+/// The input in pieces of `WINDOW` rows, whatever batches it comes in, or of fewer that are long.
 fn windows(input: &Input) -> impl Iterator<Item = Result<RecordBatch, StoreError>> {
     let mut batches = Some(input.batches());
     let mut rest = RecordBatch::new_empty(input.schema.clone());
@@ -222,8 +255,8 @@ fn windows(input: &Input) -> impl Iterator<Item = Result<RecordBatch, StoreError
             Ok(stream) => stream,
             Err(error) => return Some(Err(error)),
         };
-        let (mut parts, mut rows) = (Vec::new(), 0);
-        while rows < WINDOW {
+        let (mut parts, mut rows, mut bytes) = (Vec::new(), 0, 0);
+        while rows < WINDOW && bytes < WINDOW_BYTES {
             if rest.num_rows() == 0 {
                 match stream.next() {
                     Some(Ok(batch)) => rest = batch,
@@ -231,8 +264,11 @@ fn windows(input: &Input) -> impl Iterator<Item = Result<RecordBatch, StoreError
                     None => break,
                 }
             }
-            let n = rest.num_rows().min(WINDOW - rows);
+            let each = (Lengths::of(&rest).all() / rest.num_rows().max(1)).max(1);
+            let room = ((WINDOW_BYTES - bytes) / each).max(1);
+            let n = rest.num_rows().min(WINDOW - rows).min(room);
             parts.push(rest.slice(0, n));
+            bytes += n * each;
             rest = rest.slice(n, rest.num_rows() - n);
             rows += n;
         }
@@ -243,10 +279,9 @@ fn windows(input: &Input) -> impl Iterator<Item = Result<RecordBatch, StoreError
 
 /// Batches of rows by the length of their texts: what takes longest is not begun last, when the other cores have nothing left to do.
 fn longest_first<'a>(projected: &RecordBatch, batches: impl Iterator<Item = &'a [usize]>) -> Vec<&'a [usize]> {
-    let texts: Vec<_> = projected.columns().iter().filter_map(|column| column.as_string_opt::<i32>()).collect();
-    let length = |row: &usize| texts.iter().map(|text| i64::from(text.value_length(*row))).sum::<i64>();
+    let lengths = Lengths::of(projected);
     let mut batches: Vec<_> = batches.collect();
-    batches.sort_by_cached_key(|rows| Reverse(rows.iter().map(length).sum::<i64>()));
+    batches.sort_by_cached_key(|rows| Reverse(rows.iter().map(|row| lengths.row(*row)).sum::<usize>()));
     batches
 }
 
@@ -430,6 +465,23 @@ fn write(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn few_rows_at_a_time_where_answers_are_long() {
+        let answers = |length: usize, n: usize| {
+            let text: ArrayRef = std::sync::Arc::new(StringArray::from_iter_values(["x".repeat(length)]));
+            vec![RowAnswer::Kept(RecordBatch::try_from_iter([("text", text)]).unwrap()); n]
+        };
+        let mut pace = Pace { rows: 256, least: 64 };
+        pace.after(&answers(10, 256));
+        assert_eq!(pace.rows, 512, "no more than twice as many");
+        (0..9).for_each(|_| pace.after(&answers(10, 100)));
+        assert_eq!(pace.rows, WINDOW);
+        pace.after(&answers(200_000, 100));
+        assert!((70..100).contains(&pace.rows), "{}", pace.rows);
+        pace.after(&answers(30_000_000, 2));
+        assert_eq!(pace.rows, 64, "what the operator likes to have");
+    }
 
     #[test]
     fn batches_with_the_longest_texts_come_first() {
