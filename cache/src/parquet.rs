@@ -1,8 +1,8 @@
 //! The one fixed way in which tables are written, so that equal tables are equal files byte for byte.
 //!
 //! What was measured (`benches/tables.rs`): compression is nearly all of the cost, and zstd's first level is the fastest that
-//! Parquet can name; LZ4 writes text a fifth to a half faster, and its files are 1.8 times as large. Dictionaries cost more than they save where most values differ, and repeated text shrinks without
-//! them. Text with its lengths apart is the cheapest to encode and compresses as well as with shared prefixes.
+//! Parquet can name; LZ4 writes text a fifth to a half faster, and its files are 1.8 times as
+//! large. Dictionaries cost more than they save where most values differ, and repeated text shrinks without them. Text with its lengths apart is the cheapest to encode and compresses as well as with shared prefixes.
 
 use std::fs::File;
 use std::path::Path;

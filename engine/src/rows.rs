@@ -490,6 +490,6 @@ mod tests {
         let numbers: ArrayRef = std::sync::Arc::new(UInt64Array::from_iter_values(0..7));
         let batch = RecordBatch::try_from_iter([("n", numbers), ("text", texts)]).unwrap();
         let rows: Vec<usize> = (0..7).collect();
-        assert_eq!(longest_first(&batch, rows.chunks(2)), [&[2, 3][..], &[4, 5], &[6], &[0, 1]]);
+        assert_eq!(longest_first(&batch, rows.chunks(2)), [&[2, 3][..], &[4, 5], &[0, 1], &[6]]);
     }
 }

@@ -60,7 +60,8 @@ use crate::files::{self, Files};
 /// Word files of before 2007 and PostScript are rejects that name what converts them: no program is started for them. PDF files are read in a process of
 /// their own; one that takes it more than a minute of processor time (and a second for each MiB), or 4 GiB of memory, is a reject.
 ///
-/// Files are remembered by their content: only changed ones are read again.
+/// Files are remembered by their content: only changed ones are read again. A link to a file that is not there, or to a folder that it lies
+/// in, is left out, and a line says so.
 ///
 /// Columns: `path` (relative to the pipeline), `doc_id` (16 hexadecimal digits that stand for the path), `context`
 /// (the title, or the file's name, or, where that says nothing, as `index.html`, its folders), `title` (may be null), `text`
