@@ -77,7 +77,7 @@ impl Layout {
         let mut next = vec![atoms; atoms];
         cost[atoms] = 0.0;
         // What every pair of atoms asks again is looked up.
-        let sizes: Vec<f64> = (0..=limits.max).map(|tokens| chunk_price(tokens, limits)).collect();
+        let sizes: Vec<f64> = (0..=limits.max.min(1 << 14)).map(|tokens| chunk_price(tokens, limits)).collect();
         let size = |tokens: usize| sizes.get(tokens).copied().unwrap_or_else(|| chunk_price(tokens, limits));
         let cuts: Vec<f64> = (0..=atoms).map(|atom| self.cut_price(atom, limits.by)).collect();
         let sections: Vec<bool> = (0..atoms).map(|atom| atom > 0 && self.starts_section(atom)).collect();
