@@ -1,80 +1,113 @@
-//! Answers that were read before they are asked for, side by side: reading many small files is most of what a run with nothing to do does.
+//! Answers that were read before they are asked for: reading many small files is most of what a run with nothing to do does.
 //!
-//! While the answers of some nodes are handed out, those of the next are read. What was read is handed out once. It is a hint, not
-//! a truth: whatever is not here is read from its file.
+//! Threads read in the order in which they were told of nodes, and who asks for an answer that is still to be read waits for it. What
+//! was read is handed out once. It is a hint, not a truth: whatever is not here is read from its file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZero;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use crate::RecipeId;
 use crate::store::Answer;
 
+/// Nodes that a thread takes at once.
+const SOME: usize = 32;
+/// Answers that may stay although nobody asked for them.
+const UNASKED: usize = 8192;
+
 /// The newest answers of some nodes.
 #[derive(Default)]
-pub(crate) struct Ahead(Mutex<Read>);
+pub(crate) struct Ahead(Arc<Shared>);
 
 #[derive(Default)]
-struct Read {
-    answers: HashMap<RecipeId, Answer>,
-    newest: HashMap<String, RecipeId>,
-    /// Who reads the next.
-    reader: Option<JoinHandle<Vec<Newest>>>,
+struct Shared {
+    state: Mutex<State>,
+    /// Some more were read.
+    more: Condvar,
 }
 
-/// The newest answer of a node, with its question.
-type Newest = (String, RecipeId, Answer);
+#[derive(Default)]
+struct State {
+    answers: HashMap<RecipeId, Answer>,
+    newest: HashMap<String, RecipeId>,
+    /// Nodes that no thread took yet.
+    queue: VecDeque<String>,
+    /// Nodes in the queue, and those that a thread reads.
+    unread: HashSet<String>,
+    readers: usize,
+}
 
 impl Ahead {
-    /// Begins to read the newest answers of some nodes. What was begun before is waited for and takes the place of all that is here.
-    pub(crate) fn begin(&self, nodes: Vec<String>, read: impl Fn(&str) -> Option<Answer> + Send + Sync + 'static) {
-        let mut state = self.read();
-        let answers = state.reader.take().and_then(|reader| reader.join().ok()).unwrap_or_default();
-        (state.answers, state.newest) = (HashMap::with_capacity(answers.len()), HashMap::with_capacity(answers.len()));
-        for (node, recipe, answer) in answers {
-            state.newest.insert(node, recipe);
-            state.answers.insert(recipe, answer);
+    /// Begins to read the newest answers of some nodes that were not read yet.
+    pub(crate) fn begin(&self, nodes: &[String], read: impl Fn(&str) -> Option<Answer> + Clone + Send + 'static) {
+        let mut state = self.0.lock();
+        if state.newest.len() > UNASKED {
+            (state.answers, state.newest) = (HashMap::new(), HashMap::new());
         }
-        if !nodes.is_empty() {
-            // Where no thread can be had, all is read when it is asked for.
-            state.reader = thread::Builder::new().spawn(move || read_all(nodes, &read)).ok();
+        for node in nodes {
+            if !state.newest.contains_key(node) && state.unread.insert(node.clone()) {
+                state.queue.push_back(node.clone());
+            }
+        }
+        // The thread that asks for the answers is one, too.
+        let readers = thread::available_parallelism().map_or(1, NonZero::get).saturating_sub(1).max(1);
+        while state.readers < readers.min(state.queue.len().div_ceil(SOME)) {
+            let (shared, read) = (self.0.clone(), read.clone());
+            state.readers += 1;
+            if thread::Builder::new().spawn(move || shared.read_all(&read)).is_err() {
+                // Where no thread can be had, all is read when it is asked for.
+                state.readers -= 1;
+                if state.readers == 0 {
+                    (state.queue, state.unread) = (VecDeque::new(), HashSet::new());
+                }
+                break;
+            }
         }
     }
 
     /// The answer to a question.
     pub(crate) fn answer(&self, recipe: RecipeId) -> Option<Answer> {
-        self.read().answers.remove(&recipe)
+        let waits = |state: &mut State| !state.answers.contains_key(&recipe) && !state.unread.is_empty();
+        self.0.more.wait_while(self.0.lock(), waits).unwrap_or_else(PoisonError::into_inner).answers.remove(&recipe)
     }
 
     /// The question of the newest answer of a node.
     pub(crate) fn newest(&self, node: &str) -> Option<RecipeId> {
-        self.read().newest.remove(node)
-    }
-
-    fn read(&self) -> MutexGuard<'_, Read> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        let waits = |state: &mut State| state.unread.contains(node);
+        self.0.more.wait_while(self.0.lock(), waits).unwrap_or_else(PoisonError::into_inner).newest.remove(node)
     }
 }
 
-/// Reads answers on as many threads as there are processors. They are threads of their own: who waits for them may be one of a pool.
-fn read_all(nodes: Vec<String>, read: &(impl Fn(&str) -> Option<Answer> + Sync)) -> Vec<Newest> {
-    let some = |nodes: Vec<String>| -> Vec<Newest> {
-        let newest = |node: String| read(&node).map(|answer| (node, answer.recipe.id(), answer));
-        nodes.into_iter().filter_map(newest).collect()
-    };
-    let mut rest = nodes;
-    let share = rest.len().div_ceil(thread::available_parallelism().map_or(1, NonZero::get));
-    thread::scope(|scope| {
-        let mut readers = Vec::new();
-        while rest.len() > share {
-            let nodes = rest.split_off(rest.len() - share);
-            readers.push(scope.spawn(|| some(nodes)));
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads until nothing is left to be taken.
+    fn read_all(&self, read: &impl Fn(&str) -> Option<Answer>) {
+        let mut state = self.lock();
+        while !state.queue.is_empty() {
+            let n = SOME.min(state.queue.len());
+            let nodes: Vec<String> = state.queue.drain(..n).collect();
+            drop(state);
+            // Those who wait for a node must not wait for a thread that panicked.
+            let newest = |node: &String| catch_unwind(AssertUnwindSafe(|| read(node))).ok().flatten();
+            let answers: Vec<_> =
+                nodes.iter().map(|node| newest(node).map(|answer| (answer.recipe.id(), answer))).collect();
+            state = self.lock();
+            for (node, answer) in nodes.into_iter().zip(answers) {
+                state.unread.remove(&node);
+                if let Some((recipe, answer)) = answer {
+                    state.newest.insert(node, recipe);
+                    state.answers.insert(recipe, answer);
+                }
+            }
+            self.more.notify_all();
         }
-        let mut answers = some(rest);
-        readers.into_iter().filter_map(|reader| reader.join().ok()).for_each(|read| answers.extend(read));
-        answers
-    })
+        state.readers -= 1;
+    }
 }
 
 #[cfg(test)]
@@ -99,7 +132,9 @@ mod tests {
         fs::remove_file(folder.path().join("view/pipe/n7.json")).unwrap();
         fs::write(folder.path().join("view/pipe/n7.json"), "no answer").unwrap();
         store.read_ahead(&names);
-        store.read_ahead(&[]);
+        store.read_ahead(&names);
+        assert_eq!(store.newest("pipe/n7").unwrap(), None, "waits for what comes before");
+        assert_eq!(store.newest("pipe/n99").unwrap(), Some(answer(99).recipe.id()), "the last that is read");
         for n in 0..100 {
             let hex = answer(n).recipe.id().to_string();
             let path = folder.path().join(format!("answers/{}/{}.json", &hex[..2], &hex[2..]));

@@ -162,7 +162,7 @@ impl Store for Disk {
 
     fn read_ahead(&self, nodes: &[String]) {
         let (root, quarantine) = (self.root.clone(), self.quarantine.clone());
-        self.ahead.begin(nodes.to_vec(), move |node| {
+        self.ahead.begin(nodes, move |node| {
             // What can't be read is read again when it is asked for.
             let told = |error: StoreError| quarantine.tell(format!("at first {}", error.with_cause()));
             newest(&root, node).map_err(told).ok().flatten()

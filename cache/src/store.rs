@@ -133,8 +133,8 @@ pub trait Store: Send + Sync {
         let _ = schema;
         self.open(output.content)
     }
-    /// Is told of nodes that will be looked at after those that it was told of before, so that their answers can be read meanwhile.
-    /// Those it was told of before come now. A hint: all is the same without.
+    /// Is told of nodes that will be looked at, in this order, so that their answers can be read meanwhile. A hint: all is the same
+    /// without.
     fn read_ahead(&self, nodes: &[String]) {
         let _ = nodes;
     }

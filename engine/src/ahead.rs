@@ -4,7 +4,7 @@
 use crate::World;
 use crate::graph::{Graph, NodeId};
 
-/// Nodes that are told at first; then twice as many each time, up to the most. The first are waited for, the others come meanwhile.
+/// Nodes that are told at first; then twice as many each time, up to the most.
 const AT_FIRST: usize = 128;
 const AT_MOST: usize = 2048;
 /// For fewer nodes it does not pay.

@@ -43,6 +43,21 @@ pub struct Loaded {
 
 /// Reads a pipeline and checks all of it against the operators. Nothing is run, no asset is fetched.
 pub fn load(path: &Path, options: &LoadOptions, ops: &[OpInfo]) -> Result<Loaded, Diagnostics> {
+    read(path, options, ops)?.check(ops)
+}
+
+/// A pipeline file that was read: params, models and copies are filled in, nothing is held against the operators' configs yet.
+pub struct Read {
+    files: Files,
+    problems: Vec<Diagnostic>,
+    lowered: Lowered,
+    name: String,
+    path: PathBuf,
+    fetched: Option<PathBuf>,
+}
+
+/// The first half of `load`, for who has something to do with the nodes' names meanwhile.
+pub fn read(path: &Path, options: &LoadOptions, ops: &[OpInfo]) -> Result<Read, Diagnostics> {
     let mut files = Files::default();
     let mut problems = Vec::new();
     let Some(mut document) = document::read(path, &mut files, &mut problems) else {
@@ -54,17 +69,30 @@ pub fn load(path: &Path, options: &LoadOptions, ops: &[OpInfo]) -> Result<Loaded
     }
     let name = name(&document, path);
     let lowered = lower(&document, &options.set, ops, &files, &mut problems);
-    let by_name = lowered.nodes.iter().map(|node| (node.spec.name.as_str(), node)).collect();
-    let checker = Checker { lowered: &lowered, by_name, ops, files: &files };
-    let graph = checker.check(&name, &mut problems);
-    if let Some(graph) = &graph {
-        let found = context::problems(graph, options.fetched.as_deref());
-        problems.extend(found.iter().filter_map(|problem| checker.place(problem)));
+    Ok(Read { files, problems, lowered, name, path: path.to_path_buf(), fetched: options.fetched.clone() })
+}
+
+impl Read {
+    /// What the nodes are called in a store, in the order of the file.
+    pub fn store_names(&self) -> impl Iterator<Item = String> {
+        self.lowered.nodes.iter().map(|node| format!("{}/{}", self.name, node.spec.name))
     }
-    lowered.tell_copies(&mut problems);
-    match graph {
-        Some(graph) if problems.is_empty() => Ok(loaded(graph, name, path, lowered)),
-        _ => Err(Diagnostics::new(files, problems)),
+
+    /// Checks all of it: the second half of `load`.
+    pub fn check(self, ops: &[OpInfo]) -> Result<Loaded, Diagnostics> {
+        let Read { files, mut problems, lowered, name, path, fetched } = self;
+        let by_name = lowered.nodes.iter().map(|node| (node.spec.name.as_str(), node)).collect();
+        let checker = Checker { lowered: &lowered, by_name, ops, files: &files };
+        let graph = checker.check(&name, &mut problems);
+        if let Some(graph) = &graph {
+            let found = context::problems(graph, fetched.as_deref());
+            problems.extend(found.iter().filter_map(|problem| checker.place(problem)));
+        }
+        lowered.tell_copies(&mut problems);
+        match graph {
+            Some(graph) if problems.is_empty() => Ok(loaded(graph, name, &path, lowered)),
+            _ => Err(Diagnostics::new(files, problems)),
+        }
     }
 }
 

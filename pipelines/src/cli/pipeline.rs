@@ -7,7 +7,10 @@ use retort_engine::{Graph, NodeId, OpInfo, Verdict, plan};
 
 use super::stop::{Result, Stop, warn};
 use super::workplace::{Workplace, root};
-use crate::load::{LoadOptions, Loaded, load};
+use crate::load::{LoadOptions, Loaded, load, read};
+
+/// Nodes whose answers are read while the pipeline is checked, at most.
+const AHEAD: usize = 2048;
 
 /// Which pipeline, with which params, in which store.
 #[derive(Clone, Debug, clap::Args)]
@@ -43,9 +46,25 @@ pub(super) fn setting(text: &str) -> std::result::Result<(String, String), Strin
 impl PipelineArgs {
     /// Reads and checks the pipeline.
     pub(super) fn load(&self, ops: &[OpInfo]) -> Result<Loaded> {
+        load(&self.path, &self.options(), ops).map_err(|mistakes| Stop::Mistakes(Box::new(mistakes)))
+    }
+
+    /// The same in a store that is there: the answers that it may need are read meanwhile.
+    pub(super) fn load_from(&self, ops: &[OpInfo], place: &Workplace) -> Result<Loaded> {
+        let wrong = |mistakes| Stop::Mistakes(Box::new(mistakes));
+        let read = read(&self.path, &self.options(), ops).map_err(wrong)?;
+        place.read_ahead(&read.store_names().take(AHEAD).collect::<Vec<_>>());
+        read.check(ops).map_err(wrong)
+    }
+
+    fn options(&self) -> LoadOptions {
         let fetched = root(Some(&self.path), self.store.folder.as_deref()).ok().map(|root| root.join("assets/models"));
-        let options = LoadOptions { set: self.set.clone(), profile: self.profile.clone(), fetched };
-        load(&self.path, &options, ops).map_err(|mistakes| Stop::Mistakes(Box::new(mistakes)))
+        LoadOptions { set: self.set.clone(), profile: self.profile.clone(), fetched }
+    }
+
+    /// Whether the store that belongs to the pipeline is there already.
+    pub(super) fn has_workplace(&self) -> bool {
+        Workplace::exists(Some(&self.path), self.store.folder.as_deref())
     }
 
     /// Opens the store that belongs to the pipeline, or begins one.

@@ -63,15 +63,21 @@ pub(super) fn run(args: &Args, ops: &[OpInfo]) -> Result<Ended> {
     let mut args = args.clone();
     let held = if args.locked { Some(Held::take(&mut args.pipeline)?) } else { None };
     let args = &args;
+    // A store is begun for a pipeline without mistakes only.
+    let there = if args.pipeline.has_workplace() { Some(args.remote.place(&args.pipeline)?) } else { None };
+    let loaded = match &there {
+        Some((place, _)) => args.pipeline.load_from(ops, place)?,
+        None => args.pipeline.load(ops)?,
+    };
     // The process ends with the command: taking a large graph apart would only delay it.
-    let loaded = ManuallyDrop::new(args.pipeline.load(ops)?);
+    let loaded = ManuallyDrop::new(loaded);
     let graph = &loaded.graph;
     let targets = nodes(graph, &args.nodes)?;
     let limits = args.limits(graph)?;
     if args.push {
         args.remote.required()?;
     }
-    let (mut place, far) = args.remote.place(&args.pipeline)?;
+    let (mut place, far) = there.map_or_else(|| args.remote.place(&args.pipeline), Ok)?;
     place.allow(args.allowed(graph)?);
     if let Some(held) = &held
         && let Some(ended) = held.before(graph, &targets, place.world(&|_: &Event| ()))?

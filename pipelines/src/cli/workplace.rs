@@ -51,11 +51,16 @@ impl Workplace {
 
     /// Opens the store to look at it: where there is none, an empty one in memory stands for it and nothing is written.
     pub(super) fn look(pipeline: Option<&Path>, folder: Option<&Path>) -> Result<Self> {
-        if root(pipeline, folder)?.join("version").exists() {
+        if Workplace::exists(pipeline, folder) {
             return Workplace::open(pipeline, folder);
         }
         let root = root(pipeline, folder)?;
         Ok(Workplace::of(root, Box::new(Memory::default()), FileDigests::in_memory()))
+    }
+
+    /// Whether there is a store.
+    pub(super) fn exists(pipeline: Option<&Path>, folder: Option<&Path>) -> bool {
+        root(pipeline, folder).is_ok_and(|root| root.join("version").exists())
     }
 
     fn of(root: PathBuf, store: Box<dyn Store>, digests: FileDigests) -> Self {
@@ -73,6 +78,11 @@ impl Workplace {
             events,
             cancelled: &self.cancelled,
         }
+    }
+
+    /// Tells the store of nodes that will be looked at.
+    pub(super) fn read_ahead(&self, nodes: &[String]) {
+        self.store.read_ahead(nodes);
     }
 
     /// Lets nodes start programs, by name.

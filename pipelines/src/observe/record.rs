@@ -5,7 +5,7 @@
 //! shows by the lock on `events.jsonl`, which goes with it. `history` reads what is written here.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use retort_cache::StoreError;
@@ -126,12 +126,14 @@ impl Record {
 
     fn write(&self, status: &str, ending: Option<&Ending<'_>>) -> Result<(), StoreError> {
         let run = Run { head: &self.head, status, summary: ending.map(json::summary) };
-        let text = serde_json::to_string_pretty(&run).expect("a run is plain data");
         let path = self.folder.join(RUN_FILE);
         match ending {
-            Some(ending) if ending.summary.ran + ending.summary.failed > 0 => write_atomically(&path, text.as_bytes()),
+            Some(ending) if ending.summary.ran + ending.summary.failed > 0 => {
+                let text = serde_json::to_string_pretty(&run).expect("a run is plain data");
+                write_atomically(&path, text.as_bytes())
+            }
             // Nothing came of it yet, or at all: that is not worth the wait for the disk.
-            _ => write_unsynced(&path, text.as_bytes()),
+            _ => write_unsynced(&path, &run),
         }
     }
 }
@@ -167,9 +169,14 @@ impl View for Record {
 }
 
 /// Replaces a file in one step, and leaves it to the system when it reaches the disk.
-fn write_unsynced(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+fn write_unsynced(path: &Path, run: &Run<'_>) -> Result<(), StoreError> {
     let temporary = temporary_beside(path)?;
-    fs::write(&temporary, bytes).map_err(StoreError::io("write", &temporary))?;
+    let write = || -> std::io::Result<()> {
+        let mut file = BufWriter::with_capacity(PENDING, File::create(&temporary)?);
+        serde_json::to_writer_pretty(&mut file, run)?;
+        file.flush()
+    };
+    write().map_err(StoreError::io("write", &temporary))?;
     fs::rename(&temporary, path).map_err(StoreError::io("rename to", path))
 }
 
