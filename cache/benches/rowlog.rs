@@ -65,7 +65,7 @@ fn key(n: usize) -> RowKey {
 fn answer(n: usize) -> RowAnswer {
     let output: ArrayRef = Arc::new(StringArray::from_iter_values([format!("the answer to question number {n}")]));
     let reason: ArrayRef = Arc::new(StringArray::from_iter_values(["stop"]));
-    RowAnswer::Kept(RecordBatch::try_new(schema(), vec![output, reason]).unwrap())
+    RowAnswer::Kept(RecordBatch::try_new(schema(), vec![output, reason]).unwrap().into())
 }
 
 fn open(folder: &Path) -> RowLog {

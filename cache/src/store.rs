@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use serde::{Deserialize, Serialize};
 
 use crate::claim::Claimed;
-use crate::{ContentId, Recipe, RecipeId, RowKey, StoreError};
+use crate::{ContentId, KeptRows, Recipe, RecipeId, RowKey, StoreError};
 
 /// Record batches as they are read.
 pub type Batches = Box<dyn Iterator<Item = Result<RecordBatch, StoreError>> + Send>;
@@ -87,18 +87,18 @@ pub struct Answer {
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowAnswer {
     /// Any number of rows with the columns that the operator adds.
-    Kept(RecordBatch),
+    Kept(KeptRows),
     /// The operator refused the row, and why.
     Rejected(String),
     /// The operator kept these rows and refused the rest of what it found, and why.
-    Partly(RecordBatch, String),
+    Partly(KeptRows, String),
 }
 
 impl RowAnswer {
     /// The rows that were kept.
-    pub fn kept(&self) -> Option<&RecordBatch> {
+    pub fn kept(&self) -> Option<&KeptRows> {
         match self {
-            RowAnswer::Kept(batch) | RowAnswer::Partly(batch, _) => Some(batch),
+            RowAnswer::Kept(rows) | RowAnswer::Partly(rows, _) => Some(rows),
             RowAnswer::Rejected(_) => None,
         }
     }

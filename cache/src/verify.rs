@@ -293,7 +293,7 @@ mod tests {
         };
         let kept = |text: &str| {
             let texts: ArrayRef = Arc::new(StringArray::from_iter_values([text.repeat(400)]));
-            RowAnswer::Kept(RecordBatch::try_new(schema.clone(), vec![texts]).unwrap())
+            RowAnswer::Kept(RecordBatch::try_new(schema.clone(), vec![texts]).unwrap().into())
         };
         let log = open();
         for (n, text) in [(1, "one"), (2, "two"), (3, "three")] {

@@ -95,7 +95,7 @@ pub struct Answers<'a> {
 impl Answers<'_> {
     /// Answers row `row` of the batch by any number of rows with the added columns.
     pub fn keep(&self, row: usize, answer: &RecordBatch) -> Result<(), Failure> {
-        self.put(row, RowAnswer::Kept(self.promised(answer)?))
+        self.put(row, RowAnswer::Kept(self.promised(answer)?.into()))
     }
 
     /// Answers row `row` of the batch by these rows, and refuses the rest of what was in it: nothing is dropped unsaid.
@@ -103,7 +103,7 @@ impl Answers<'_> {
         if answer.num_rows() == 0 {
             return self.reject(row, reason);
         }
-        self.put(row, RowAnswer::Partly(self.promised(answer)?, reason.into()))
+        self.put(row, RowAnswer::Partly(self.promised(answer)?.into(), reason.into()))
     }
 
     /// Refuses row `row` of the batch: an answer too.

@@ -21,7 +21,7 @@ use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
 use arrow::compute::{concat_batches, take, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use rayon::prelude::*;
-use retort_cache::{Lengths, RowAnswer, RowKey, RowMemo, StoreError, TableWriter, row_keys};
+use retort_cache::{KeptRows, Lengths, RowAnswer, RowKey, RowMemo, StoreError, TableWriter, row_keys};
 
 use crate::check::{carried, project};
 use crate::event::EventKind;
@@ -132,8 +132,9 @@ pub(crate) fn run(
             }
             (first, at) = (first + keys.len() as u64, at + keys.len());
             counts.asked += asked;
-            counts.rejects += write(&job, node, &window, &answers, out)?;
-            pace.after(&answers);
+            let (rejects, bytes) = write(&job, node, &window, &answers, out)?;
+            counts.rejects += rejects;
+            pace.after(keys.len(), bytes);
         }
     }
     if !is_told {
@@ -178,7 +179,7 @@ pub(crate) fn outcomes(
             };
             for answer in answers {
                 let outcome = answer.map_or(Outcome::Forgotten, |answer| Outcome::Answered {
-                    kept: answer.kept().map_or(0, |batch| batch.num_rows() as u64),
+                    kept: answer.kept().map_or(0, |rows| rows.num_rows() as u64),
                     rejected: answer.reason().is_some(),
                 });
                 if each(row, outcome).is_break() {
@@ -237,10 +238,9 @@ impl Pace {
         Pace { rows: least.max(256), least }
     }
 
-    /// Sets the next rows by these answers, and doubles them at most: the next may be longer.
-    fn after(&mut self, answers: &[RowAnswer]) {
-        let bytes: usize = answers.iter().filter_map(RowAnswer::kept).map(|kept| Lengths::of(kept).all()).sum();
-        let wanted = ANSWER_BYTES.saturating_mul(answers.len()) / bytes.max(1);
+    /// Sets the next rows by the bytes that so many answers took, and doubles them at most: the next may be longer.
+    fn after(&mut self, answers: usize, bytes: usize) {
+        let wanted = ANSWER_BYTES.saturating_mul(answers) / bytes.max(1);
         self.rows = wanted.min(self.rows * 2).clamp(self.least, WINDOW);
     }
 }
@@ -423,27 +423,28 @@ fn with_log(
     })
 }
 
-/// Writes a window's rows in input order. Returns how many were refused.
+/// Writes a window's rows in input order. Returns how many were refused, and how many bytes were added, roughly.
 fn write(
     job: &Job<'_>,
     node: &Node,
     window: &RecordBatch,
     answers: &[RowAnswer],
     out: &mut [Box<dyn TableWriter>],
-) -> Result<u64, Failure> {
+) -> Result<(u64, usize), Failure> {
     let broken = |error: arrow::error::ArrowError| Failure::op(error.to_string());
     let (mut parents, mut added, mut refused, mut reasons) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (row, answer) in answers.iter().enumerate() {
-        if let Some(batch) = answer.kept() {
-            parents.extend(std::iter::repeat_n(row as u64, batch.num_rows()));
-            added.push(batch);
+        if let Some(rows) = answer.kept() {
+            parents.extend(std::iter::repeat_n(row as u64, rows.num_rows()));
+            added.push(rows);
         }
         if let Some(reason) = answer.reason() {
             refused.push(row as u64);
             reasons.push(reason);
         }
     }
-    let added = concat_batches(&job.adds, added).map_err(broken)?;
+    let added = KeptRows::join(&job.adds, added).map_err(broken)?;
+    let bytes = Lengths::of(&added).all();
     let parents = UInt64Array::from(parents);
     let carried = job.carried.iter().map(|column| take(window.column(*column), &parents, None));
     let mut columns = carried.collect::<Result<Vec<ArrayRef>, _>>().map_err(broken)?;
@@ -459,7 +460,7 @@ fn write(
     }
     columns.push(std::sync::Arc::new(StringArray::from(reasons)));
     out[1].write(&RecordBatch::try_new(rejects.clone(), columns).map_err(broken)?)?;
-    Ok(refused.len() as u64)
+    Ok((refused.len() as u64, bytes))
 }
 
 #[cfg(test)]
@@ -468,18 +469,14 @@ mod tests {
 
     #[test]
     fn few_rows_at_a_time_where_answers_are_long() {
-        let answers = |length: usize, n: usize| {
-            let text: ArrayRef = std::sync::Arc::new(StringArray::from_iter_values(["x".repeat(length)]));
-            vec![RowAnswer::Kept(RecordBatch::try_from_iter([("text", text)]).unwrap()); n]
-        };
         let mut pace = Pace { rows: 256, least: 64 };
-        pace.after(&answers(10, 256));
+        pace.after(256, 256 * 10);
         assert_eq!(pace.rows, 512, "no more than twice as many");
-        (0..9).for_each(|_| pace.after(&answers(10, 100)));
+        (0..9).for_each(|_| pace.after(100, 100 * 10));
         assert_eq!(pace.rows, WINDOW);
-        pace.after(&answers(200_000, 100));
+        pace.after(100, 100 * 200_000);
         assert!((70..100).contains(&pace.rows), "{}", pace.rows);
-        pace.after(&answers(30_000_000, 2));
+        pace.after(2, 2 * 30_000_000);
         assert_eq!(pace.rows, 64, "what the operator likes to have");
     }
 

@@ -160,14 +160,14 @@ impl Parted {
 fn part_of_row(row: u64, old: &RowAnswer, new: &RowAnswer) -> Parted {
     if let (Some(old), Some(new)) = (old.kept(), new.kept()) {
         let rows = old.num_rows().min(new.num_rows());
-        let found = first_cell(&old.slice(0, rows), &new.slice(0, rows));
+        let found = first_cell(&old.batch().slice(0, rows), &new.batch().slice(0, rows));
         if let Some((_, column, old, new)) = found {
             return Parted { row, column: Some(column), old: Some(old), new: Some(new) };
         }
     }
     let said = |answer: &RowAnswer| match answer {
-        RowAnswer::Kept(batch) => format!("{} rows", batch.num_rows()),
-        RowAnswer::Partly(batch, reason) => format!("{} rows, the rest refused: {reason}", batch.num_rows()),
+        RowAnswer::Kept(rows) => format!("{} rows", rows.num_rows()),
+        RowAnswer::Partly(rows, reason) => format!("{} rows, the rest refused: {reason}", rows.num_rows()),
         RowAnswer::Rejected(reason) => format!("refused: {reason}"),
     };
     Parted { row, column: None, old: Some(said(old)), new: Some(said(new)) }

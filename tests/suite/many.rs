@@ -259,7 +259,7 @@ fn rows_are_remembered_while_segments_are_merged_beside() {
     };
     let answer = |writer: u32, round: u32| {
         let text: ArrayRef = Arc::new(StringArray::from(vec![format!("{writer} {round}")]));
-        RowAnswer::Kept(RecordBatch::try_new(schema.clone(), vec![text]).unwrap())
+        RowAnswer::Kept(RecordBatch::try_new(schema.clone(), vec![text]).unwrap().into())
     };
     // A store of its own for each, as processes have: a log is opened, written to and closed again and again.
     std::thread::scope(|scope| {

@@ -15,15 +15,15 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, RecordBatch, StringArray, StructArray, UInt64Array};
 use arrow::buffer::{Buffer, OffsetBuffer};
-use arrow::compute::{concat_batches, take_record_batch};
+use arrow::compute::take_record_batch;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::ipc::reader::{StreamDecoder, StreamReader};
 use arrow::ipc::writer::StreamWriter;
 
 use super::segment::Segment;
-use crate::StoreError;
 use crate::digest::{Digest, RowKey};
 use crate::store::RowAnswer;
+use crate::{KeptRows, StoreError};
 
 const MARK: [u8; 8] = *b"\xf5row 2\r\n";
 const HEAD: u64 = 32;
@@ -119,7 +119,7 @@ pub(super) struct Answers {
     reasons: StringArray,
     rows: OffsetBuffer<i32>,
     /// `None` where the rows were remembered with other columns than are wanted now.
-    kept: Option<RecordBatch>,
+    kept: Option<Arc<RecordBatch>>,
     /// The length of the body, where it was copied and is not that of the mapped file.
     copied: usize,
 }
@@ -147,7 +147,7 @@ impl Answers {
             keys,
             reasons: batch.column_by_name("reason")?.as_string_opt::<i32>()?.clone(),
             rows: answers.offsets().clone(),
-            kept: RecordBatch::try_new(schema.clone(), columns).ok(),
+            kept: RecordBatch::try_new(schema.clone(), columns).ok().map(Arc::new),
             copied,
         })
     }
@@ -179,15 +179,15 @@ impl Answers {
         if let Some(reason) = reason {
             return Some(match to - from {
                 0 => RowAnswer::Rejected(reason),
-                n => RowAnswer::Partly(self.kept.as_ref()?.slice(from, n), reason),
+                n => RowAnswer::Partly(KeptRows::of(self.kept.as_ref()?, from, n), reason),
             });
         }
         let kept = self.kept.as_ref()?;
         if copied {
             let rows = UInt64Array::from_iter_values(from as u64..to as u64);
-            return take_record_batch(kept, &rows).ok().map(RowAnswer::Kept);
+            return take_record_batch(kept, &rows).ok().map(|rows| RowAnswer::Kept(rows.into()));
         }
-        Some(RowAnswer::Kept(kept.slice(from, to - from)))
+        Some(RowAnswer::Kept(KeptRows::of(kept, from, to - from)))
     }
 }
 
@@ -242,8 +242,8 @@ pub(super) fn encode_batch(batch: &RecordBatch) -> Result<Vec<u8>, StoreError> {
 fn encode(rows: &[(RowKey, RowAnswer)], schema: &SchemaRef) -> Result<Vec<u8>, StoreError> {
     let fail = || StoreError::table("encode", "row log");
     let kept = rows.iter().filter_map(|(_, row)| row.kept());
-    let values = concat_batches(schema, kept).map_err(fail())?;
-    let lengths = rows.iter().map(|(_, row)| row.kept().map_or(0, RecordBatch::num_rows));
+    let values = KeptRows::join(schema, kept).map_err(fail())?;
+    let lengths = rows.iter().map(|(_, row)| row.kept().map_or(0, KeptRows::num_rows));
     let item = Arc::new(Field::new("item", DataType::Struct(schema.fields().clone()), false));
     let answers =
         ListArray::try_new(item, OffsetBuffer::from_lengths(lengths), Arc::new(StructArray::from(values)), None)

@@ -25,7 +25,7 @@ fn key(n: u32) -> RowKey {
 
 fn kept(texts: &[&str]) -> RowAnswer {
     let texts: ArrayRef = Arc::new(StringArray::from_iter_values(texts));
-    RowAnswer::Kept(RecordBatch::try_new(schema(), vec![texts]).unwrap())
+    RowAnswer::Kept(RecordBatch::try_new(schema(), vec![texts]).unwrap().into())
 }
 
 fn row(n: u32) -> (RowKey, RowAnswer) {
