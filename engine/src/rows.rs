@@ -43,9 +43,9 @@ pub(crate) enum Remembered {
 /// Rows that are in memory at a time, at most.
 const WINDOW: usize = 4096;
 /// Bytes of their input, roughly: there are fewer rows where these are long.
-const WINDOW_BYTES: usize = 32 << 20;
+const WINDOW_BYTES: usize = 16 << 20;
 /// Bytes of answers that are in memory at a time, roughly.
-const ANSWER_BYTES: usize = 16 << 20;
+const ANSWER_BYTES: usize = 8 << 20;
 /// Windows whose keys are kept from when they were counted until they are asked: 32 MB.
 const WINDOWS_AHEAD: usize = 256;
 
