@@ -43,7 +43,7 @@ impl KeptRows {
         for rows in all {
             match parts.last_mut() {
                 Some(last) if Arc::ptr_eq(&last.batch, &rows.batch) && last.from + last.n == rows.from => {
-                    last.n += rows.n
+                    last.n += rows.n;
                 }
                 _ => parts.push(rows.clone()),
             }

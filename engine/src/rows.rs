@@ -474,7 +474,7 @@ mod tests {
         assert_eq!(pace.rows, 512, "no more than twice as many");
         (0..9).for_each(|_| pace.after(100, 100 * 10));
         assert_eq!(pace.rows, WINDOW);
-        pace.after(100, 100 * 200_000);
+        pace.after(100, 100 * 100_000);
         assert!((70..100).contains(&pace.rows), "{}", pace.rows);
         pace.after(2, 2 * 30_000_000);
         assert_eq!(pace.rows, 64, "what the operator likes to have");
