@@ -15,7 +15,7 @@ use crate::store::Answer;
 /// Nodes that a thread takes at once.
 const SOME: usize = 32;
 /// Answers that may stay although nobody asked for them.
-const UNASKED: usize = 1 << 17;
+const UNASKED: usize = 8192;
 
 /// The newest answers of some nodes.
 #[derive(Default)]

@@ -10,7 +10,7 @@ use super::workplace::{Workplace, root};
 use crate::load::{LoadOptions, Loaded, load, read};
 
 /// Nodes whose answers are read while the pipeline is checked, at most.
-const AHEAD: usize = 1 << 16;
+const AHEAD: usize = 2048;
 
 /// Which pipeline, with which params, in which store.
 #[derive(Clone, Debug, clap::Args)]
