@@ -169,6 +169,10 @@ impl Store for Disk {
         });
     }
 
+    fn wait_for(&self, node: &str) {
+        self.ahead.wait_for(node);
+    }
+
     fn newest(&self, node: &str) -> Result<Option<RecipeId>, StoreError> {
         if let Some(recipe) = self.ahead.newest(node) {
             return Ok(Some(recipe));

@@ -138,6 +138,10 @@ pub trait Store: Send + Sync {
     fn read_ahead(&self, nodes: &[String]) {
         let _ = nodes;
     }
+    /// A node is looked at next: waits for its answer, where `read_ahead` told of it.
+    fn wait_for(&self, node: &str) {
+        let _ = node;
+    }
     /// The newest answer of a node of a pipeline, to say what changed since.
     fn last(&self, node: &str) -> Result<Option<Answer>, StoreError>;
     /// The question of the newest answer of a node.

@@ -69,6 +69,7 @@ pub fn plan(graph: &Graph, targets: &[NodeId], world: World<'_>) -> Result<Vec<N
         let inputs_known = graph.feeds(id).iter().all(|feed| known.borrow().contains_key(feed));
         plans.push(if inputs_known {
             let question = Question::of(graph, id, &|feed| known.borrow()[&feed].clone(), world)?;
+            world.store.wait_for(&graph.store_name(id));
             match recalled(graph.node(id), question.recipe.id(), world)? {
                 Some((answer, tables)) => {
                     known.borrow_mut().insert(id, Arc::new(tables));

@@ -91,8 +91,9 @@ pub(crate) fn look(
 fn known(graph: &Graph, id: NodeId, question: &Question, world: World<'_>) -> Result<Option<Arc<Tables>>, Failure> {
     let node = graph.node(id);
     let recipe = question.recipe.id();
-    let Some((answer, tables)) = recalled(node, recipe, world)? else { return Ok(None) };
     let name = graph.store_name(id);
+    world.store.wait_for(&name);
+    let Some((answer, tables)) = recalled(node, recipe, world)? else { return Ok(None) };
     if world.store.newest(&name)? != Some(recipe) {
         world.store.point(&name, &answer)?;
     }

@@ -103,6 +103,10 @@ impl Store for ReadThrough {
         self.disk.read_ahead(nodes);
     }
 
+    fn wait_for(&self, node: &str) {
+        self.disk.wait_for(node);
+    }
+
     fn last(&self, node: &str) -> Result<Option<Answer>, StoreError> {
         self.disk.last(node)
     }
