@@ -88,7 +88,7 @@ pub struct Extract {
 
 impl Define for Extract {
     const NAME: &'static str = "extract";
-    const VERSION: u32 = 5;
+    const VERSION: u32 = 6;
     const PLACES: &'static [&'static str] = &["paths"];
 
     fn source(&self, env: &Env<'_>) -> Option<Box<dyn TableOp>> {

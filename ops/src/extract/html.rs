@@ -134,6 +134,7 @@ impl Walker {
             "table" => self.table(node, flow),
             "pre" | "listing" | "xmp" | "plaintext" => preformatted(node, element, flow),
             "br" => flow.text("\n\u{0}"),
+            "hr" => flow.rule(),
             "sup" if is_footnote_mark(node) => {}
             "a" if attr(element, "href").is_some() => {
                 flow.open_link(target(element));

@@ -189,6 +189,16 @@ pub(super) fn is_enumeration(bare: &str, links: usize) -> bool {
     links > 1 && commas + 1 == links && signs.clone().count() - commas <= usize::from(bare.trim_end().ends_with('.'))
 }
 
+/// Whether what comes next on a line stands apart from the words before it, as the links of a bar do.
+pub(super) fn is_apart(line: &str) -> bool {
+    line.trim_end().chars().next_back().is_none_or(|char| "[]|:<>«»·•\0".contains(char))
+}
+
+/// Whether a text is as short as a bar's.
+pub(super) fn is_short(text: &str) -> bool {
+    text.chars().filter(|char| char.is_alphanumeric()).count() < LONGEST_BAR
+}
+
 fn only_navigation_words(text: &str) -> bool {
     let words = text.split(|char: char| !char.is_alphanumeric()).filter(|word| !word.is_empty());
     words.map(str::to_lowercase).all(|word| {
@@ -245,6 +255,22 @@ mod tests {
         let long =
             format!("<div class=header><a href=a>x</a> {}</div>", "A long word on what this is about. ".repeat(12));
         assert!(left(&long, "").contains("what this is about"));
+    }
+
+    #[test]
+    fn a_bar_below_the_last_rule_is_a_foot() {
+        let bar = "[ <a href=a>Start</a> ] [ <a href=b>Glossary</a> ] Last changed when the last ROM was read.";
+        let copies = "<div><hr>These pages may be copied. Prev: <a href=a>28</a> Next: <a href=b>30</a></div>";
+        assert_eq!(left("", &format!("<hr><p><font>{bar}</font></p>")), "Disks\n\nA disk turns.");
+        assert_eq!(left("", copies), "Disks\n\nA disk turns.");
+        assert!(left("", &format!("<p>{bar}</p>")).ends_with("Last changed when the last ROM was read."), "no rule");
+        assert!(left("", &format!("<hr><p>{bar}</p><p>It turns fast.</p>")).contains("Glossary"), "not the last");
+        let words = "<hr><p>They turn as <a href=a>chapter 2</a> and <a href=b>chapter 3</a> say.</p>";
+        assert!(left("", words).ends_with("They turn as chapter 2 and chapter 3 say."));
+        let one = "<hr><p>Written by: <a href=a>a hand</a></p>";
+        assert!(left("", one).ends_with("Written by: a hand"));
+        let long = format!("<hr><p>{bar} {}</p>", "A long word on what this is about. ".repeat(12));
+        assert!(left("", &long).contains("what this is about"));
     }
 
     #[test]

@@ -15,12 +15,18 @@ pub(super) struct Flow {
     bare: String,
     linked: String,
     links: usize,
+    /// A link of `line` stands among words, not apart as in a bar.
+    in_words: bool,
     /// Where in `line` the words of each open link begin, and its target.
     links_open: Vec<(usize, String)>,
     /// Anchors and links that the next block takes.
     marks: Marks,
     /// Navigation was left out since the last block.
     left_out: bool,
+    /// How many blocks stand above the last rule.
+    ruled: Option<usize>,
+    /// The last block is a bar of links, with words beside it.
+    ends_in_bar: bool,
 }
 
 impl Flow {
@@ -32,6 +38,7 @@ impl Flow {
 
     pub(super) fn open_link(&mut self, target: String) {
         self.links += 1;
+        self.in_words |= !chrome::is_apart(&self.line);
         self.links_open.push((self.line.len(), target));
         self.linked.push(' ');
     }
@@ -55,6 +62,7 @@ impl Flow {
         let bare = std::mem::take(&mut self.bare);
         let linked = std::mem::take(&mut self.linked);
         let links = std::mem::take(&mut self.links);
+        let in_words = std::mem::take(&mut self.in_words);
         self.links_open.iter_mut().for_each(|(start, _)| *start = 0);
         let text = broken_lines(&line);
         if text.is_empty() {
@@ -67,6 +75,12 @@ impl Flow {
             return self.left_out();
         }
         self.block(Kind::Paragraph, &text);
+        self.ends_in_bar = links > 1 && !in_words && chrome::is_short(&text);
+    }
+
+    /// A rule across the page.
+    pub(super) fn rule(&mut self) {
+        self.ruled = Some(self.blocks.len());
     }
 
     /// Adds a block, which takes the anchors and links that wait for one.
@@ -74,6 +88,7 @@ impl Flow {
         let mut marks = std::mem::take(&mut self.marks);
         marks.add(std::mem::take(&mut block.marks));
         block.marks = marks;
+        self.ends_in_bar = false;
         self.blocks.push(block);
     }
 
@@ -153,9 +168,14 @@ impl Flow {
         self.with_last_marks()
     }
 
-    /// Everything.
+    /// Everything of a page. A bar below its last rule is its foot, whatever it says beside the links.
     pub(super) fn finish(mut self) -> Vec<Raw> {
         self.flush();
+        if self.ends_in_bar && self.ruled == Some(self.blocks.len() - 1) {
+            let foot = self.blocks.pop().expect("a bar is a block");
+            self.marks.anchors.extend(foot.marks.anchors);
+            self.left_out();
+        }
         self.drop_emptied(0);
         self.with_last_marks()
     }
