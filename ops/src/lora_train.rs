@@ -121,7 +121,7 @@ impl TableOp for Trainer {
     }
 
     fn run(&self, inputs: &Inputs<Input>, out: &mut [Box<dyn TableWriter>], cx: &Cx<'_>) -> Result<(), Failure> {
-        let loaded = models::load(&self.asset, self.columns.precision, cx)?;
+        let loaded = models::load(&self.asset, self.columns.keep(), cx)?;
         let material = material::Tables::read(&self.columns, inputs)?;
         let data = material.examples(&loaded, &self.config, cx)?;
         let evals = material.exams(&loaded, &self.config, self.exam, cx)?;

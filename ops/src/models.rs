@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, Weak};
 
 use retort_engine::{Asset, Cx, Env, Failure, Problem};
 use retort_lm::embed::Encoder;
-use retort_lm::model::Model;
+use retort_lm::model::{Keep, Model};
 use retort_lm::template::ChatTemplate;
 use retort_lm::tokenizer::Tokenizer;
 use retort_lm::{LmError, kernels};
@@ -121,11 +121,11 @@ impl Serialize for Precision {
     }
 }
 
-impl From<Precision> for kernels::Precision {
+impl From<Precision> for Keep {
     fn from(precision: Precision) -> Self {
         match precision {
-            Precision::F16 => Self::F16,
-            Precision::Int8 => Self::Int8,
+            Precision::F16 => kernels::Precision::F16.into(),
+            Precision::Int8 => kernels::Precision::Int8.into(),
         }
     }
 }
@@ -246,8 +246,8 @@ impl ModelEntry {
 ///
 /// # Errors
 /// The asset cannot be had, or is not a model that is known here.
-pub fn load(asset: &Asset, precision: impl Into<kernels::Precision>, cx: &Cx<'_>) -> Result<Arc<LoadedModel>, Failure> {
-    load_file(&cx.asset(asset)?, precision).map_err(Failure::op)
+pub fn load(asset: &Asset, keep: impl Into<Keep>, cx: &Cx<'_>) -> Result<Arc<LoadedModel>, Failure> {
+    load_file(&cx.asset(asset)?, keep).map_err(Failure::op)
 }
 
 /// As [`load`], the tokenizer only: no weights are read.
@@ -262,12 +262,12 @@ pub fn tokenizer(asset: &Asset, cx: &Cx<'_>) -> Result<Arc<Tokenizer>, Failure> 
 ///
 /// # Errors
 /// It cannot be read, or is not a model that is known here.
-pub fn load_file(path: &Path, precision: impl Into<kernels::Precision>) -> Result<Arc<LoadedModel>, LmError> {
-    static LOADED: Shared<(PathBuf, kernels::Precision), LoadedModel> = Shared::new();
-    let precision = precision.into();
-    LOADED.get(&(path.to_owned(), precision), || {
+pub fn load_file(path: &Path, keep: impl Into<Keep>) -> Result<Arc<LoadedModel>, LmError> {
+    static LOADED: Shared<(PathBuf, Keep), LoadedModel> = Shared::new();
+    let keep = keep.into();
+    LOADED.get(&(path.to_owned(), keep), || {
         let tokenizer = tokenizer_file(path)?;
-        let model = Model::load_in(precision, path)?;
+        let model = Model::load_in(keep, path)?;
         Ok(LoadedModel { model, template: ChatTemplate::of(&tokenizer)?, tokenizer })
     })
 }

@@ -1,6 +1,6 @@
 //! Retort's side of `tests/peers/training.py`: trains on sequences of token ids and says how long each step took.
 //!
-//! `training MODEL FOLDER BATCH STEPS f32|bf16` reads `FOLDER/tokens.json`, writes the adapter that it begins with to `FOLDER/adapter` (as PEFT has
+//! `training MODEL FOLDER BATCH STEPS f32|bf16|qlora-f32|qlora-bf16` reads `FOLDER/tokens.json`, writes the adapter that it begins with to `FOLDER/adapter` (as PEFT has
 //! it) and the order of the sequences to `FOLDER/order-BATCH.json`, and prints one line of JSON.
 
 #![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a measuring program reads the clock and prints")]
@@ -13,7 +13,7 @@ use retort_lm::data::{Batch, Examples, steps};
 use retort_lm::gradient::Segment;
 use retort_lm::kernels::Precision;
 use retort_lm::lora::{Adapter, LoraConfig};
-use retort_lm::model::Model;
+use retort_lm::model::{Keep, Model};
 use retort_lm::peft::{Card, write};
 use retort_lm::schedule::{Decay, Schedule, Warmup};
 use retort_lm::train::{Phase, Source, TrainConfig, train};
@@ -26,12 +26,13 @@ const EPOCHS: u64 = 20;
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [model, folder, batch, count, precision] = &arguments[..] else {
-        return Err("MODEL FOLDER BATCH STEPS f32|bf16".into());
+        return Err("MODEL FOLDER BATCH STEPS f32|bf16|qlora-f32|qlora-bf16".into());
     };
     let (folder, batch, count) = (Path::new(folder), Batch::Sequences(batch.parse()?), count.parse()?);
     // In f32 the frozen weights are half floats, as `lora-train` has them.
-    let precision = if precision == "bf16" { Precision::Bf16 } else { Precision::F16 };
-    let model = Model::load_in(precision, Path::new(model))?;
+    let as_stored = precision.starts_with("qlora-");
+    let precision = if precision.ends_with("bf16") { Precision::Bf16 } else { Precision::F16 };
+    let model = Model::load_in(Keep { precision, as_stored }, Path::new(model))?;
     let sequences: Vec<Vec<u32>> = serde_json::from_slice(&std::fs::read(folder.join("tokens.json"))?)?;
     let segments: Vec<Segment> = sequences.iter().map(|ids| Segment::next_token(ids, &vec![true; ids.len()])).collect();
     let lengths: Vec<usize> = segments.iter().map(|segment| segment.tokens.len()).collect();

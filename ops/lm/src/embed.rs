@@ -169,9 +169,10 @@ impl Norm {
 /// `out = W·x + b` for layers that read the same rows.
 fn apply(rows: usize, x: &[f32], layers: &mut [(&Linear, &mut Buffer<f32>)]) {
     let x = Rows::new(x);
-    let products = layers.iter_mut().map(|(linear, out)| {
+    let weights: Vec<_> = layers.iter().map(|(linear, _)| linear.weight()).collect();
+    let products = layers.iter_mut().zip(&weights).map(|((linear, out), weight)| {
         let start = linear.begin(out);
-        Product { x: &x, weight: linear.weight(), out, start }
+        Product { x: &x, weight, out, start }
     });
     multiply(rows, &mut products.collect::<Vec<_>>());
 }

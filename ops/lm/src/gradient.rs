@@ -144,7 +144,7 @@ impl Model {
             }
             let head = self.head();
             let start = head.begin(logits);
-            multiply(rows, &mut [Product { x: &Rows::new(x), weight: head.weight(), out: logits, start }]);
+            multiply(rows, &mut [Product { x: &Rows::new(x), weight: &head.weight(), out: logits, start }]);
             let nlls: Vec<f64> = logits
                 .par_chunks_exact_mut(vocab)
                 .zip(chunk)
@@ -156,7 +156,7 @@ impl Model {
             if let Some(d_hidden) = &mut d_hidden {
                 multiply(
                     rows,
-                    &mut [Product { x: &Rows::new(logits), weight: head.back(), out: x, start: Start::Zero }],
+                    &mut [Product { x: &Rows::new(logits), weight: &head.back(), out: x, start: Start::Zero }],
                 );
                 for (x, &(_, row, _)) in x.chunks_exact(width).zip(chunk) {
                     d_hidden[row * width..(row + 1) * width].copy_from_slice(x);

@@ -1,44 +1,88 @@
-//! A frozen weight, packed once, with an optional adapter.
+//! A frozen weight, packed once or each time it is used, with an optional adapter.
 //!
 //! Layers that read the same input are computed together (`forward`, `backward`), so that one round of threads
 //! serves them all.
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
 use crate::dropout::Dropout;
 use crate::kernels::{
-    Buffer, OverRows, Packed, Product, Rows, Start, Sum, add_assign, multiply, multiply_sums, sum_over_rows,
+    Buffer, OverRows, Packed, Precision, Product, Rows, Start, Sum, add_assign, multiply, multiply_sums, sum_over_rows,
 };
 use crate::lazy::get_or_make;
 use crate::lora::{Factors, PackedPair};
+use crate::weights::AsStored;
 
 /// A frozen linear layer.
 #[derive(Debug)]
 pub struct Linear {
-    weight: Packed,
+    weight: Frozen,
     bias: Option<Vec<f32>>,
-    /// The same, transposed, made when a gradient is first asked for.
-    back: OnceLock<Packed>,
     /// The squared length of each output's weights, for DoRA.
     squares: OnceLock<Vec<f64>>,
 }
 
+/// How the weights `(outputs, inputs)` of a layer are held.
+#[derive(Debug)]
+pub(crate) enum Frozen {
+    /// Packed, and the same transposed, made when a gradient is first asked for.
+    Packed(Packed, OnceLock<Packed>),
+    /// As the file has them: less memory, and more work each time.
+    AsStored(AsStored),
+}
+
+impl From<Packed> for Frozen {
+    fn from(packed: Packed) -> Self {
+        Self::Packed(packed, OnceLock::new())
+    }
+}
+
 impl Linear {
-    /// Of packed weights `(outputs, inputs)`, and a bias if the layer has one.
+    /// Of weights `(outputs, inputs)`, and a bias if the layer has one.
     ///
     /// # Panics
     ///
     /// If the bias does not have a value for each output.
-    pub fn new(weight: Packed, bias: Option<Vec<f32>>) -> Self {
-        assert!(bias.as_ref().is_none_or(|bias| bias.len() == weight.n()), "a bias of {} values", weight.n());
-        Self { weight, bias, back: OnceLock::new(), squares: OnceLock::new() }
+    pub(crate) fn new(weight: impl Into<Frozen>, bias: Option<Vec<f32>>) -> Self {
+        let linear = Self { weight: weight.into(), bias, squares: OnceLock::new() };
+        let values = linear.bias.as_ref().map_or(linear.n(), Vec::len);
+        assert!(values == linear.n(), "a bias of {values} values");
+        linear
+    }
+
+    /// Outputs.
+    pub fn n(&self) -> usize {
+        match &self.weight {
+            Frozen::Packed(weight, _) => weight.n(),
+            Frozen::AsStored(weight) => weight.n(),
+        }
+    }
+
+    /// Inputs.
+    pub fn k(&self) -> usize {
+        match &self.weight {
+            Frozen::Packed(weight, _) => weight.k(),
+            Frozen::AsStored(weight) => weight.k(),
+        }
+    }
+
+    /// What products with the weights are computed in.
+    pub fn precision(&self) -> Precision {
+        match &self.weight {
+            Frozen::Packed(weight, _) => weight.precision(),
+            Frozen::AsStored(weight) => weight.precision(),
+        }
     }
 
     /// The weights.
-    pub fn weight(&self) -> &Packed {
-        &self.weight
+    pub fn weight(&self) -> Cow<'_, Packed> {
+        match &self.weight {
+            Frozen::Packed(weight, _) => Cow::Borrowed(weight),
+            Frozen::AsStored(weight) => Cow::Owned(weight.packed()),
+        }
     }
 
     /// What is added to the outputs.
@@ -61,21 +105,27 @@ impl Linear {
     }
 
     /// The weights with inputs and outputs exchanged, which carry gradients back.
-    pub fn back(&self) -> &Packed {
-        get_or_make(&self.back, || self.weight.transposed())
+    pub fn back(&self) -> Cow<'_, Packed> {
+        match &self.weight {
+            Frozen::Packed(weight, back) => Cow::Borrowed(get_or_make(back, || weight.transposed())),
+            Frozen::AsStored(weight) => Cow::Owned(weight.transposed()),
+        }
     }
 
     /// The squared length of each output's weights.
     pub(crate) fn row_squares(&self) -> &[f64] {
         get_or_make::<Vec<f64>>(&self.squares, || {
             let square = |row: &[f32]| row.iter().map(|&w| f64::from(w) * f64::from(w)).sum();
-            self.weight.unpack().par_chunks_exact(self.weight.k()).map(square).collect()
+            self.weight().unpack().par_chunks_exact(self.k()).map(square).collect()
         })
     }
 
     /// Bytes held now.
     pub fn bytes(&self) -> usize {
-        self.weight.bytes() + self.back.get().map_or(0, Packed::bytes)
+        match &self.weight {
+            Frozen::Packed(weight, back) => weight.bytes() + back.get().map_or(0, Packed::bytes),
+            Frozen::AsStored(weight) => weight.bytes(),
+        }
     }
 }
 
@@ -101,12 +151,13 @@ pub(crate) struct Forward<'a> {
 pub(crate) fn forward(rows: usize, x: &[f32], layers: &mut [Forward<'_>]) {
     let all = Rows::new(x);
     lower(rows, (x, &all), layers);
+    let weights: Vec<_> = layers.iter().map(|layer| layer.linear.weight()).collect();
     let mut parts = Vec::with_capacity(layers.len());
-    for layer in layers.iter_mut() {
+    for (layer, weight) in layers.iter_mut().zip(&weights) {
         // What DoRA's factors multiply is without the bias.
         let start = if layer.factors().is_some() { Start::Zero } else { layer.linear.begin(layer.out) };
         let up = layer.adapted.map(|adapted| (Rows::new(layer.low), &adapted.pair.up));
-        parts.push((&layer.linear.weight, up, &mut *layer.out, start));
+        parts.push((weight.as_ref(), up, &mut *layer.out, start));
     }
     let mut sums = Vec::with_capacity(parts.len());
     for (weight, up, out, start) in &mut parts {
@@ -182,8 +233,8 @@ pub(crate) fn backward(rows: usize, x: &[f32], layers: &mut [Backward<'_>], d_x:
     let dropped: Vec<Option<Buffer<f32>>> =
         layers.iter().map(|layer| layer.adapted.and_then(|adapted| adapted.dropout.apply(x))).collect();
 
-    let mut terms: Vec<_> =
-        layers.iter().zip(&d_outs).map(|(layer, (_, d_out))| (d_out, layer.linear.back())).collect();
+    let backs: Vec<_> = layers.iter().map(|layer| layer.linear.back()).collect();
+    let mut terms: Vec<_> = backs.iter().zip(&d_outs).map(|(back, (_, d_out))| (d_out, back.as_ref())).collect();
     for ((layer, d_low), dropped) in layers.iter().zip(&low_rows).zip(&dropped) {
         if let (Some(adapted), None) = (layer.adapted, dropped) {
             terms.push((d_low, adapted.pair.down_back()));
@@ -229,9 +280,9 @@ impl Backward<'_> {
         let pair = self.adapted?.pair;
         let factors = pair.factors(self.linear)?;
         let mut inner = Buffer::any(self.d_out.len());
-        let weight = &self.linear.weight;
+        let weight = self.linear.weight();
         let (x, low) = (Rows::new(x), Rows::new(self.low));
-        let terms = vec![(&x, weight), (&low, &pair.up)];
+        let terms = vec![(&x, weight.as_ref()), (&low, &pair.up)];
         multiply_sums(rows, &mut [Sum { terms, out: &mut inner, start: Start::Zero }]);
         let outputs = weight.n();
         let d_lengths = &mut *self.grads[2];
@@ -272,7 +323,7 @@ fn pair_gradients(
     drop(products);
     for (layer, d_b) in layers.iter_mut().zip(d_bs) {
         let Some(adapted) = layer.adapted else { continue };
-        let (rank, outputs) = (adapted.pair.rank(), layer.linear.weight.n());
+        let (rank, outputs) = (adapted.pair.rank(), layer.linear.n());
         layer.grads[1].par_chunks_exact_mut(rank).enumerate().with_min_len(64).for_each(|(output, row)| {
             row.iter_mut().enumerate().for_each(|(r, value)| *value = d_b[r * outputs + output]);
         });

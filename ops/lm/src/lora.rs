@@ -247,7 +247,7 @@ impl Adapter {
     /// The packed pair of a target in a block, for products beside those of `linear`: in bfloat16 if its weights are, else in single floats.
     pub(crate) fn pair(&self, layer: usize, target: Target, linear: &Linear) -> Option<&PackedPair> {
         let at = self.index(layer, target)?;
-        let (packed, precision) = match linear.weight().precision() {
+        let (packed, precision) = match linear.precision() {
             Precision::Bf16 => (&self.packed[1], Precision::Bf16),
             Precision::F16 | Precision::F32 | Precision::Int8 => (&self.packed[0], Precision::F32),
         };

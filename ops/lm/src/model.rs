@@ -34,6 +34,22 @@ pub struct Model {
     pub(crate) norm: Norm,
 }
 
+/// How a model's weights are held in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Keep {
+    /// What weights are packed in, and products with them computed.
+    pub precision: Precision,
+    /// Whether the layers of blocks stay as the file has them, quantised, and are packed each time they are used: the
+    /// same bits in less memory, and slower. What it is for is QLoRA (Dettmers et al. 2023, arXiv 2305.14314).
+    pub as_stored: bool,
+}
+
+impl From<Precision> for Keep {
+    fn from(precision: Precision) -> Self {
+        Self { precision, as_stored: false }
+    }
+}
+
 /// The next tokens of one sequence, and its cache, which holds all before and will hold these.
 #[derive(Debug)]
 pub struct Span<'a> {
@@ -77,13 +93,13 @@ impl Model {
         Self::from_weights(&Weights::open(path)?)
     }
 
-    /// As [`Model::load`], with weights kept in another precision: [`Precision::Int8`] is what llama.cpp computes in.
+    /// As [`Model::load`], with weights kept in another way: [`Precision::Int8`] is what llama.cpp computes in.
     ///
     /// # Errors
     ///
     /// As [`Weights::open`] and [`Weights::tensor`].
-    pub fn load_in(precision: Precision, path: &Path) -> Result<Self, LmError> {
-        Self::read(&Weights::open(path)?, precision)
+    pub fn load_in(keep: impl Into<Keep>, path: &Path) -> Result<Self, LmError> {
+        Self::read(&Weights::open(path)?, keep.into())
     }
 
     /// Loads from an opened checkpoint; weights are kept as half floats.
@@ -92,7 +108,7 @@ impl Model {
     ///
     /// As [`Weights::tensor`].
     pub fn from_weights(weights: &Weights) -> Result<Self, LmError> {
-        Self::read(weights, Precision::F16)
+        Self::read(weights, Precision::F16.into())
     }
 
     /// The model's shape.
@@ -129,7 +145,7 @@ impl Model {
         let mut out = vec![0.0; rows * self.config.vocab_size];
         let head = self.head();
         let start = head.begin(&mut out);
-        multiply(rows, &mut [Product { x: &Rows::new(hidden), weight: head.weight(), out: &mut out, start }]);
+        multiply(rows, &mut [Product { x: &Rows::new(hidden), weight: &head.weight(), out: &mut out, start }]);
         out
     }
 

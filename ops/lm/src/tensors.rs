@@ -4,9 +4,9 @@ use crate::LmError;
 use crate::block::Block;
 use crate::config::{Config, Named};
 use crate::kernels::{Packed, Precision};
-use crate::linear::Linear;
+use crate::linear::{Frozen, Linear};
 use crate::lora::{Adapter, Target};
-use crate::model::Model;
+use crate::model::{Keep, Model};
 use crate::norm::Norm;
 use crate::weights::Weights;
 
@@ -39,8 +39,8 @@ impl Model {
     }
 
     /// Makes a model of an opened checkpoint, matrices a part at a time.
-    pub(crate) fn read(weights: &Weights, precision: Precision) -> Result<Self, LmError> {
-        Self::assemble(weights.config(), precision, weights)
+    pub(crate) fn read(weights: &Weights, keep: Keep) -> Result<Self, LmError> {
+        Self::assemble(weights.config(), keep.precision, Opened { weights, as_stored: keep.as_stored })
     }
 
     fn assemble(config: &Config, precision: Precision, tensors: impl Tensors) -> Result<Self, LmError> {
@@ -89,15 +89,34 @@ impl Model {
 trait Tensors {
     fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LmError>;
     fn packed(&mut self, name: &str, shape: [usize; 2], precision: Precision) -> Result<Packed, LmError>;
+    /// The weights of a layer within a block.
+    fn frozen(&mut self, name: &str, shape: [usize; 2], precision: Precision) -> Result<Frozen, LmError> {
+        self.packed(name, shape, precision).map(Frozen::from)
+    }
 }
 
-impl Tensors for &Weights {
+/// The tensors of a checkpoint.
+struct Opened<'a> {
+    weights: &'a Weights,
+    /// Whether blocks keep theirs as the file has them.
+    as_stored: bool,
+}
+
+impl Tensors for Opened<'_> {
     fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LmError> {
-        Weights::tensor(self, name, shape)
+        self.weights.tensor(name, shape)
     }
 
     fn packed(&mut self, name: &str, shape: [usize; 2], precision: Precision) -> Result<Packed, LmError> {
-        Weights::packed(self, name, shape, precision)
+        self.weights.packed(name, shape, precision)
+    }
+
+    fn frozen(&mut self, name: &str, shape: [usize; 2], precision: Precision) -> Result<Frozen, LmError> {
+        let kept = if self.as_stored { self.weights.as_stored(name, shape, precision)? } else { None };
+        match kept {
+            Some(kept) => Ok(Frozen::AsStored(kept)),
+            None => self.packed(name, shape, precision).map(Frozen::from),
+        }
     }
 }
 
@@ -135,8 +154,11 @@ impl<T: Tensors> Checkpoint<'_, T> {
 
     fn linear(&mut self, name: &str, [outputs, inputs]: [usize; 2], bias: bool) -> Result<Linear, LmError> {
         let weight = self.tensors.packed(&format!("{name}.weight"), [outputs, inputs], self.precision)?;
-        let bias = bias.then(|| self.tensors.tensor(&format!("{name}.bias"), &[outputs])).transpose()?;
-        Ok(Linear::new(weight, bias))
+        Ok(Linear::new(weight, self.bias(name, outputs, bias)?))
+    }
+
+    fn bias(&mut self, name: &str, outputs: usize, there: bool) -> Result<Option<Vec<f32>>, LmError> {
+        there.then(|| self.tensors.tensor(&format!("{name}.bias"), &[outputs])).transpose()
     }
 
     fn norm(&mut self, name: &str, width: usize) -> Result<Norm, LmError> {
@@ -153,7 +175,8 @@ impl<T: Tensors> Checkpoint<'_, T> {
             if let Some(path) = target.path(self.config, layer) {
                 let (outputs, inputs) = target.shape(self.config);
                 let bias = self.config.biases.contains(&target);
-                linears[target as usize] = Some(self.linear(&path, [outputs, inputs], bias)?);
+                let weight = self.tensors.frozen(&format!("{path}.weight"), [outputs, inputs], self.precision)?;
+                linears[target as usize] = Some(Linear::new(weight, self.bias(&path, outputs, bias)?));
             }
         }
         let mut norm = |named: Named, width: usize| self.norm(&path(layer, named), width);

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::quantized::gguf_file::Content;
 use stored::Stored;
-pub(crate) use stored::widen;
+pub(crate) use stored::{AsStored, widen};
 
 use crate::LmError;
 use crate::config::{Config, Facts, NormKind};
@@ -104,6 +104,20 @@ impl Weights {
         let least = PANEL * found.head.max(1);
         let step = least * (PART / (least * k.max(1))).max(1);
         Packed::from_parts(n, k, precision, step, |rows| found.rows(rows))
+    }
+
+    /// Reads a matrix `[outputs, inputs]` and keeps it as the file has it, to be packed each time it is used; none where that can't be.
+    ///
+    /// # Errors
+    ///
+    /// As [`Weights::tensor`].
+    pub(crate) fn as_stored(
+        &self,
+        name: &str,
+        shape: [usize; 2],
+        precision: Precision,
+    ) -> Result<Option<AsStored>, LmError> {
+        AsStored::read(&self.find(name, &shape)?, shape, precision)
     }
 
     fn find(&self, name: &str, shape: &[usize]) -> Result<Found, LmError> {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use retort_engine::Problem;
 use retort_lm::kernels;
 use retort_lm::lora::LoraConfig;
+use retort_lm::model::Keep;
 use retort_lm::train::{EVAL, TrainConfig};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
@@ -84,6 +85,11 @@ pub struct LoraTrain {
     #[serde(default)]
     #[schemars(extend("default" = "f32"))]
     pub precision: TrainPrecision,
+    /// QLoRA: the layers of the base stay in memory as the file has them (Q4_K, Q8_0 …) and are widened where they are used. The adapter is the same, bit for
+    /// bit; memory falls to a fraction (of a model in half floats, to half, as nothing is held for the way back), and training takes longer, the less so the larger
+    /// `max_tokens_per_pass` is.
+    #[serde(default)]
+    pub quantized_base: bool,
     /// Of the adapter's first values, the order of examples, and dropout.
     #[serde(default)]
     pub seed: u64,
@@ -204,12 +210,14 @@ impl Serialize for TrainPrecision {
     }
 }
 
-impl From<TrainPrecision> for kernels::Precision {
-    fn from(precision: TrainPrecision) -> Self {
-        match precision {
-            TrainPrecision::F32 => Self::F16,
-            TrainPrecision::Bf16 => Self::Bf16,
-        }
+impl LoraTrain {
+    /// How the base is held.
+    pub(super) fn keep(&self) -> Keep {
+        let precision = match self.precision {
+            TrainPrecision::F32 => kernels::Precision::F16,
+            TrainPrecision::Bf16 => kernels::Precision::Bf16,
+        };
+        Keep { precision, as_stored: self.quantized_base }
     }
 }
 

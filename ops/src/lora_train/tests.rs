@@ -239,6 +239,7 @@ fn a_default_spelled_out_or_moved_changes_no_fact() {
     assert_ne!(facts_of(json!({"model": model(), "epochs": 4})), plain);
     assert_eq!(facts_of(json!({"model": model(), "precision": "f32"})), plain);
     assert_ne!(facts_of(json!({"model": model(), "precision": "bf16"})), plain);
+    assert_eq!(facts_of(json!({"model": model(), "quantized_base": true})), plain, "the same adapter");
     let text = serde_json::to_string(&plain).unwrap();
     assert!(text.contains(r#""phases":[{"name":"pairs","data":"pairs","mix":{"#), "{text}");
     assert!(text.contains(r#""loss":"answer","template":"chat","epochs":3,"#), "{text}");

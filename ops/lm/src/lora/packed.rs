@@ -116,12 +116,12 @@ pub(crate) struct Factors {
 
 impl Dora {
     fn factors(&self, linear: &Linear, rank: usize, scaling: f32) -> Factors {
-        let (inputs, outputs, scaling) = (linear.weight().k(), linear.weight().n(), f64::from(scaling));
+        let (inputs, outputs, scaling) = (linear.k(), linear.n(), f64::from(scaling));
         // A·Wᵀ: (rank, outputs).
         let mut across = Buffer::zeroed(rank * outputs);
         multiply(
             rank,
-            &mut [Product { x: &Rows::new(&self.a), weight: linear.weight(), out: &mut across, start: Start::Zero }],
+            &mut [Product { x: &Rows::new(&self.a), weight: &linear.weight(), out: &mut across, start: Start::Zero }],
         );
         let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
         let rows: Vec<&[f32]> = self.a.chunks_exact(inputs).collect();

@@ -1,4 +1,9 @@
 //! A tensor as it lies in a file, and its rows widened to `f32`: a part at a time, so that no file and no large tensor is in memory whole.
+//! `as_stored` keeps one as it lies there.
+
+mod as_stored;
+
+pub(crate) use as_stored::AsStored;
 
 use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -34,6 +39,40 @@ enum Kind {
     Plain(Dtype),
     /// Blocks of a GGUF file.
     Blocks(GgmlDType),
+}
+
+impl Kind {
+    /// Values that can't be read apart.
+    fn block(self) -> usize {
+        match self {
+            Self::Plain(_) => 1,
+            Self::Blocks(dtype) => dtype.block_size(),
+        }
+    }
+
+    /// The bytes of so many values, which are whole blocks.
+    fn size_of(self, values: usize) -> usize {
+        match self {
+            Self::Plain(dtype) => values * (dtype.bitsize() / 8),
+            Self::Blocks(dtype) => values / dtype.block_size() * dtype.type_size(),
+        }
+    }
+
+    /// The `n` values that `data` is; or why not.
+    fn widen(self, data: &[u8], n: usize) -> Result<Vec<f32>, String> {
+        match self {
+            Self::Plain(dtype) => {
+                widen(dtype, data).ok_or_else(|| format!("type {dtype:?} is not read (F32, F16 and BF16 are)"))
+            }
+            Self::Blocks(dtype) => {
+                let widened = || -> candle_core::Result<Vec<f32>> {
+                    let tensor = qtensor_from_ggml(dtype, data, vec![n], &Device::Cpu)?.dequantize(&Device::Cpu)?;
+                    tensor.to_dtype(DType::F32)?.to_vec1()
+                };
+                widened().map_err(|e| e.to_string())
+            }
+        }
+    }
 }
 
 impl Stored {
@@ -82,10 +121,7 @@ impl Stored {
     pub(super) fn rows(&self, rows: Range<usize>) -> Result<Vec<f32>, LmError> {
         let width = self.shape.iter().skip(1).product::<usize>();
         let (from, to) = (rows.start * width, rows.end * width);
-        let block = match self.kind {
-            Kind::Plain(_) => 1,
-            Kind::Blocks(dtype) => dtype.block_size(),
-        };
+        let block = self.kind.block();
         if from.is_multiple_of(block) && to.is_multiple_of(block) {
             return self.values(from..to);
         }
@@ -96,24 +132,8 @@ impl Stored {
 
     /// Values by their place, whole blocks of them.
     fn values(&self, range: Range<usize>) -> Result<Vec<f32>, LmError> {
-        let n = range.len();
-        match self.kind {
-            Kind::Plain(dtype) => {
-                let size = dtype.bitsize() / 8;
-                let data = self.bytes(range.start * size, n * size)?;
-                widen(dtype, &data)
-                    .ok_or_else(|| self.unusable(&format!("type {dtype:?} is not read (F32, F16 and BF16 are)")))
-            }
-            Kind::Blocks(dtype) => {
-                let (block, size) = (dtype.block_size(), dtype.type_size());
-                let data = self.bytes(range.start / block * size, n / block * size)?;
-                let widened = || -> candle_core::Result<Vec<f32>> {
-                    let tensor = qtensor_from_ggml(dtype, &data, vec![n], &Device::Cpu)?.dequantize(&Device::Cpu)?;
-                    tensor.to_dtype(DType::F32)?.to_vec1()
-                };
-                widened().map_err(|e| self.unusable(&e.to_string()))
-            }
-        }
+        let data = self.bytes(self.kind.size_of(range.start), self.kind.size_of(range.len()))?;
+        self.kind.widen(&data, range.len()).map_err(|why| self.unusable(&why))
     }
 
     fn bytes(&self, from: usize, length: usize) -> Result<Vec<u8>, LmError> {

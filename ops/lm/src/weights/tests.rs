@@ -5,6 +5,8 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
 
 use super::*;
+use crate::gradient::Segment;
+use crate::model::{Keep, Model};
 use crate::testing::random;
 
 #[test]
@@ -69,6 +71,11 @@ fn every_type_is_read_as_candle_widens_it() {
         assert_eq!(read, values(&weight), "{dtype:?}");
         let error: f32 = read.iter().zip(random(256 * 256, 3)).map(|(a, b)| (a - b).abs()).sum();
         assert!(error / 65_536.0 < 0.25, "{dtype:?}: {error}");
+        let name = "model.layers.0.self_attn.o_proj.weight";
+        let kept = weights.as_stored(name, [256, 256], Precision::F32).unwrap().unwrap();
+        assert_eq!(kept.bytes(), 65_536 / dtype.block_size() * dtype.type_size());
+        assert_eq!(kept.packed().unpack(), read, "{dtype:?}");
+        assert_eq!(kept.transposed().unpack(), kept.packed().transposed().unpack(), "{dtype:?}");
     }
 }
 
@@ -121,13 +128,34 @@ fn a_model_that_is_read_in_parts_is_the_model_that_is_read_at_once() {
     let path = crate::testing::smollm2();
     let weights = Weights::open(&path).unwrap();
     for precision in [Precision::F16, Precision::Int8] {
-        let parts = crate::model::Model::load_in(precision, &path).unwrap();
+        let parts = Model::load_in(precision, &path).unwrap();
         let tensor = |name: &str, shape: &[usize]| weights.tensor(name, shape);
-        let whole = crate::model::Model::build(weights.config(), precision, tensor).unwrap();
+        let whole = Model::build(weights.config(), precision, tensor).unwrap();
         assert!(parts.tensors(None).eq(whole.tensors(None)), "{precision:?}");
     }
     let error = weights.tensor("model.embed_tokens.weight", &[49_152, 500]).unwrap_err().to_string();
     assert!(error.contains("has shape [49152, 576], not [49152, 500]"), "{error}");
+}
+
+/// Quantised layers that are widened where they are used give every bit that packed ones give, forward and back.
+#[test]
+fn layers_that_stay_as_stored_give_the_same_gradients() {
+    let path = crate::testing::smollm2();
+    let text: Vec<u32> = (0..40).map(|i| 1000 + i * 37 % 500).collect();
+    let segments = [Segment::next_token(&text, &[true; 40]), Segment::next_token(&text[..7], &[true; 7])];
+    for precision in [Precision::F16, Precision::Bf16] {
+        let packed = Model::load_in(precision, &path).unwrap();
+        let stored = Model::load_in(Keep { precision, as_stored: true }, &path).unwrap();
+        let adapter = crate::testing::random_dora(&packed);
+        let of = |model: &Model| model.gradients(&adapter, &segments, Some(1)).unwrap();
+        let ((loss, grads), (stored_loss, stored_grads)) = (of(&packed), of(&stored));
+        assert_eq!(stored_loss, loss, "{precision:?}");
+        assert_eq!(stored_grads, grads, "{precision:?}");
+        let (file, head) = (std::fs::metadata(&path).unwrap().len() as usize, 2 * 2 * 49_152 * 576);
+        assert!(stored.bytes() < file + head, "{} of {file}", stored.bytes());
+        assert!(packed.bytes() > 3 * (stored.bytes() - head), "{}", packed.bytes());
+        assert!(stored.tensors(None).eq(packed.tensors(None)), "{precision:?}");
+    }
 }
 
 #[test]
