@@ -1,7 +1,7 @@
 //! Mail to blocks: a message (RFC 5322, MIME) and a mailbox of them (mbox). The parsing is `mail_parser`'s.
 
 use mail_parser::mailbox::mbox::MessageIterator;
-use mail_parser::{Addr, Address, MessageParser, MimeHeaders, PartType};
+use mail_parser::{Addr, Address, HeaderName, MessageParser, MimeHeaders, PartType};
 
 use super::format::Format;
 use super::reader::Unreadable;
@@ -22,7 +22,7 @@ pub(super) fn messages(bytes: &[u8]) -> impl Iterator<Item = Vec<u8>> {
 /// Reads a message: its subject is its title; who wrote it and when stand before the text.
 pub(super) fn read(bytes: &[u8]) -> Result<Message, Unreadable> {
     let malformed = || Unreadable::malformed(Format::Mail, "it has no header fields");
-    let message = MessageParser::default().parse(bytes).ok_or_else(malformed)?;
+    let message = parser().parse(bytes).ok_or_else(malformed)?;
     let title = message.subject().map(|subject| tidy::inline(subject, false)).filter(|subject| !subject.is_empty());
     let mut blocks = Vec::new();
     for part in message.text_bodies() {
@@ -48,6 +48,12 @@ pub(super) fn read(bytes: &[u8]) -> Result<Message, Unreadable> {
     });
     let attachments = attachments.collect();
     Ok(Message { document: Document::assemble(title, blocks), attachments })
+}
+
+/// Reads the fields that are used and no other: that of fields nobody asks for (`Received`) can fail on numbers.
+fn parser() -> MessageParser {
+    let parser = MessageParser::new().with_mime_headers().header_text(HeaderName::Subject);
+    parser.header_address(HeaderName::From).header_date(HeaderName::Date)
 }
 
 fn written(address: &Address<'_>) -> String {

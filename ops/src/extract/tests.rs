@@ -112,6 +112,16 @@ fn mail() {
 }
 
 #[test]
+fn mail_with_numbers_too_large_is_read() {
+    for field in ["Received: by example.org; Tue, 3 Oct 1995 10:00:00", "Date: Tue, 3 Oct 1995 10:00:00"] {
+        let letter =
+            format!("{field} -9223372036854775808\nFrom: root@example.org\nSubject: Quotas\n\nOne for each user.\n");
+        let outcome = documents("a.eml", letter.as_bytes()).unwrap();
+        assert_eq!(outcome.documents[0].1.title.as_deref(), Some("Quotas"), "{field}");
+    }
+}
+
+#[test]
 fn records() {
     golden("manual.csv", &expect_file!["../../testdata/manual.csv.blocks"]);
     golden("manual.jsonl", &expect_file!["../../testdata/manual.jsonl.blocks"]);
