@@ -165,7 +165,8 @@ impl Parser {
             && !lines[at].starts_with(' ')
             && lines[at + 1].starts_with(' ')
         {
-            if item(lines[at]).is_some() || lines[at].starts_with("..") {
+            // The first is a term whatever it looks like: who calls has asked everybody else.
+            if !items.is_empty() && (item(lines[at]).is_some() || lines[at].starts_with("..")) {
                 break;
             }
             let end = indented_end(lines, at + 1);

@@ -101,6 +101,13 @@ fn rst() {
 }
 
 #[test]
+fn rst_with_a_directive_without_its_blank_is_read_to_the_end() {
+    let page = "Queues\n======\n\n..note:: lpq\n   shows the queue.\n\nThe end.\n";
+    let text = read("a.rst", page.as_bytes()).unwrap().text;
+    assert!(text.contains("..note:: lpq: shows the queue.") && text.ends_with("The end."), "{text}");
+}
+
+#[test]
 fn texinfo() {
     golden("manual.texi", &expect_file!["../../testdata/manual.texi.blocks"]);
 }
