@@ -8,6 +8,8 @@ mod config;
 mod material;
 mod metrics;
 mod phase;
+#[cfg(feature = "mpi")]
+pub mod ranks;
 mod resolved;
 mod targets;
 #[cfg(test)]
@@ -25,7 +27,7 @@ use retort_cache::TableWriter;
 use retort_engine::{Asset, Cx, Define, Env, Failure, Input, Inputs, Lane, Operator, Problem, SlotSpec, TableOp};
 use retort_lm::LmError;
 use retort_lm::data::Pair;
-use retort_lm::train::{Checkpoint, Form, Progress, Source, TrainConfig, kept_keys, train};
+use retort_lm::train::{Checkpoint, Form, Progress, Source, TrainConfig, kept_keys, train_across};
 
 use crate::models;
 use crate::stable;
@@ -137,7 +139,15 @@ impl TableOp for Trainer {
             }
             tell(progress, cx).map_err(|_| LmError::Cancelled)
         };
-        let trained = train(&loaded.model, &self.config, &data, &evals, Some(&checkpoint), &mut watch);
+        #[cfg(feature = "mpi")]
+        let path = cx.asset(&self.asset)?;
+        #[cfg(feature = "mpi")]
+        let ranks = ranks::Ranks::of(&loaded.model, &path, self.columns.keep(), *cx);
+        #[cfg(feature = "mpi")]
+        let replicas = ranks.as_ref().map_or(&loaded.model as &dyn retort_lm::train::Replicas, |ranks| ranks);
+        #[cfg(not(feature = "mpi"))]
+        let replicas = &loaded.model;
+        let trained = train_across(replicas, &loaded.model, &self.config, &data, &evals, Some(&checkpoint), &mut watch);
         let trained = trained.map_err(failure)?;
         adapter::write(&trained.adapter, &base, out[0].as_mut())?;
         out[1].write(&metrics::batch(&trained.metrics, self.columns.evals.keys())?)?;

@@ -30,6 +30,7 @@ mod pack;
 mod pipeline;
 mod plan;
 mod publish;
+mod ranks;
 mod remote;
 mod report;
 mod run;
@@ -124,7 +125,7 @@ pub fn main(ops: &[OpInfo]) -> ExitCode {
     let Cli { command } = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     apart::begin();
     let ended = match command {
-        Command::Run(args) => run::run(&args, ops),
+        Command::Run(args) => ranks::across(|| run::run(&args, ops)),
         Command::Plan(args) => plan::run(&args, ops),
         Command::Check(args) => check::run(&args, ops),
         Command::Fmt(args) => fmt::run(&args),

@@ -20,6 +20,8 @@ mod many;
 mod model;
 mod nodes;
 mod pack;
+#[cfg(feature = "mpi")]
+mod ranks;
 mod remote;
 mod schema;
 mod serve;

@@ -31,6 +31,14 @@ pub enum LmError {
     /// An argument outside what the model can do, such as a prompt longer than its context.
     #[error("{0}")]
     Argument(String),
+    /// Another process that trains with this one could not take its part.
+    #[error("rank {rank} could not take its part of a step: {reason}")]
+    Replica {
+        /// Which.
+        rank: i32,
+        /// What it said.
+        reason: String,
+    },
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,

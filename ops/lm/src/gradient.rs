@@ -5,6 +5,7 @@
 //! logits of a few rows exist at a time. SmolLM2-135M takes 0.35 MB a token.
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::LmError;
 use crate::attention::{Heads, over_segments, over_segments_backward};
@@ -18,7 +19,7 @@ use crate::rope::Ropes;
 const ROWS: usize = 192;
 
 /// A sequence to learn from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Segment {
     /// What the model reads.
     pub tokens: Vec<u32>,

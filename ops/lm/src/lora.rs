@@ -282,7 +282,8 @@ impl Adapter {
         self.blocks == model.num_hidden_layers && self.places.iter().enumerate().all(fits)
     }
 
-    fn zeros(model: &Config, config: LoraConfig, places: Vec<Place>) -> Self {
+    /// An adapter on these places, all numbers zero: a shape to fill.
+    pub fn zeros(model: &Config, config: LoraConfig, places: Vec<Place>) -> Self {
         let zeros =
             |name: String, shape: [usize; 2]| AdapterTensor { name, shape, values: vec![0.0; shape[0] * shape[1]] };
         let mut tensors = Vec::new();

@@ -7,6 +7,7 @@
 use std::path::Path;
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::LmError;
 use crate::attention::{Heads, over_caches};
@@ -35,7 +36,7 @@ pub struct Model {
 }
 
 /// How a model's weights are held in memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Keep {
     /// What weights are packed in, and products with them computed.
     pub precision: Precision,

@@ -19,18 +19,20 @@ mod joined;
 mod judge;
 mod kept;
 mod recipe;
+mod replicas;
 mod state;
 
 pub use checkpoint::Checkpoint;
 pub use config::{EVAL, EvalSet, Form, Phase, Source, Start, TrainConfig};
 pub use judge::{evaluate, losses};
 pub use recipe::kept_keys;
+pub use replicas::{Pass, Passed, Replicas};
 pub use state::Metric;
 
 use std::path::PathBuf;
 
 use crate::LmError;
-use crate::data::{Examples, Step, passes};
+use crate::data::{Examples, Step};
 use crate::gradient::{LossSum, Segment};
 use crate::lora::{Adapter, Grads};
 use crate::model::Model;
@@ -39,6 +41,7 @@ use checkpoint::Place;
 use course::Course;
 use find::Search;
 use joined::of_the_new;
+use replicas::stretches;
 use state::{Best, State};
 
 /// What training gives.
@@ -85,8 +88,25 @@ pub fn train(
     checkpoint: Option<&Checkpoint>,
     watch: &mut Watch<'_>,
 ) -> Result<Trained, LmError> {
+    train_across(model, model, config, data, evals, checkpoint, watch)
+}
+
+/// As [`train`], with `replicas` of the model to take the passes: the same bits, whoever they are.
+///
+/// # Errors
+///
+/// As [`train`], and as [`Replicas::take`]; what was done by then is in the checkpoint.
+pub fn train_across(
+    replicas: &dyn Replicas,
+    model: &Model,
+    config: &TrainConfig,
+    data: &[Examples],
+    evals: &[EvalSet],
+    checkpoint: Option<&Checkpoint>,
+    watch: &mut Watch<'_>,
+) -> Result<Trained, LmError> {
     config.check(data, evals)?;
-    let run = Run::new(model, config, data, evals, checkpoint);
+    let run = Run { replicas, ..Run::new(model, config, data, evals, checkpoint) };
     let mut state = match run.found()? {
         Some(state) => run.replay(state, watch)?,
         None => State::start(model, config)?,
@@ -99,6 +119,7 @@ pub fn train(
 
 /// What does not change while training runs.
 struct Run<'a> {
+    replicas: &'a dyn Replicas,
     model: &'a Model,
     config: &'a TrainConfig,
     data: &'a [Examples],
@@ -134,7 +155,7 @@ impl<'a> Run<'a> {
             kept = checkpoint.kept.iter().zip(keys).map(|(folder, key)| Some(place(folder.as_ref()?, key?))).collect();
             own = Some(place(&checkpoint.folder, recipe.clone()));
         }
-        Self { model, config, data, evals, courses, checkpoint, own, kept }
+        Self { replicas: model, model, config, data, evals, courses, checkpoint, own, kept }
     }
 
     /// One phase, from where `state` stands to the beginning of the next.
@@ -162,7 +183,14 @@ impl<'a> Run<'a> {
         let (phase, course) = (&self.config.phases[state.phase], &self.courses[state.phase]);
         let (step, read) = (&course.steps[state.phase_step], course.reads[state.phase_step]);
         let rate = phase.schedule.rate(state.phase_step as u64, course.steps.len() as u64);
-        let (loss, mut grads) = self.gradients(state, step)?;
+        let (loss, mut grads) = match self.gradients(state, step) {
+            Ok(both) => both,
+            // Another process went away, say.
+            Err(error) => {
+                self.save(state)?;
+                return Err(error);
+            }
+        };
         scale(&mut grads, 1.0 / loss.tokens.max(1) as f32);
         let norm = clip(&mut grads, self.config.max_grad_norm);
         let mut row = state.row(&phase.name, step.epoch, rate);
@@ -245,22 +273,23 @@ impl<'a> Run<'a> {
     fn gradients(&self, state: &State, step: &Step) -> Result<(LossSum, Grads), LmError> {
         let data = &self.data[state.phase].segments;
         let whole = state.whole(self.model)?;
-        let mut segments = step.segments.iter().map(|&at| data[at].clone());
-        let lengths = step.segments.iter().map(|&at| data[at].tokens.len());
+        let segments: Vec<Segment> = step.segments.iter().map(|&at| data[at].clone()).collect();
+        let stretches = (0..).zip(stretches(&segments, self.config.max_tokens_per_pass));
+        let passes: Vec<Pass<'_>> = stretches
+            .map(|(pass, stretch)| {
+                let dropout = (self.config.lora.dropout > 0.0)
+                    .then(|| self.config.seed.wrapping_add(state.step << 24).wrapping_add(pass));
+                Pass { segments: &segments[stretch], dropout }
+            })
+            .collect();
         let (mut sum, mut grads) = (LossSum::default(), None::<Grads>);
-        for (pass, count) in (0..).zip(passes(lengths, self.config.max_tokens_per_pass)) {
-            let dropout = (self.config.lora.dropout > 0.0)
-                .then(|| self.config.seed.wrapping_add(state.step << 24).wrapping_add(pass));
-            let batch: Vec<Segment> = segments.by_ref().take(count).collect();
-            let (losses, more) = self.model.gradients(&whole, &batch, dropout)?;
-            for loss in losses {
-                sum.add(loss);
+        self.replicas.take(&whole, &passes, true, &mut |passed| {
+            passed.losses.into_iter().for_each(|loss| sum.add(loss));
+            match (&mut grads, passed.grads) {
+                (Some(grads), Some(more)) => grads.add(&more),
+                (grads, more) => *grads = more,
             }
-            match &mut grads {
-                None => grads = Some(more),
-                Some(grads) => grads.add(&more),
-            }
-        }
+        })?;
         let grads = grads.unwrap_or_else(|| whole.zero_grads());
         Ok((sum, if state.merged.is_some() { of_the_new(&whole, &state.adapter, grads) } else { grads }))
     }

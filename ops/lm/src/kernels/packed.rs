@@ -6,13 +6,14 @@ use std::ops::Range;
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use super::buffer::Buffer;
 use super::tile::PANEL;
 use super::{Isa, bf16, int8};
 
 /// How packed weights are stored, and what products with them are computed in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Precision {
     /// Half floats (eleven significant bits), widened exactly when used; products in single floats.
     F16,

@@ -51,7 +51,7 @@ impl Default for LoraConfig {
 }
 
 /// A layer with an adapter on it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Place {
     /// The block.
     pub layer: usize,

@@ -1,10 +1,10 @@
 //! What an adapter is held to while it learns: losses on held-out examples, the best so far, patience.
 
 use crate::LmError;
-use crate::data::passes;
 use crate::gradient::{LossSum, Segment};
 use crate::lora::Adapter;
 use crate::model::Model;
+use crate::train::replicas::{Pass, stretches};
 use crate::train::state::{Best, State};
 use crate::train::{EVAL, Metric, Phase, Run, guard};
 
@@ -21,11 +21,8 @@ pub fn losses(
     max_tokens: usize,
 ) -> Result<Vec<LossSum>, LmError> {
     let mut losses = Vec::with_capacity(segments.len());
-    let mut rest = segments;
-    for count in passes(segments.iter().map(|segment| segment.tokens.len()), max_tokens) {
-        let (pass, after) = rest.split_at(count);
-        losses.extend(model.loss(adapter, pass)?);
-        rest = after;
+    for stretch in stretches(segments, max_tokens) {
+        losses.extend(model.loss(adapter, &segments[stretch])?);
     }
     Ok(losses)
 }
@@ -49,10 +46,16 @@ pub fn evaluate(
 impl Run<'_> {
     /// Asks the adapter as it stands, and refuses losses that are no numbers.
     pub(super) fn examine(&self, state: &State, phase: &Phase, row: &mut Metric) -> Result<(), LmError> {
-        let max_tokens = self.config.max_tokens_per_pass;
         let whole = state.whole(self.model)?;
         for set in self.evals {
-            let loss = evaluate(self.model, Some(&whole), &set.segments, max_tokens)?;
+            let stretches = stretches(&set.segments, self.config.max_tokens_per_pass);
+            let passes: Vec<Pass<'_>> =
+                stretches.map(|stretch| Pass { segments: &set.segments[stretch], dropout: None }).collect();
+            let mut sum = LossSum::default();
+            self.replicas.take(&whole, &passes, false, &mut |passed| {
+                passed.losses.into_iter().for_each(|loss| sum.add(loss));
+            })?;
+            let loss = sum.mean();
             match loss {
                 _ if set.name == EVAL => row.eval_loss = loss,
                 Some(loss) => _ = row.other_losses.insert(set.name.clone(), loss),
