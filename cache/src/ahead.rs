@@ -1,6 +1,6 @@
 //! Answers that were read before they are asked for: reading many small files is most of what a run with nothing to do does.
 //!
-//! Threads read in the order in which they were told of nodes; who comes to a node that is still to be read waits for it. What
+//! Threads read in the order in which they were told of nodes; who comes to a node that is still to be read reads others until it was. What
 //! was read is handed out once. It is a hint, not a truth: whatever is not here is read from its file.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -8,6 +8,7 @@ use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::SystemTime;
 
 use crate::RecipeId;
 use crate::store::Answer;
@@ -16,6 +17,9 @@ use crate::store::Answer;
 const SOME: usize = 32;
 /// Answers that may stay although nobody asked for them.
 const UNASKED: usize = 8192;
+
+/// An answer, and when it was written or last used, if that is known.
+pub(crate) type Dated = (Answer, Option<SystemTime>);
 
 /// The newest answers of some nodes.
 #[derive(Default)]
@@ -30,7 +34,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    answers: HashMap<RecipeId, Answer>,
+    answers: HashMap<RecipeId, Dated>,
     newest: HashMap<String, RecipeId>,
     /// Nodes that no thread took yet.
     queue: VecDeque<String>,
@@ -41,7 +45,7 @@ struct State {
 
 impl Ahead {
     /// Begins to read the newest answers of some nodes that were not read yet.
-    pub(crate) fn begin(&self, nodes: &[String], read: impl Fn(&str) -> Option<Answer> + Clone + Send + 'static) {
+    pub(crate) fn begin(&self, nodes: &[String], read: impl Fn(&str) -> Option<Dated> + Clone + Send + 'static) {
         let mut state = self.0.lock();
         if state.newest.len() > UNASKED {
             (state.answers, state.newest) = (HashMap::new(), HashMap::new());
@@ -67,13 +71,20 @@ impl Ahead {
         }
     }
 
-    /// Waits for a node that is still to be read.
-    pub(crate) fn wait_for(&self, node: &str) {
-        drop(self.0.more.wait_while(self.0.lock(), |state| state.unread.contains(node)));
+    /// Waits for a node that is still to be read, and meanwhile reads some of those that no thread took.
+    pub(crate) fn wait_for(&self, node: &str, read: &impl Fn(&str) -> Option<Dated>) {
+        let mut state = self.0.lock();
+        while state.unread.contains(node) {
+            state = if state.queue.is_empty() {
+                self.0.more.wait(state).unwrap_or_else(PoisonError::into_inner)
+            } else {
+                self.0.read_some(state, read)
+            };
+        }
     }
 
     /// The answer to a question, where it was read.
-    pub(crate) fn answer(&self, recipe: RecipeId) -> Option<Answer> {
+    pub(crate) fn answer(&self, recipe: RecipeId) -> Option<Dated> {
         self.0.lock().answers.remove(&recipe)
     }
 
@@ -89,27 +100,36 @@ impl Shared {
     }
 
     /// Reads until nothing is left to be taken.
-    fn read_all(&self, read: &impl Fn(&str) -> Option<Answer>) {
+    fn read_all(&self, read: &impl Fn(&str) -> Option<Dated>) {
         let mut state = self.lock();
         while !state.queue.is_empty() {
-            let n = SOME.min(state.queue.len());
-            let nodes: Vec<String> = state.queue.drain(..n).collect();
-            drop(state);
-            // Those who wait for a node must not wait for a thread that panicked.
-            let newest = |node: &String| catch_unwind(AssertUnwindSafe(|| read(node))).ok().flatten();
-            let answers: Vec<_> =
-                nodes.iter().map(|node| newest(node).map(|answer| (answer.recipe.id(), answer))).collect();
-            state = self.lock();
-            for (node, answer) in nodes.into_iter().zip(answers) {
-                state.unread.remove(&node);
-                if let Some((recipe, answer)) = answer {
-                    state.newest.insert(node, recipe);
-                    state.answers.insert(recipe, answer);
-                }
-            }
-            self.more.notify_all();
+            state = self.read_some(state, read);
         }
         state.readers -= 1;
+    }
+
+    /// Takes some nodes and reads them.
+    fn read_some<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        read: &impl Fn(&str) -> Option<Dated>,
+    ) -> MutexGuard<'a, State> {
+        let n = SOME.min(state.queue.len());
+        let nodes: Vec<String> = state.queue.drain(..n).collect();
+        drop(state);
+        // Those who wait for a node must not wait for a thread that panicked.
+        let newest = |node: &String| catch_unwind(AssertUnwindSafe(|| read(node))).ok().flatten();
+        let answers: Vec<_> = nodes.iter().map(|node| newest(node).map(|dated| (dated.0.recipe.id(), dated))).collect();
+        let mut state = self.lock();
+        for (node, dated) in nodes.into_iter().zip(answers) {
+            state.unread.remove(&node);
+            if let Some((recipe, dated)) = dated {
+                state.newest.insert(node, recipe);
+                state.answers.insert(recipe, dated);
+            }
+        }
+        self.more.notify_all();
+        state
     }
 }
 
@@ -117,6 +137,7 @@ impl Shared {
 mod tests {
     use std::fs;
 
+    use crate::pins::GRACE;
     use crate::{Answer, Disk, Fact, Recipe, Store};
 
     fn answer(n: u32) -> Answer {
@@ -149,5 +170,32 @@ mod tests {
             assert_eq!(store.recall(answer(n).recipe.id()).unwrap(), expected);
             assert_eq!(store.recall(answer(n).recipe.id()).unwrap(), None, "the file is the truth");
         }
+    }
+    #[test]
+    fn an_old_answer_is_stamped_although_it_was_read_ahead() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (answer(1), answer(2));
+        let store = Disk::open(folder.path()).unwrap();
+        store.commit("pipe/old", &old).unwrap();
+        store.commit("pipe/new", &new).unwrap();
+        drop(store);
+        let path = |answer: &Answer| {
+            let hex = answer.recipe.id().to_string();
+            folder.path().join(format!("answers/{}/{}.json", &hex[..2], &hex[2..]))
+        };
+        let stamp = |answer: &Answer| fs::metadata(path(answer)).unwrap().modified().unwrap();
+        let before = [2 * GRACE, GRACE / 2].map(|age| stamp(&new) - age);
+        for (answer, at) in [&old, &new].into_iter().zip(before) {
+            fs::File::options().append(true).open(path(answer)).unwrap().set_modified(at).unwrap();
+        }
+
+        let store = Disk::open(folder.path()).unwrap();
+        let names = ["pipe/old".to_string(), "pipe/new".to_string()];
+        store.read_ahead(&names);
+        names.iter().for_each(|name| store.wait_for(name));
+        assert_eq!(store.recall(old.recipe.id()).unwrap(), Some(old.clone()));
+        assert_eq!(store.recall(new.recipe.id()).unwrap(), Some(new.clone()));
+        assert!(stamp(&old) > before[0] + GRACE, "it is in use");
+        assert_eq!(stamp(&new), before[1], "its stamp is new enough");
     }
 }

@@ -1,7 +1,9 @@
 //! Answer records as they are stored: JSON for people and other tools, with a check over all of it.
 
-use std::fs;
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -39,12 +41,23 @@ pub(crate) enum Found {
 
 /// Reads a record.
 pub(crate) fn read(path: &Path) -> Result<Found, StoreError> {
-    let bytes = match fs::read(path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Found::Nothing),
-        Err(error) => return Err(StoreError::io("read", path)(error)),
+    Ok(read_dated(path)?.map_or(Found::Nothing, |(found, _)| found))
+}
+
+/// Reads a record, and when it was written; `None` where there is none.
+pub(crate) fn read_dated(path: &Path) -> Result<Option<(Found, SystemTime)>, StoreError> {
+    let read = || {
+        let mut file = File::open(path)?;
+        let data = file.metadata()?;
+        let mut bytes = Vec::with_capacity(data.len() as usize);
+        file.read_to_end(&mut bytes)?;
+        Ok((bytes, data.modified()?))
     };
-    Ok(parse(&bytes))
+    match read() {
+        Ok((bytes, written)) => Ok(Some((parse(&bytes), written))),
+        Err(error) if std::io::Error::kind(&error) == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(StoreError::io("read", path)(error)),
+    }
 }
 
 /// What the bytes of a record say.
@@ -85,6 +98,8 @@ fn check_of(answer: &Answer) -> Digest {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::{ContentId, Fact};
 

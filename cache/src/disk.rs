@@ -24,7 +24,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
-use crate::ahead::Ahead;
+use crate::ahead::{Ahead, Dated};
 use crate::claim::{Claimed, Claims};
 use crate::content::ContentHasher;
 use crate::files::{equal, link_atomically, rename_into_place, temporary_beside};
@@ -97,6 +97,16 @@ impl Disk {
         }
     }
 
+    /// Reads the newest answers of nodes for `ahead`.
+    fn ahead_reader(&self) -> impl Fn(&str) -> Option<Dated> + Clone + Send + 'static {
+        let (root, quarantine) = (self.root.clone(), self.quarantine.clone());
+        move |node| {
+            // What can't be read is read again when it is asked for.
+            let told = |error: StoreError| quarantine.tell(format!("at first {}", error.with_cause()));
+            newest(&root, node).map_err(told).ok().flatten()
+        }
+    }
+
     /// A canonical path as one below the store's folder, however that was named.
     fn below_root(&self, path: &Path) -> PathBuf {
         let root = fs::canonicalize(&self.root).ok();
@@ -105,7 +115,7 @@ impl Disk {
     }
 
     pub(crate) fn answer_path(&self, recipe: RecipeId) -> PathBuf {
-        self.root.join("answers").join(sharded(&recipe.to_string(), "json"))
+        answer_path(&self.root, recipe)
     }
 
     /// Moves a link away that leads nowhere: it was changed, or what it led to is gone. Without it nothing else is lost.
@@ -126,11 +136,13 @@ impl Disk {
 impl Store for Disk {
     fn recall(&self, recipe: RecipeId) -> Result<Option<Answer>, StoreError> {
         let path = self.answer_path(recipe);
+        let ahead = self.ahead.answer(recipe);
+        let kept = matches!(ahead, Some((_, Some(written))) if self.pins.keeps(written));
         // Kept before it is read, and before what was read ahead is believed: a sweep takes answers before their tables.
-        if !self.pins.keep(&path, || pins::answer(recipe))? {
+        if !kept && !self.pins.keep(&path, || pins::answer(recipe))? {
             return Ok(None);
         }
-        if let Some(answer) = self.ahead.answer(recipe) {
+        if let Some((answer, _)) = ahead {
             return Ok(Some(answer));
         }
         let Some(answer) = self.answer(&path)? else { return Ok(None) };
@@ -161,16 +173,13 @@ impl Store for Disk {
     }
 
     fn read_ahead(&self, nodes: &[String]) {
-        let (root, quarantine) = (self.root.clone(), self.quarantine.clone());
-        self.ahead.begin(nodes, move |node| {
-            // What can't be read is read again when it is asked for.
-            let told = |error: StoreError| quarantine.tell(format!("at first {}", error.with_cause()));
-            newest(&root, node).map_err(told).ok().flatten()
-        });
+        // What is seen after that is kept, if it is not old. Where it fails, it fails again where that is said.
+        let _ = self.pins.sign_in();
+        self.ahead.begin(nodes, self.ahead_reader());
     }
 
     fn wait_for(&self, node: &str) {
-        self.ahead.wait_for(node);
+        self.ahead.wait_for(node, &self.ahead_reader());
     }
 
     fn newest(&self, node: &str) -> Result<Option<RecipeId>, StoreError> {
@@ -301,9 +310,17 @@ impl Drop for Temporary {
 }
 
 /// The newest answer of a node, if its tables are there.
-fn newest(root: &Path, node: &str) -> Result<Option<Answer>, StoreError> {
-    let Found::Answer(answer) = answers::read(&view_path(root, node, "json"))? else { return Ok(None) };
-    Ok(has_tables(root, &answer)?.then_some(answer))
+fn newest(root: &Path, node: &str) -> Result<Option<Dated>, StoreError> {
+    let view = view_path(root, node, "json");
+    // The stamp counts of the answer itself: where links can't be made, that of the copy says nothing.
+    let linked = fs::read_link(&view).ok().and_then(|link| recipe_of(&link));
+    let path = linked.map_or(view, |recipe| answer_path(root, recipe));
+    let Some((Found::Answer(answer), written)) = answers::read_dated(&path)? else { return Ok(None) };
+    Ok(has_tables(root, &answer)?.then_some((answer, linked.map(|_| written))))
+}
+
+fn answer_path(root: &Path, recipe: RecipeId) -> PathBuf {
+    root.join("answers").join(sharded(&recipe.to_string(), "json"))
 }
 
 fn has_tables(root: &Path, answer: &Answer) -> Result<bool, StoreError> {

@@ -76,6 +76,12 @@ impl Pins {
         self.keep_as(path, Some, name)
     }
 
+    /// Whether a file that was there with this time stamp after the sign-in is kept by the stamp alone.
+    pub(crate) fn keeps(&self, used: SystemTime) -> bool {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        matches!(&*state, State::Signed(signed) if signed.keeps(used))
+    }
+
     /// The same, without a new stamp: others look at the file's.
     pub(crate) fn pin(&self, path: &Path, name: impl FnOnce() -> String) -> Result<bool, StoreError> {
         self.keep_as(path, |_| None, name)
@@ -99,7 +105,7 @@ impl Pins {
         let State::Signed(signed) = &mut *state else { return Ok(path.exists()) };
         match modified(path)? {
             None => Ok(false),
-            Some(used) if used + GRACE >= signed.began => Ok(true),
+            Some(used) if signed.keeps(used) => Ok(true),
             Some(_) => signed.shared(|signed| signed.stamp(path, stamp(signed.began), name)),
         }
     }
@@ -134,6 +140,10 @@ impl Pins {
 }
 
 impl Signed {
+    fn keeps(&self, used: SystemTime) -> bool {
+        used + GRACE >= self.began
+    }
+
     /// Does something that `gc` sees done or not begun.
     fn shared<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, StoreError>) -> Result<T, StoreError> {
         self.lock.lock_shared().map_err(StoreError::io(LOCKING, &self.path))?;

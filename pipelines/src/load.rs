@@ -69,6 +69,7 @@ pub fn read(path: &Path, options: &LoadOptions, ops: &[OpInfo]) -> Result<Read, 
     }
     let name = name(&document, path);
     let lowered = lower(&document, &options.set, ops, &files, &mut problems);
+    drop_aside(document);
     Ok(Read { files, problems, lowered, name, path: path.to_path_buf(), fetched: options.fetched.clone() })
 }
 
@@ -96,6 +97,11 @@ impl Read {
     }
 }
 
+/// Drops a value beside what follows: to take a large tree apart takes a while.
+fn drop_aside(value: impl Send + 'static) {
+    rayon::spawn(move || drop(value));
+}
+
 fn loaded(graph: Graph, name: String, path: &Path, lowered: Lowered) -> Loaded {
     let models = lowered.models.into_iter().map(|(name, model)| {
         let mut model = model.to_json();
@@ -104,9 +110,11 @@ fn loaded(graph: Graph, name: String, path: &Path, lowered: Lowered) -> Loaded {
         }
         (name, model)
     });
+    let (nodes, written): (_, Vec<_>) = lowered.nodes.into_iter().map(|node| (node.spec, node.written)).unzip();
+    drop_aside(written);
     Loaded {
         graph,
-        nodes: lowered.nodes.into_iter().map(|node| node.spec).collect(),
+        nodes,
         name,
         path: path.to_path_buf(),
         base: folder(path),

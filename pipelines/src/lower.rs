@@ -5,10 +5,10 @@ mod filled;
 mod place;
 mod shape;
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
-use std::rc::Rc;
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
+use rayon::prelude::*;
 use retort_engine::{Feed, NodeSpec, OpInfo};
 use serde_json::Value;
 
@@ -23,6 +23,9 @@ use filled::{fill_models, rebased};
 
 /// The keys of a node.
 pub(crate) const KEYS: [&str; 5] = ["op", "from", "with", "matrix", "foreach"];
+
+/// Nodes that are lowered side by side are more than this: for fewer it does not pay.
+const MANY: usize = 64;
 
 /// What a document means.
 #[derive(Debug, Default)]
@@ -70,24 +73,31 @@ pub(crate) fn lower(
         feeds.into_iter().flat_map(|feed| feed.sources).collect()
     };
     let matrix = Matrix::new(axes, &templates.nodes, sources, problems);
-    let known = Known { ops, models: &models, files, schemas: RefCell::default() };
-    let mut nodes = Vec::with_capacity(templates.nodes.len());
-    for (i, node) in templates.nodes.iter().enumerate() {
+    let known = Known { ops, models: &models, files, schemas: ops.iter().map(|_| OnceLock::new()).collect() };
+    let copies = |(i, node): (usize, &Entry)| {
+        let (mut copies, mut problems) = (Vec::new(), Vec::new());
         if let Err(message) = check_name(&node.key) {
             problems.push(Diagnostic::at(node.key_span, "name", message));
         }
         for choice in matrix.choices(i) {
             let axes = matrix.values(&choice);
             let before = problems.len();
-            let filled = Scope { axes: &axes, ..scope }.fill(&node.value, problems);
+            let filled = Scope { axes: &axes, ..scope }.fill(&node.value, &mut problems);
             let written = Entry { key: node.key.clone(), key_span: node.key_span, value: filled };
-            let mut lowering = lowering(matrix.copy(i, &choice), written, &known, problems);
+            let mut lowering = lowering(matrix.copy(i, &choice), written, &known, &mut problems);
             lowering.given = matrix.given(i, &choice);
             lowering.spread(|source| matrix.sources(source, &choice));
             let name = &lowering.spec.name;
             problems[before..].iter_mut().for_each(|problem| problem.node = Some(name.clone()));
-            nodes.push(lowering);
+            copies.push(lowering);
         }
+        (copies, problems)
+    };
+    let lowered: Vec<_> = templates.nodes.par_iter().enumerate().with_min_len(MANY).map(copies).collect();
+    let mut nodes = Vec::with_capacity(lowered.len());
+    for (copies, found) in lowered {
+        nodes.extend(copies);
+        problems.extend(found);
     }
     // A key that is misspelt where it is used is not reported as unused too.
     if !problems.iter().any(|problem| problem.code == "unknown-param") {
@@ -121,20 +131,14 @@ struct Known<'a> {
     ops: &'a [OpInfo],
     models: &'a BTreeMap<String, Yaml>,
     files: &'a Files,
-    /// The schemas of the operators' configs, made once an operator.
-    schemas: RefCell<HashMap<String, Option<Rc<Value>>>>,
+    /// The schemas of the operators' configs, made once an operator that is used.
+    schemas: Vec<OnceLock<Value>>,
 }
 
 impl Known<'_> {
-    fn schema(&self, op: &str) -> Option<Rc<Value>> {
-        let mut schemas = self.schemas.borrow_mut();
-        if let Some(schema) = schemas.get(op) {
-            return schema.clone();
-        }
-        let info = self.ops.iter().find(|info| info.name == op);
-        let schema = info.map(|info| Rc::new((info.schema)().to_value()));
-        schemas.insert(op.to_string(), schema.clone());
-        schema
+    fn schema(&self, op: &str) -> Option<&Value> {
+        let at = self.ops.iter().position(|info| info.name == op)?;
+        Some(self.schemas[at].get_or_init(|| (self.ops[at].schema)().to_value()))
     }
 }
 
@@ -149,7 +153,7 @@ fn lowering(name: String, mut node: Entry, known: &Known<'_>, problems: &mut Vec
     if let Data::Map(fields) = &mut node.value.data
         && let Some(with) = fields.iter_mut().find(|field| field.key == "with")
     {
-        fill_models(&mut with.value, schema.as_deref(), known.models, problems);
+        fill_models(&mut with.value, schema, known.models, problems);
     }
     let with = node.value.get("with").map(|with| rebased(with, known.files, &base)).unwrap_or_default();
     let op_is_broken = op.is_empty();

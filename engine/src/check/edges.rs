@@ -1,6 +1,6 @@
 //! What feeds each node: the sources that `from` names, slot by slot.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
 use super::listed;
 use crate::graph::{Feed, Node, NodeSpec};
@@ -16,7 +16,7 @@ pub(super) type Wiring = Vec<Vec<(String, Vec<Option<Edge>>)>>;
 
 /// Finds what feeds each node.
 pub(super) fn wire(specs: &[&NodeSpec], made: &[Option<Made>], problems: &mut Vec<Problem>) -> Wiring {
-    let index: BTreeMap<&str, usize> = specs.iter().enumerate().map(|(i, spec)| (spec.name.as_str(), i)).collect();
+    let index: HashMap<&str, usize> = specs.iter().enumerate().map(|(i, spec)| (spec.name.as_str(), i)).collect();
     let mut wiring = Vec::new();
     for (spec, made) in specs.iter().zip(made) {
         let slots = made.as_ref().map(|made| slots_of(made, spec)).unwrap_or_default();
@@ -118,7 +118,7 @@ fn missing_inputs(
 
 fn resolve(
     source: &str,
-    index: &BTreeMap<&str, usize>,
+    index: &HashMap<&str, usize>,
     field: &str,
     spec: &NodeSpec,
     problems: &mut Vec<Problem>,
@@ -130,17 +130,18 @@ fn resolve(
     if let (Some(node), Some(port)) = (index.get(name), port) {
         return Some((*node, Some(port.to_string())));
     }
-    let others = || index.keys().copied().filter(|name| *name != spec.name);
     let problem = Problem::new("unknown-node", field, format!("unknown node `{name}`"));
     // Each search looks at every node: past what anybody reads, thousands of mistakes would take minutes.
     if problems.len() >= SEARCHED {
         problems.push(problem.in_node(&spec.name));
         return None;
     }
-    let problem = match crate::nearest(name, others()) {
+    let mut others: Vec<&str> = index.keys().copied().filter(|name| *name != spec.name).collect();
+    others.sort_unstable();
+    let problem = match crate::nearest(name, others.iter().copied()) {
         Some(near) => problem.hint(format!("did you mean `{near}`?")),
-        None if (1..=8).contains(&others().count()) => {
-            problem.hint(format!("the other nodes are {}", listed(others())))
+        None if (1..=8).contains(&others.len()) => {
+            problem.hint(format!("the other nodes are {}", listed(others.into_iter())))
         }
         None => problem,
     };
