@@ -53,6 +53,10 @@ pub struct ModelEntry {
     #[serde(default)]
     #[schemars(range(min = 1))]
     pub timeout: Option<u64>,
+    /// Has the server send answers as they are written: `timeout` is then how long it may be silent, and answers may take as long as they need. The answers do
+    /// not depend on it; default false.
+    #[serde(default)]
+    pub stream: Option<bool>,
     /// Requests to the server in a minute, at most. Default: as many as it takes.
     #[serde(default)]
     #[schemars(range(min = 1))]
@@ -143,6 +147,8 @@ pub struct ServerModel {
     pub parallel: usize,
     /// Seconds after which a request is given up.
     pub timeout: u64,
+    /// Whether answers come as they are written; the timeout is then that of each silence.
+    pub stream: bool,
     /// How fast it may be asked, and what may be spent.
     pub terms: Terms,
 }
@@ -225,6 +231,7 @@ impl ModelRef {
             api_key: self.0.api_key.clone(),
             parallel: self.0.parallel.unwrap_or(8).max(1),
             timeout: self.0.timeout.unwrap_or(600).max(1),
+            stream: self.0.stream.unwrap_or(false),
             terms: self.0.terms(),
         })
     }

@@ -5,8 +5,10 @@
 
 mod budget;
 mod pace;
+mod stream;
 
 use std::collections::BTreeMap;
+use std::io::BufReader;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
@@ -21,6 +23,7 @@ use ureq::{Agent, Body};
 use crate::models::{Price, Secret, ServerModel};
 use budget::{Budget, Tokens};
 use pace::Pace;
+use stream::Stream;
 
 /// How often a request is made before it is given up.
 const ATTEMPTS: u32 = 6;
@@ -131,16 +134,27 @@ enum Attempt {
     Lost(ServerError),
 }
 
-/// What a server sent: a status, how long to wait if it says, the body. Or why nothing came.
-type Sent = Result<(u16, Option<Duration>, String), String>;
+/// What a server sent: a status, how long to wait if it says, what it said. Or why nothing came.
+type Sent = Result<(u16, Option<Duration>, Said), String>;
+
+/// The body of a response.
+enum Said {
+    Reply(String),
+    Stream(Stream),
+}
 
 impl Client {
     /// A client; nothing is asked yet.
     pub fn new(model: ServerModel, meter: Arc<Meter>) -> Self {
         let tls = TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build();
+        let timeout = Some(Duration::from_secs(model.timeout));
+        // As long as a stream goes on, nobody waits in vain.
+        let (whole, silence) = if model.stream { (None, timeout) } else { (timeout, None) };
         let config = Agent::config_builder()
             .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(model.timeout)))
+            .timeout_global(whole)
+            .timeout_per_read(silence)
+            .timeout_connect(timeout)
             .max_idle_connections_per_host(model.parallel)
             .tls_config(tls)
             .build();
@@ -196,7 +210,10 @@ impl Client {
         body.insert("model".into(), self.model.name.clone().into());
         body.insert("messages".into(), messages.collect());
         body.insert("seed".into(), (ask.seed & 0x7fff_ffff).into());
-        body.insert("stream".into(), false.into());
+        body.insert("stream".into(), self.model.stream.into());
+        if self.model.stream {
+            body.insert("stream_options".into(), json!({"include_usage": true}));
+        }
         Value::Object(body)
     }
 
@@ -221,17 +238,27 @@ impl Client {
     }
 
     fn judge(&self, sent: Sent) -> Attempt {
-        let (status, after, reply) = match sent {
+        let (status, after, said) = match sent {
             Ok(sent) => sent,
             Err(what) => return Attempt::Again(what, None),
         };
         let lost = |what: String| Attempt::Lost(self.failed(what));
+        let (reply, completion) = match said {
+            Said::Stream(stream) => (stream.text.clone(), stream.completion()),
+            Said::Reply(reply) => {
+                let completion = completion(&reply);
+                (reply, completion)
+            }
+        };
         match status {
-            200..=299 => match completion(&reply) {
+            200..=299 => match completion {
                 Ok(completion) => Attempt::Done(completion),
-                Err(NoCompletion::CutOff) => Attempt::Again(format!("broke off after {}", self.shown(&reply)), None),
+                Err(NoCompletion::CutOff(why)) => {
+                    let why = why.map(|why| format!(": {}", self.shown(&why))).unwrap_or_default();
+                    Attempt::Again(format!("broke off after {}{why}", self.shown(&reply)), None)
+                }
                 Err(NoCompletion::Other(what)) => {
-                    lost(format!("gave a reply that is no completion ({what}): {}", self.shown(&reply)))
+                    lost(format!("gave a reply that is no completion ({}): {}", self.shown(&what), self.shown(&reply)))
                 }
             },
             429 if reply.contains("insufficient_quota") => lost(format!("answered 429: {}", self.shown(&reply))),
@@ -274,6 +301,16 @@ impl Ask<'_> {
 }
 
 impl Completion {
+    /// What a server said.
+    fn of(text: String, finish_reason: Option<String>, usage: Option<&Usage>) -> Self {
+        Self {
+            text,
+            finish_reason: finish_reason.unwrap_or_else(|| "stop".into()),
+            prompt_tokens: usage.and_then(|usage| usage.prompt_tokens),
+            output_tokens: usage.and_then(|usage| usage.completion_tokens),
+        }
+    }
+
     /// What it took; where the server does not count, what the prompt was thought to be, and a token for three bytes of the text.
     fn used(&self, prompt: u64) -> Tokens {
         let output = self.text.len().div_ceil(3) as u64;
@@ -288,8 +325,15 @@ fn send(agent: &Agent, model: &ServerModel, body: &Value) -> Sent {
     }
     let response = request.send_json(body).map_err(|error| format!("cannot be reached: {error}"))?;
     let (status, after) = (response.status().as_u16(), retry_after(&response));
-    let reply = response.into_body().with_config().limit(LONGEST_REPLY).lossy_utf8(true).read_to_string();
-    Ok((status, after, reply.map_err(|error| format!("broke off: {error}"))?))
+    // A server that knows no streams says all at once, and one that refuses says why.
+    let streams = response.body().mime_type() == Some("text/event-stream") && (200..300).contains(&status);
+    let mut body = response.into_body();
+    let body = body.with_config().limit(LONGEST_REPLY);
+    if streams {
+        return Ok((status, after, Said::Stream(Stream::read(BufReader::new(body.reader())))));
+    }
+    let reply = body.lossy_utf8(true).read_to_string();
+    Ok((status, after, Said::Reply(reply.map_err(|error| format!("broke off: {error}"))?)))
 }
 
 /// How long the server wants to be left alone: seconds, or a date, which is read by the server's own clock.
@@ -326,23 +370,19 @@ fn wait(mut left: Duration, cancelled: &dyn Fn() -> bool) -> Result<(), ServerEr
 
 /// Why a reply is no completion.
 enum NoCompletion {
-    CutOff,
+    /// It does not end; perhaps it says why.
+    CutOff(Option<String>),
     Other(String),
 }
 
 fn completion(reply: &str) -> Result<Completion, NoCompletion> {
     let reply: Reply = serde_json::from_str(reply).map_err(|error| match error.classify() {
-        serde_json::error::Category::Eof if !reply.trim().is_empty() => NoCompletion::CutOff,
+        serde_json::error::Category::Eof if !reply.trim().is_empty() => NoCompletion::CutOff(None),
         _ => NoCompletion::Other(error.to_string()),
     })?;
     let choice = reply.choices.into_iter().next();
     let choice = choice.ok_or_else(|| NoCompletion::Other("`choices` is empty".to_owned()))?;
-    Ok(Completion {
-        text: choice.message.content.unwrap_or_default(),
-        finish_reason: choice.finish_reason.unwrap_or_else(|| "stop".into()),
-        prompt_tokens: reply.usage.as_ref().and_then(|usage| usage.prompt_tokens),
-        output_tokens: reply.usage.as_ref().and_then(|usage| usage.completion_tokens),
-    })
+    Ok(Completion::of(choice.message.content.unwrap_or_default(), choice.finish_reason, reply.usage.as_ref()))
 }
 
 /// What we read of <https://platform.openai.com/docs/api-reference/chat/object>; servers add keys of their own.
@@ -363,7 +403,7 @@ struct ReplyMessage {
     content: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Deserialize)]
 struct Usage {
     prompt_tokens: Option<u64>,
     completion_tokens: Option<u64>,

@@ -22,6 +22,7 @@ pub(crate) const KEYS: &[&str] = &[
     "api_key",
     "parallel",
     "timeout",
+    "stream",
     "requests_per_minute",
     "tokens_per_minute",
     "price",
@@ -207,6 +208,12 @@ fn check_server(model: &Yaml, server: &Entry, at: Span, problems: &mut Vec<Diagn
                 problems.push(Diagnostic::at(value.span, "type", message));
             }
         }
+    }
+    if let Some(value) = model.get("stream")
+        && !matches!(value.data, Data::Bool(_) | Data::Broken)
+    {
+        let message = format!("expected true or false, found {}", value.describe());
+        problems.push(Diagnostic::at(value.span, "type", message));
     }
     for key in ["name", "api_key"] {
         match model.get(key) {

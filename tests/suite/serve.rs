@@ -163,3 +163,28 @@ fn what_cannot_be_done_is_said() {
     let (_, errors) = space.ends(1, &["serve", "--model", &model(), "--port", port]);
     assert!(errors.contains("--port 0"), "{errors}");
 }
+
+#[test]
+fn a_pipeline_is_answered_by_a_served_model_at_once_or_as_a_stream() {
+    let serving = Serving::start(&["--model", &model(), "--name", "smol", "--precision", "int8"]);
+    let space = Space::new(env!("CARGO_BIN_EXE_victim"));
+    for n in 0..4 {
+        space.write(&format!("docs/{n}.txt"), &format!("The machine number {n} has {} megabytes.", 8 * (n + 1)));
+    }
+    let answers = |stream: bool, store: &str| {
+        let pipeline = format!(
+            "retort: 1\nname: served\nmodels:\n  m: {{server: 'http://{}/v1', name: smol, stream: {stream}}}\nnodes:\n  \
+             documents: {{op: extract, with: {{paths: ['docs/*.txt']}}}}\n  answers:\n    op: prompt-llm\n    \
+             from: documents\n    with: {{model: m, messages: [{{user: 'Say it again: {{{{ text }}}}'}}], \
+             sample: {{temperature: 0.7, max_tokens: 12, seed: 1}}}}\n",
+            serving.address
+        );
+        space.write("served.yaml", &pipeline);
+        space.run_with("served.yaml", &["--store", store]);
+        space.ends(0, &["show", "served.yaml", "answers", "--format", "json", "--store", store]).0
+    };
+    let at_once = answers(false, "a");
+    assert_eq!(at_once.lines().count(), 4, "{at_once}");
+    assert!(at_once.contains("\"n_output_tokens\":12"), "{at_once}");
+    assert_eq!(answers(true, "b"), at_once);
+}

@@ -16,7 +16,7 @@ fn facts_hold_what_answers_depend_on() {
     let asset = weights.assets(&env).remove(0);
     assert_eq!((asset.name.as_str(), asset.sha256), ("model", Some("ab".repeat(32))));
     let server = json!({
-        "server": "http://h/v1/", "name": "m", "api_key": "k3y", "parallel": 3, "timeout": 9, "requests_per_minute": 60,
+        "server": "http://h/v1/", "name": "m", "api_key": "k3y", "parallel": 3, "timeout": 9, "stream": true, "requests_per_minute": 60,
         "price": {"prompt": 1.0, "output": 2.0}, "max_cost": 3.0, "max_tokens_total": 9,
     });
     let server = model(server);

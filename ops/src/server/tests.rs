@@ -262,3 +262,93 @@ fn a_slow_reply_is_left_behind_when_somebody_wants_to_go() {
     assert!(matches!(stopped, Err(ServerError::Cancelled)) && seconds < 10.0, "{seconds}");
     assert_eq!(ask_for(&client(&url), 3, stops).unwrap().text, "late", "what comes soon is kept");
 }
+
+const EVENTS: &str = "Content-Type: text/event-stream; charset=utf-8\r\n";
+
+/// A chunk of a stream.
+fn chunk(text: &str, finish_reason: Option<&str>) -> String {
+    let choice = json!({"index": 0, "delta": {"content": text}, "finish_reason": finish_reason});
+    format!("data: {}\n\n", json!({"object": "chat.completion.chunk", "choices": [choice]}))
+}
+
+#[test]
+fn a_stream_is_put_together() {
+    let (url, requests) = serve(|number, _| {
+        let role =
+            "data: {\"choices\": [{\"index\": 0, \"delta\": {\"role\": \"assistant\", \"content\": null}}]}\r\n\r\n";
+        let usage = "data: {\"choices\": [], \"usage\": {\"prompt_tokens\": 11, \"completion_tokens\": 3}}\n\n";
+        let (some, more) = (chunk("Grüß", None), chunk(" Gott", Some("length")));
+        match number {
+            0 => (200, EVENTS, format!(": wait\n\n{role}event: x\n{some}{more}{usage}data: [DONE]\n\n")),
+            // It knows no streams.
+            _ => (200, "", said("at once")),
+        }
+    });
+    let client = client_on(&url, &json!({"stream": true}));
+    let completion = ask(&client).unwrap();
+    assert_eq!(completion.text, "Grüß Gott");
+    assert_eq!(
+        (completion.finish_reason.as_str(), completion.prompt_tokens, completion.output_tokens),
+        ("length", Some(11), Some(3))
+    );
+    assert_eq!(ask(&client).unwrap().text, "at once");
+    let requests = requests.lock().unwrap();
+    assert_eq!(requests[0].1["stream"], true);
+    assert_eq!(requests[0].1["stream_options"], json!({"include_usage": true}));
+}
+
+#[test]
+fn a_stream_that_breaks_off_is_asked_for_again() {
+    let halves = ["", "data: {\"error\": {\"message\": \"out of memory\"}}\n\n"];
+    for half in halves {
+        let (url, requests) = serve(move |number, _| match number {
+            0 => (200, EVENTS, chunk("Hel", None) + half),
+            _ => (200, EVENTS, chunk("Hello", Some("stop"))),
+        });
+        assert_eq!(ask(&client_on(&url, &json!({"stream": true}))).unwrap().text, "Hello");
+        assert_eq!(requests.lock().unwrap().len(), 2);
+    }
+    let (url, _) = serve(|_, _| (200, EVENTS, chunk("Hel", None) + "data: {\"error\": \"no s3cret\"}\n\n"));
+    let error = ask(&client_on(&url, &json!({"stream": true}))).unwrap_err().to_string();
+    assert!(error.ends_with("broke off after Hel: \"no …\"; it was asked 6 times"), "{error}");
+    let (url, _) = serve(|_, _| (200, EVENTS, chunk("Hel", None) + "data: <html>\n\n"));
+    let error = ask(&client_on(&url, &json!({"stream": true}))).unwrap_err().to_string();
+    assert!(error.contains("`<html>` is no chunk") && error.ends_with("Hel"), "{error}");
+}
+
+/// A server that says `pieces`, so many milliseconds after each other, and then nothing more.
+fn slow(pieces: usize, pause: u64) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.unwrap());
+            let asked = read_request(&mut stream).is_some();
+            let mut stream = stream.into_inner();
+            let head = format!("HTTP/1.1 200 OK\r\nConnection: close\r\n{EVENTS}\r\n");
+            let mut open = asked && stream.write_all(head.as_bytes()).is_ok();
+            for piece in 1..=pieces {
+                std::thread::sleep(Duration::from_millis(pause));
+                let end = (piece == pieces && pieces > 1).then_some("stop");
+                open = open && stream.write_all(chunk("x", end).as_bytes()).is_ok();
+            }
+            if pieces == 1 {
+                std::thread::sleep(Duration::from_secs(20));
+            }
+        }
+    });
+    url
+}
+
+#[test]
+fn a_stream_may_last_but_not_be_silent() {
+    let client = |url: &str| client_on(url, &json!({"stream": true, "timeout": 1}));
+    let (seconds, completion) = seconds(|| ask(&client(&slow(8, 250))));
+    assert_eq!(completion.unwrap().text, "xxxxxxxx");
+    assert!(seconds > 1.9, "longer than the timeout: {seconds}");
+    let stops = std::cell::Cell::new(0);
+    // Heard before the second attempt.
+    let soon = || stops.replace(stops.get() + 1) > 1;
+    let (seconds, given_up) = self::seconds(|| ask_for(&client(&slow(1, 0)), 3, Stops { soon: &soon, ..NEVER }));
+    assert!(matches!(given_up, Err(ServerError::Cancelled)) && seconds < 15.0, "{seconds}: {given_up:?}");
+}

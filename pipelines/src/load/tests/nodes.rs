@@ -122,7 +122,7 @@ nodes:
             5 |   tiny: {weights: 'file:tiny.gguf', sha: abc}
               |                                     ^^^
               |
-              = hint: it takes `weights`, `sha256`, `server`, `name`, `api_key`, `parallel`, `timeout`, `requests_per_minute`, `tokens_per_minute`, `price`, `max_cost`, `max_tokens_total`
+              = hint: it takes `weights`, `sha256`, `server`, `name`, `api_key`, `parallel`, `timeout`, `stream`, `requests_per_minute`, `tokens_per_minute`, `price`, `max_cost`, `max_tokens_total`
 
             error: unknown key `wiht`
              --> p.yaml:7:28
