@@ -21,7 +21,7 @@ fn main() -> ExitCode {
 #[expect(unsafe_code, reason = "a call to C that sets a number")]
 fn give_memory_back_soon() {
     // SAFETY: the option is there in every mimalloc that this binding builds, and other threads don't run yet.
-    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, 10) }
+    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, 25) }
 }
 
 /// zstd has a context for every column that is read or written, of C's allocator. glibc gives each back to the system and takes it anew, which is a fifth
