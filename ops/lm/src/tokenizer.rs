@@ -7,11 +7,13 @@
 mod classes;
 mod gguf;
 mod json;
+mod marks;
 mod pieces;
 mod quick;
 mod save;
 mod words;
 
+pub use marks::Marks;
 pub use pieces::TextStream;
 
 use crate::{
@@ -20,7 +22,7 @@ use crate::{
 };
 use pieces::Pieces;
 use quick::Quick;
-use std::{collections::BTreeSet, path::Path};
+use std::{collections::BTreeSet, ops::ControlFlow, path::Path};
 
 /// Control tokens that end a model's turn or its text, under the names that published vocabularies give them.
 const END_TOKENS: &[&str] =
@@ -154,10 +156,14 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_with_offsets(&self, text: &str) -> Result<Vec<TokenSpan>, LmError> {
-        if let Some(in_front) = self.quick.as_ref().and_then(Quick::bytes_in_front)
-            && let Some(spans) = self.quick_offsets(text, in_front)?
-        {
-            return Ok(spans);
+        if let Some(in_front) = self.quick.as_ref().and_then(Quick::bytes_in_front) {
+            let mut spans = Vec::new();
+            if self.quick_spans(text, in_front, |span, _| spans.push(span))? {
+                if let Some(last) = spans.last_mut() {
+                    last.end = text.len();
+                }
+                return Ok(spans);
+            }
         }
         if !self.exact_bytes {
             let encoding = self.text.encode(text, false).map_err(|error| LmError::Tokenizer(error.to_string()))?;
@@ -277,29 +283,34 @@ impl Tokenizer {
         self.context_length
     }
 
-    /// The tokens of every word with their bytes, of which the very first has some that are not the text's.
-    fn quick_offsets(&self, text: &str, mut in_front: usize) -> Result<Option<Vec<TokenSpan>>, LmError> {
-        let (mut spans, mut start, mut word_end) = (Vec::<TokenSpan>::new(), 0, 0);
-        let quickly = self.quickly(text, |bytes, tokens| {
+    /// Hands every token with its bytes to `take`, and whether a word begins with it. The very first has some bytes that are not the text's.
+    fn quick_spans(
+        &self,
+        text: &str,
+        mut in_front: usize,
+        mut take: impl FnMut(TokenSpan, bool),
+    ) -> Result<bool, LmError> {
+        let (mut start, mut word_end) = (0, 0);
+        self.quickly(text, |bytes, tokens| {
             let mut end = word_end;
             word_end += bytes;
             for (at, &id) in tokens.iter().enumerate() {
                 end += self.pieces.bytes(id).len() - std::mem::take(&mut in_front);
                 // A vocabulary may lack bytes: the last token of a word has them.
                 end = if at + 1 == tokens.len() { word_end } else { end.min(word_end) };
-                spans.push(TokenSpan { id, start, end });
+                take(TokenSpan { id, start, end }, at == 0);
                 start = end;
             }
-        })?;
-        if let Some(last) = spans.last_mut() {
-            last.end = text.len();
-        }
-        Ok(quickly.then_some(spans))
+        })
     }
 
     /// Hands every word of `text` to `take`, its length and tokens; `false` where the reference must be asked.
-    fn quickly(&self, text: &str, take: impl FnMut(usize, &[u32])) -> Result<bool, LmError> {
-        self.quick.as_ref().map_or(Ok(false), |quick| quick.tokens(&self.text, text, take))
+    fn quickly(&self, text: &str, mut take: impl FnMut(usize, &[u32])) -> Result<bool, LmError> {
+        let Some(quick) = &self.quick else { return Ok(false) };
+        quick.tokens(&self.text, text, true, |bytes, tokens| {
+            take(bytes, tokens);
+            ControlFlow::Continue(())
+        })
     }
 
     fn encoding(&self, text: &str) -> Result<tokenizers::Encoding, LmError> {

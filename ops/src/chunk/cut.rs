@@ -47,6 +47,15 @@ pub struct Layout {
     pub prefix: Vec<usize>,
 }
 
+/// What is known of the cheapest way through a document.
+#[derive(Clone, Debug, Default)]
+pub struct Ways {
+    /// Of every atom, and of the end: what the way from there to the end costs.
+    cost: Vec<f64>,
+    /// Of every atom: where the chunk that begins there ends.
+    next: Vec<usize>,
+}
+
 /// The limits of a chunk, in tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -71,34 +80,53 @@ impl Layout {
     }
 
     /// The atoms at which chunks begin, ascending; the first is 0. A chunk of a single atom may be over the budget.
-    pub fn cheapest(&self, limits: Limits) -> Vec<usize> {
+    /// Of `ways` those from the atom `changed` on hold still, all others are found anew.
+    pub fn cheapest(&self, limits: Limits, changed: usize, ways: &mut Ways) -> Vec<usize> {
         let atoms = self.joints.len();
-        let mut cost = vec![f64::INFINITY; atoms + 1];
-        let mut next = vec![atoms; atoms];
-        cost[atoms] = 0.0;
+        if ways.next.len() != atoms {
+            *ways = Ways { cost: vec![f64::INFINITY; atoms + 1], next: vec![atoms; atoms] };
+            ways.cost[atoms] = 0.0;
+        }
+        let Ways { cost, next } = ways;
         // What every pair of atoms asks again is looked up.
         let sizes: Vec<f64> = (0..=limits.max.min(1 << 14)).map(|tokens| chunk_price(tokens, limits)).collect();
         let size = |tokens: usize| sizes.get(tokens).copied().unwrap_or_else(|| chunk_price(tokens, limits));
         let cuts: Vec<f64> = (0..=atoms).map(|atom| self.cut_price(atom, limits.by)).collect();
-        let sections: Vec<bool> = (0..atoms).map(|atom| atom > 0 && self.starts_section(atom)).collect();
-        for start in (0..atoms).rev() {
+        // Where going on costs something: a section begins, or the text turns to something else. From the last on.
+        let turns = (1..atoms).rev().filter(|atom| self.starts_section(*atom) || self.fall[*atom] > 0.0);
+        let turns: Vec<usize> = turns.collect();
+        let (mut passed, mut last) = (0, atoms);
+        for start in (0..changed.min(atoms)).rev() {
+            passed += turns[passed..].iter().take_while(|turn| **turn > start).count();
+            let mut ahead = turns[..passed].iter().rev().copied();
             let (mut crossed, mut level) = (0.0, self.level[start]);
             let (prefix, first_token) = (self.prefix[start], self.first_token[self.from[start]]);
-            let (mut best, mut best_end) = (cost[start], next[start]);
-            for end in start + 1..=atoms {
-                let tokens = prefix + self.end_token[end - 1].saturating_sub(first_token);
-                if tokens > limits.max && end > start + 1 {
-                    break;
+            let fits = |end: usize| prefix + self.end_token[end - 1].saturating_sub(first_token) <= limits.max;
+            while last > start + 1 && !fits(last) {
+                last -= 1;
+            }
+            while last < atoms && fits(last + 1) {
+                last += 1;
+            }
+            let (mut best, mut best_end) = (f64::INFINITY, atoms);
+            let mut end = start + 1;
+            while end <= last {
+                let turn = ahead.next().unwrap_or(last);
+                let until = turn.min(last);
+                let ends = self.end_token[end - 1..until].iter().zip(&cuts[end..=until]).zip(&cost[end..=until]);
+                for (end, ((end_token, cut), after)) in (end..).zip(ends) {
+                    let tokens = prefix + end_token.saturating_sub(first_token);
+                    let total = size(tokens) + crossed + cut + after;
+                    if total < best {
+                        (best, best_end) = (total, end);
+                    }
                 }
-                let total = size(tokens) + crossed + cuts[end] + cost[end];
-                if total < best {
-                    (best, best_end) = (total, end);
-                }
-                if end < atoms {
-                    crossed += TURN_CROSSED * self.fall[end] * self.fall[end];
-                    if sections[end] {
-                        crossed += crossing_price(level, self.level[end], limits.by);
-                        level = level.min(self.level[end]);
+                end = until + 1;
+                if end <= last {
+                    crossed += TURN_CROSSED * self.fall[turn] * self.fall[turn];
+                    if self.starts_section(turn) {
+                        crossed += crossing_price(level, self.level[turn], limits.by);
+                        level = level.min(self.level[turn]);
                     }
                 }
             }

@@ -1,6 +1,8 @@
 //! What a chunk's length is counted in: a model's tokens, or words.
 
-use retort_lm::tokenizer::Tokenizer;
+use std::ops::Range;
+
+use retort_lm::tokenizer::{Marks, Tokenizer};
 
 /// The tokenizer refused a text.
 #[derive(Debug, thiserror::Error)]
@@ -9,10 +11,15 @@ pub struct MeasureError(pub String);
 
 /// Counts a text in tokens or words, and says where each begins.
 pub trait Measure: Send + Sync {
-    /// The bytes at which the text's units begin, ascending.
-    fn starts(&self, text: &str) -> Result<Vec<usize>, MeasureError>;
+    /// Where the text's units begin.
+    fn marks(&self, text: &str) -> Result<Marks, MeasureError>;
     /// How many units a text has by itself, exactly.
     fn count(&self, text: &str) -> Result<usize, MeasureError>;
+    /// As `count` of `text`, whose bytes `part` are those from `from` on of a text whose units are known.
+    fn count_part(&self, text: &str, part: Range<usize>, known: &Marks, from: usize) -> Result<usize, MeasureError> {
+        let _ = (part, known, from);
+        self.count(text)
+    }
 }
 
 /// Words: what white space parts.
@@ -20,9 +27,9 @@ pub trait Measure: Send + Sync {
 pub struct Words;
 
 impl Measure for Words {
-    fn starts(&self, text: &str) -> Result<Vec<usize>, MeasureError> {
+    fn marks(&self, text: &str) -> Result<Marks, MeasureError> {
         let base = text.as_ptr() as usize;
-        Ok(text.split_whitespace().map(|word| word.as_ptr() as usize - base).collect())
+        Ok(text.split_whitespace().map(|word| word.as_ptr() as usize - base).collect::<Vec<_>>().into())
     }
 
     fn count(&self, text: &str) -> Result<usize, MeasureError> {
@@ -31,13 +38,16 @@ impl Measure for Words {
 }
 
 impl Measure for Tokenizer {
-    fn starts(&self, text: &str) -> Result<Vec<usize>, MeasureError> {
-        let spans = self.encode_with_offsets(text).map_err(|error| MeasureError(error.to_string()))?;
-        Ok(spans.into_iter().map(|span| span.start).collect())
+    fn marks(&self, text: &str) -> Result<Marks, MeasureError> {
+        self.marks(text).map_err(|error| MeasureError(error.to_string()))
     }
 
     fn count(&self, text: &str) -> Result<usize, MeasureError> {
         self.count(text).map_err(|error| MeasureError(error.to_string()))
+    }
+
+    fn count_part(&self, text: &str, part: Range<usize>, known: &Marks, from: usize) -> Result<usize, MeasureError> {
+        self.count_part(text, part, known, from).map_err(|error| MeasureError(error.to_string()))
     }
 }
 
@@ -47,7 +57,7 @@ mod tests {
 
     #[test]
     fn words() {
-        assert_eq!(Words.starts("  a bé\n\nc ").unwrap(), [2, 4, 9]);
+        assert_eq!(Words.marks("  a bé\n\nc ").unwrap().starts, [2, 4, 9]);
         assert_eq!(Words.count("  a bé\n\nc ").unwrap(), 3);
     }
 }

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use retort_lm::tokenizer::Marks;
+
 use super::atoms::{self, Atom, Joint};
 use super::carry::{Prefix, Prefixes};
-use super::cut::{By, Layout, Limits};
+use super::cut::{By, Layout, Limits, Ways};
 use super::measure::{Measure, MeasureError};
 use super::see::{self, References, Tail};
 use super::ties;
@@ -77,27 +79,30 @@ pub fn chunks_with(
     if document.blocks.is_empty() {
         return Ok(Vec::new());
     }
-    let starts = measure.starts(&document.text)?;
+    let marks = measure.marks(&document.text)?;
     let atoms = atoms::of(document);
     let prefixes = Prefixes::new(document, budget.max);
     let (slack, counts) = (BTreeMap::new(), BTreeMap::new());
-    let mut packer = Packer { document, measure, budget, references, falls, starts, atoms, prefixes, slack, counts };
+    let mut packer = Packer { document, measure, budget, references, falls, marks, atoms, prefixes, slack, counts };
     packer.split_long()?;
     let limits = Limits { max: budget.max, min: budget.min, by: budget.by };
+    let (mut ways, mut changed) = (Ways::default(), usize::MAX);
     loop {
         let layout = packer.layout()?;
-        let cuts = layout.cheapest(limits);
+        let cuts = layout.cheapest(limits, changed, &mut ways);
         let ends = cuts.iter().skip(1).copied().chain([packer.atoms.len()]);
         let spans: Vec<(usize, usize)> = cuts.iter().copied().zip(ends).collect();
-        if packer.make_room(&layout, &spans)? {
-            let mut pieces = Vec::with_capacity(spans.len());
-            for (start, end) in spans {
-                if packer.has_text(layout.from[start], end) {
-                    pieces.push(packer.piece(layout.from[start], end)?);
-                }
-            }
-            return Ok(pieces);
+        if let Some(over) = packer.make_room(&layout, &spans)? {
+            changed = over;
+            continue;
         }
+        let mut pieces = Vec::with_capacity(spans.len());
+        for (start, end) in spans {
+            if packer.has_text(layout.from[start], end) {
+                pieces.push(packer.piece(layout.from[start], end)?);
+            }
+        }
+        return Ok(pieces);
     }
 }
 
@@ -108,7 +113,7 @@ struct Packer<'a> {
     references: References,
     falls: &'a Falls,
     /// Where the tokens of the document's text begin.
-    starts: Vec<usize>,
+    marks: Marks,
     atoms: Vec<Atom>,
     prefixes: Prefixes,
     /// Tokens that a chunk beginning at a byte has more by itself than it was counted for in the whole.
@@ -120,12 +125,12 @@ struct Packer<'a> {
 impl Packer<'_> {
     /// The token that a byte lies in.
     fn token_at(&self, byte: usize) -> usize {
-        self.starts.partition_point(|start| *start <= byte).saturating_sub(1)
+        self.marks.starts.partition_point(|start| *start <= byte).saturating_sub(1)
     }
 
     /// One past the token that the byte before lies in.
     fn token_end(&self, byte: usize) -> usize {
-        self.starts.partition_point(|start| *start < byte)
+        self.marks.starts.partition_point(|start| *start < byte)
     }
 
     /// The tokens of a stretch of the document, as counted in the whole.
@@ -157,17 +162,18 @@ impl Packer<'_> {
         Ok(())
     }
 
-    /// Counts every chunk as it is; whether all are within the budget. Where one is not, the next cuts leave it room:
-    /// joined differently, the same text may take some tokens more than it did in the whole.
-    fn make_room(&mut self, layout: &Layout, spans: &[(usize, usize)]) -> Result<bool, ChunkError> {
+    /// Counts every chunk as it is; nothing if all are within the budget. Where one is not, the next cuts leave it room:
+    /// joined differently, the same text may take some tokens more than it did in the whole. Then it is the atom from which on
+    /// nothing changed.
+    fn make_room(&mut self, layout: &Layout, spans: &[(usize, usize)]) -> Result<Option<usize>, ChunkError> {
         let mut to_split = Vec::new();
-        let mut fits = true;
+        let mut changed = None;
         for &(start, end) in spans {
             let count = self.count(layout.from[start], end)?;
             if count <= self.budget.max {
                 continue;
             }
-            fits = false;
+            changed = Some(start + 1);
             if end - start > 1 || layout.from[start] < start {
                 let known = layout.tokens(start, end);
                 *self.slack.entry(self.atoms[start].start).or_default() += count.saturating_sub(known).max(1);
@@ -177,8 +183,9 @@ impl Packer<'_> {
         }
         for atom in to_split.into_iter().rev() {
             self.split(atom)?;
+            changed = Some(usize::MAX);
         }
-        Ok(fits)
+        Ok(changed)
     }
 
     /// Splits an atom that is over the budget by itself.
@@ -195,14 +202,15 @@ impl Packer<'_> {
 
     fn layout(&mut self) -> Result<Layout, ChunkError> {
         let count = self.atoms.len();
+        let (first_token, end_token) = self.tokens_of_atoms();
         let (mut from, mut prefix) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for atom in 0..count {
             let slack = self.slack.get(&self.atoms[atom].start).copied().unwrap_or(0);
             // Where the overlap leaves no room for what comes after it, there is less of it.
-            let mut start = self.overlap_start(atom);
+            let mut start = self.overlap_start(atom, &first_token);
             loop {
                 let carried = self.prefix(start)?.tokens + slack;
-                let tokens = self.tokens(self.atoms[start].start..self.atoms[atom].end);
+                let tokens = end_token[atom].saturating_sub(first_token[start]);
                 if start == atom || carried + tokens <= self.budget.max {
                     from.push(start);
                     prefix.push(carried);
@@ -216,8 +224,8 @@ impl Packer<'_> {
         }
         Ok(Layout {
             joints: self.atoms.iter().map(|atom| atom.joint).collect(),
-            first_token: self.atoms.iter().map(|atom| self.token_at(atom.start)).collect(),
-            end_token: self.atoms.iter().map(|atom| self.token_end(atom.end)).collect(),
+            first_token,
+            end_token,
             level: self.levels(),
             led_in: ties::of(self.document, &self.atoms),
             whole: self.whole_blocks(),
@@ -225,6 +233,18 @@ impl Packer<'_> {
             from,
             prefix,
         })
+    }
+
+    /// Of every atom: the token that it begins in, and one past the one that it ends in.
+    fn tokens_of_atoms(&self) -> (Vec<usize>, Vec<usize>) {
+        let starts = &self.marks.starts;
+        let (mut begun, mut before_end) = (0, 0);
+        let tokens = self.atoms.iter().map(|atom| {
+            begun += starts[begun..].iter().take_while(|start| **start <= atom.start).count();
+            before_end += starts[before_end..].iter().take_while(|start| **start < atom.end).count();
+            (begun.saturating_sub(1), before_end)
+        });
+        tokens.unzip()
     }
 
     fn levels(&self) -> Vec<u8> {
@@ -254,14 +274,13 @@ impl Packer<'_> {
     }
 
     /// Where a chunk that is cut before `atom` begins: as many whole sentences back as the overlap allows.
-    fn overlap_start(&self, atom: usize) -> usize {
+    fn overlap_start(&self, atom: usize, first_token: &[usize]) -> usize {
         let mut start = atom;
         if self.budget.overlap == 0 || matches!(self.atoms[atom].joint, Joint::Section | Joint::Heading) {
             return start;
         }
-        let until = self.token_at(self.atoms[atom].start);
         for back in (0..atom).rev() {
-            let tokens = until.saturating_sub(self.token_at(self.atoms[back].start));
+            let tokens = first_token[atom].saturating_sub(first_token[back]);
             if tokens > self.budget.overlap || self.block(back).kind == Kind::Heading {
                 break;
             }
@@ -307,7 +326,10 @@ impl Packer<'_> {
         if let Some(count) = self.counts.get(&key) {
             return Ok(*count);
         }
-        let count = self.measure.count(&self.text(start, end)?.0)?;
+        let (text, span, _) = self.text(start, end)?;
+        let carried = self.prefix(start)?.text.len();
+        let part = carried..carried + span.len();
+        let count = self.measure.count_part(&text, part, &self.marks, span.start)?;
         self.counts.insert(key, count);
         Ok(count)
     }

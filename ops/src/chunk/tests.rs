@@ -3,6 +3,7 @@
 use super::pack::chunks;
 use super::*;
 use crate::document::{Kind, Raw};
+use retort_lm::tokenizer::Marks;
 
 fn budget(max: usize, overlap: usize, by: By) -> Budget {
     Budget { max, min: max / 3, overlap, by }
@@ -174,8 +175,8 @@ fn chunks_with_references_are_never_over_budget_and_give_their_text_back() {
 struct Letters;
 
 impl Measure for Letters {
-    fn starts(&self, text: &str) -> Result<Vec<usize>, measure::MeasureError> {
-        Ok(text.char_indices().map(|(at, _)| at).collect())
+    fn marks(&self, text: &str) -> Result<Marks, measure::MeasureError> {
+        Ok(text.char_indices().map(|(at, _)| at).collect::<Vec<_>>().into())
     }
 
     fn count(&self, text: &str) -> Result<usize, measure::MeasureError> {
@@ -187,8 +188,8 @@ impl Measure for Letters {
 struct Surprising;
 
 impl Measure for Surprising {
-    fn starts(&self, text: &str) -> Result<Vec<usize>, measure::MeasureError> {
-        Words.starts(text)
+    fn marks(&self, text: &str) -> Result<Marks, measure::MeasureError> {
+        Words.marks(text)
     }
 
     fn count(&self, text: &str) -> Result<usize, measure::MeasureError> {
@@ -209,8 +210,8 @@ fn counted_exactly_even_where_the_estimate_is_wrong() {
 fn a_budget_below_a_letter_is_refused() {
     struct Heavy;
     impl Measure for Heavy {
-        fn starts(&self, text: &str) -> Result<Vec<usize>, measure::MeasureError> {
-            Words.starts(text)
+        fn marks(&self, text: &str) -> Result<Marks, measure::MeasureError> {
+            Words.marks(text)
         }
         fn count(&self, text: &str) -> Result<usize, measure::MeasureError> {
             Ok(text.chars().count() * 10)

@@ -57,7 +57,8 @@ impl Classes {
         Some((self.of(character), character.len_utf8()))
     }
 
-    fn of(&self, character: char) -> Class {
+    /// The class of a character.
+    pub(super) fn of(&self, character: char) -> Class {
         let code = character as usize;
         let page = self.pages[code / PAGE].get_or_init(|| {
             let of = |offset| char::from_u32((code / PAGE * PAGE + offset) as u32);

@@ -12,6 +12,7 @@ use serde_json::Value;
 use std::{
     collections::HashMap,
     hash::{BuildHasherDefault, Hasher},
+    ops::ControlFlow,
     sync::{PoisonError, RwLock},
 };
 use tokenizers::{Model, NormalizedString, Normalizer};
@@ -91,8 +92,8 @@ impl Quick {
         Some(Self { cut, composes, added, memo: RwLock::default(), alphabet: byte_spelling() })
     }
 
-    /// Hands the words of `text` to `take`, in order: each one's length in bytes and its tokens. `false`, and nothing handed over, where only the
-    /// reference can tell.
+    /// Hands the words of `text` to `take`, in order and until it has enough: each one's length in bytes and its tokens. `false`, and nothing handed
+    /// over, where only the reference can tell. `begins` says whether it is a text from its beginning.
     ///
     /// # Errors
     /// The reference refuses a word.
@@ -100,7 +101,8 @@ impl Quick {
         &self,
         reference: &tokenizers::Tokenizer,
         text: &str,
-        mut take: impl FnMut(usize, &[u32]),
+        begins: bool,
+        mut take: impl FnMut(usize, &[u32]) -> ControlFlow<()>,
     ) -> Result<bool, LmError> {
         if self.composes && !is_composed(reference, text)
             || matches!(self.cut, Cut::Spaces { .. }) && text.contains('▁')
@@ -109,16 +111,10 @@ impl Quick {
         }
         let known = self.memo.read().unwrap_or_else(PoisonError::into_inner);
         let mut recall = Recall { quick: self, reference, known: &known, fresh: Memo::default() };
-        let mut begun = 0;
-        if let Some(added) = &self.added {
-            for found in added.pattern.find_iter(text) {
-                let Some(id) = added.ids.get(found.as_str()) else { continue };
-                recall.run(&text[begun..found.start()], &mut take)?;
-                take(found.len(), &[*id]);
-                begun = found.end();
-            }
+        match recall.text(text, begins, &mut take) {
+            Err(Halt::Refused(error)) => return Err(error),
+            Ok(()) | Err(Halt::Enough) => {}
         }
-        recall.run(&text[begun..], &mut take)?;
         let fresh = recall.fresh;
         drop(known);
         if fresh.len() > 0 {
@@ -130,6 +126,11 @@ impl Quick {
             memo.long.extend(fresh.long);
         }
         Ok(true)
+    }
+
+    /// Whether a text has tokens that are found before it is cut.
+    pub(super) fn has_added(&self, text: &str) -> bool {
+        self.added.as_ref().is_some_and(|added| added.pattern.is_match(text))
     }
 
     /// How many bytes the tokens of a text have that are not its own: a space in front. Nothing where tokens do not tell
@@ -210,14 +211,43 @@ struct Recall<'a> {
     fresh: Memo,
 }
 
+/// Why no more words are wanted.
+enum Halt {
+    Enough,
+    Refused(LmError),
+}
+
 impl Recall<'_> {
+    fn text(
+        &mut self,
+        text: &str,
+        begins: bool,
+        take: &mut impl FnMut(usize, &[u32]) -> ControlFlow<()>,
+    ) -> Result<(), Halt> {
+        let mut begun = 0;
+        if let Some(added) = &self.quick.added {
+            for found in added.pattern.find_iter(text) {
+                let Some(id) = added.ids.get(found.as_str()) else { continue };
+                self.run(&text[begun..found.start()], begins || begun > 0, take)?;
+                hand(take, found.len(), &[*id])?;
+                begun = found.end();
+            }
+        }
+        self.run(&text[begun..], begins || begun > 0, take)
+    }
+
     /// Text between added tokens.
-    fn run(&mut self, text: &str, take: &mut impl FnMut(usize, &[u32])) -> Result<(), LmError> {
+    fn run(
+        &mut self,
+        text: &str,
+        begins: bool,
+        take: &mut impl FnMut(usize, &[u32]) -> ControlFlow<()>,
+    ) -> Result<(), Halt> {
         let prefix = match &self.quick.cut {
             Cut::Words(words) => return words.each(text, &mut |word| self.word(word, word.len(), take)),
             Cut::Spaces { prefix } => *prefix,
         };
-        let mut first = true;
+        let mut first = begins;
         let mut begun = 0;
         while begun < text.len() {
             let spaces = text[begun..].len() - text[begun..].trim_start_matches(' ').len();
@@ -234,18 +264,22 @@ impl Recall<'_> {
     }
 
     /// A word, and how many bytes of the text it is.
-    fn word(&mut self, word: &str, bytes: usize, take: &mut impl FnMut(usize, &[u32])) -> Result<(), LmError> {
+    fn word(
+        &mut self,
+        word: &str,
+        bytes: usize,
+        take: &mut impl FnMut(usize, &[u32]) -> ControlFlow<()>,
+    ) -> Result<(), Halt> {
         let key = Key::of(word.as_bytes());
         if let Some(tokens) = self.known.get(key).or_else(|| self.fresh.get(key)) {
-            take(bytes, tokens);
-            return Ok(());
+            return hand(take, bytes, tokens);
         }
-        let tokens = self.ask(word)?;
-        take(bytes, &tokens);
+        let tokens = self.ask(word).map_err(Halt::Refused)?;
+        let enough = hand(take, bytes, &tokens);
         if word.len() <= LONGEST_WORD {
             self.fresh.insert(word.as_bytes(), tokens);
         }
-        Ok(())
+        enough
     }
 
     fn ask(&self, word: &str) -> Result<Box<[u32]>, LmError> {
@@ -257,6 +291,11 @@ impl Recall<'_> {
         let tokens = tokens.map_err(|error| LmError::Tokenizer(error.to_string()))?;
         Ok(tokens.into_iter().map(|token| token.id).collect())
     }
+}
+
+#[inline]
+fn hand(take: &mut impl FnMut(usize, &[u32]) -> ControlFlow<()>, bytes: usize, tokens: &[u32]) -> Result<(), Halt> {
+    if take(bytes, tokens).is_break() { Err(Halt::Enough) } else { Ok(()) }
 }
 
 impl Added {

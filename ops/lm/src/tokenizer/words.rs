@@ -4,7 +4,7 @@
 //! as the reference's backtracking engine. `words/tests.rs` holds the two together on every short string over the
 //! classes and on every character.
 
-use super::classes::{CLASSES, Class};
+use super::classes::{CLASSES, Class, Classes};
 use super::gguf::{GPT2, LLAMA3, QWEN2};
 use serde_json::Value;
 use std::sync::LazyLock;
@@ -69,23 +69,26 @@ impl Words {
 
     /// Hands the words of `text` to `take`, in order, without gaps.
     pub(super) fn each<E>(self, text: &str, take: &mut impl FnMut(&str) -> Result<(), E>) -> Result<(), E> {
-        let is_digit: fn(char) -> bool = match self.digits {
-            Digits::Stay => return self.rule.each(text, take),
-            Digits::Pattern => |character| class_of(character) == Class::Number,
-            Digits::Numeric => char::is_numeric,
-        };
-        let mut begun = 0;
-        for (at, digit) in text.match_indices(is_digit) {
-            self.rule.each(&text[begun..at], take)?;
-            self.rule.each(digit, take)?;
-            begun = at + digit.len();
+        let classes = &*CLASSES;
+        match self.digits {
+            Digits::Stay => self.rule.each(classes, text, take),
+            Digits::Pattern => self.rule.between(classes, text, |digit| classes.of(digit) == Class::Number, take),
+            Digits::Numeric => self.rule.between(classes, text, char::is_numeric, take),
         }
-        self.rule.each(&text[begun..], take)
     }
 }
 
-fn class_of(character: char) -> Class {
-    CLASSES.at(character.encode_utf8(&mut [0; 4]), 0).map_or(Class::Other, |(class, _)| class)
+/// The first digit from a byte on, and where it ends.
+fn next_digit(text: &str, mut at: usize, is_digit: impl Fn(char) -> bool) -> Option<(usize, usize)> {
+    let bytes = text.as_bytes();
+    while let Some(&byte) = bytes.get(at) {
+        let length = if byte < 128 { 1 } else { text[at..].chars().next()?.len_utf8() };
+        if byte.is_ascii_digit() || byte >= 128 && text[at..].starts_with(&is_digit) {
+            return Some((at, at + length));
+        }
+        at += length;
+    }
+    None
 }
 
 /// The pattern of a step that parts what it matches from what lies between.
@@ -95,12 +98,29 @@ fn isolated(step: &Value) -> Option<&str> {
 }
 
 impl Rule {
-    fn each<E>(self, text: &str, take: &mut impl FnMut(&str) -> Result<(), E>) -> Result<(), E> {
+    /// Each digit, and the words of what lies between them.
+    fn between<E>(
+        self,
+        classes: &Classes,
+        text: &str,
+        is_digit: impl Fn(char) -> bool,
+        take: &mut impl FnMut(&str) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut begun = 0;
+        while let Some((at, end)) = next_digit(text, begun, &is_digit) {
+            self.each(classes, &text[begun..at], take)?;
+            self.each(classes, &text[at..end], take)?;
+            begun = end;
+        }
+        self.each(classes, &text[begun..], take)
+    }
+
+    fn each<E>(self, classes: &Classes, text: &str, take: &mut impl FnMut(&str) -> Result<(), E>) -> Result<(), E> {
         let mut at = 0;
         while at < text.len() {
             let end = match self {
-                Self::Gpt2 => gpt2(text, at),
-                Self::Llama3 { digits } => llama3(text, at, digits),
+                Self::Gpt2 => gpt2(classes, text, at),
+                Self::Llama3 { digits } => llama3(classes, text, at, digits),
             };
             take(&text[at..end])?;
             at = end;
@@ -110,7 +130,7 @@ impl Rule {
 }
 
 /// Where the match of [`GPT2`] that begins at `at` ends.
-fn gpt2(text: &str, at: usize) -> usize {
+fn gpt2(classes: &Classes, text: &str, at: usize) -> usize {
     let bytes = text.as_bytes();
     if bytes[at] == b'\'' {
         let length = match bytes.get(at + 1..).unwrap_or_default() {
@@ -123,39 +143,39 @@ fn gpt2(text: &str, at: usize) -> usize {
         }
     }
     let begun = if bytes[at] == b' ' { at + 1 } else { at };
-    match CLASSES.at(text, begun) {
-        Some((class, _)) if !class.is_space() => run(text, begun, class),
-        _ => blanks(text, at),
+    match classes.at(text, begun) {
+        Some((class, _)) if !class.is_space() => run(classes, text, begun, class),
+        _ => blanks(classes, text, at),
     }
 }
 
 /// Where the match of [`LLAMA3`] that begins at `at` ends.
-fn llama3(text: &str, at: usize, digits: usize) -> usize {
+fn llama3(classes: &Classes, text: &str, at: usize, digits: usize) -> usize {
     let bytes = text.as_bytes();
     if bytes[at] == b'\''
         && let Some(length) = contraction(text, at)
     {
         return at + length;
     }
-    let (class, length) = CLASSES.at(text, at).expect("there is more text");
+    let (class, length) = classes.at(text, at).expect("there is more text");
     match class {
-        Class::Letter => return run(text, at, class),
-        Class::Number => return some(text, at, class, digits),
+        Class::Letter => return run(classes, text, at, class),
+        Class::Number => return some(classes, text, at, class, digits),
         Class::Blank | Class::Other => {
-            if let Some((Class::Letter, _)) = CLASSES.at(text, at + length) {
-                return run(text, at + length, Class::Letter);
+            if let Some((Class::Letter, _)) = classes.at(text, at + length) {
+                return run(classes, text, at + length, Class::Letter);
             }
         }
         Class::LineEnd => {}
     }
     let begun = if bytes[at] == b' ' { at + 1 } else { at };
-    if let Some((Class::Other, _)) = CLASSES.at(text, begun) {
-        return run(text, run(text, begun, Class::Other), Class::LineEnd);
+    if let Some((Class::Other, _)) = classes.at(text, begun) {
+        return run(classes, text, run(classes, text, begun, Class::Other), Class::LineEnd);
     }
-    let end = spaces(text, at);
+    let end = spaces(classes, text, at);
     match bytes[at..end].iter().rposition(|byte| matches!(byte, b'\r' | b'\n')) {
         Some(last) => at + last + 1,
-        None => blanks(text, at),
+        None => blanks(classes, text, at),
     }
 }
 
@@ -178,15 +198,15 @@ fn contraction(text: &str, at: usize) -> Option<usize> {
 
 /// The end of the characters of a class from `at` on.
 #[inline]
-fn run(text: &str, at: usize, class: Class) -> usize {
-    some(text, at, class, usize::MAX)
+fn run(classes: &Classes, text: &str, at: usize, class: Class) -> usize {
+    some(classes, text, at, class, usize::MAX)
 }
 
 #[inline]
-fn some(text: &str, mut at: usize, class: Class, most: usize) -> usize {
+fn some(classes: &Classes, text: &str, mut at: usize, class: Class, most: usize) -> usize {
     let mut count = 0;
     while count < most
-        && let Some((here, length)) = CLASSES.at(text, at)
+        && let Some((here, length)) = classes.at(text, at)
         && here == class
     {
         at += length;
@@ -195,8 +215,8 @@ fn some(text: &str, mut at: usize, class: Class, most: usize) -> usize {
     at
 }
 
-fn spaces(text: &str, mut at: usize) -> usize {
-    while let Some((class, length)) = CLASSES.at(text, at)
+fn spaces(classes: &Classes, text: &str, mut at: usize) -> usize {
+    while let Some((class, length)) = classes.at(text, at)
         && class.is_space()
     {
         at += length;
@@ -205,8 +225,8 @@ fn spaces(text: &str, mut at: usize) -> usize {
 }
 
 /// `\s+(?!\S)|\s+`: white space, but for its last character if something follows.
-fn blanks(text: &str, at: usize) -> usize {
-    let end = spaces(text, at);
+fn blanks(classes: &Classes, text: &str, at: usize) -> usize {
+    let end = spaces(classes, text, at);
     let last = text[at..end].char_indices().next_back().map_or(at, |(last, _)| at + last);
     if end == text.len() || last == at { end } else { last }
 }

@@ -14,9 +14,27 @@ fn hold(tokenizer: &Tokenizer, text: &str) {
         assert_eq!(tokenizer.count(text).unwrap(), reference.len());
     }
     let spans = tokenizer.encode_with_offsets(text).unwrap();
+    assert!(spans.iter().map(|span| span.start).eq(tokenizer.marks(text).unwrap().starts), "{text:?}");
+    hold_parts(tokenizer, text);
     assert!(spans.iter().map(|span| span.id).eq(reference));
     assert!(spans.windows(2).all(|pair| pair[0].end == pair[1].start));
     assert_eq!(spans.last().map_or(0, |span| span.end), text.len(), "{text:?}");
+}
+
+/// Pieces of a text, with something before and after, have the tokens that they have without what is known of the whole.
+fn hold_parts(tokenizer: &Tokenizer, text: &str) {
+    let known = tokenizer.marks(text).unwrap();
+    let places: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
+    let step = (places.len() / 7).max(1);
+    for (number, start) in places.iter().step_by(step).enumerate() {
+        for end in places.iter().skip(number).step_by(step + 1).filter(|end| *end >= start) {
+            let (before, after) = [("", ""), ("A > b\n\n", ""), ("| a |  ", "\n\nSee:\n- b")][number % 3];
+            let whole = format!("{before}{}{after}", &text[*start..*end]);
+            let part = before.len()..before.len() + end - start;
+            let count = tokenizer.count_part(&whole, part, &known, *start).unwrap();
+            assert_eq!(count, tokenizer.count(&whole).unwrap(), "{whole:?} of {text:?}");
+        }
+    }
 }
 
 fn hold_random(tokenizer: &Tokenizer, parts: &[&str], seed: u64) {
