@@ -86,25 +86,31 @@ fn random_unicode_has_the_tokens_of_the_reference() {
 
 /// A byte-level vocabulary of a few merges, with what is given beside.
 fn byte_level(normalizer: &Value, added: &[(&str, bool, bool)]) -> Tokenizer {
+    let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    byte_level_cut(&bytes, normalizer, added)
+}
+
+/// As [`byte_level`], with another pre-tokenizer.
+fn byte_level_cut(cut: &Value, normalizer: &Value, added: &[(&str, bool, bool)]) -> Tokenizer {
     let spelling = super::super::pieces::byte_spelling();
     let mut vocabulary: serde_json::Map<String, Value> =
         spelling.iter().enumerate().map(|(id, spelled)| (spelled.to_string(), json!(id))).collect();
-    for (id, token) in ["ab", "Ġa", "Ġab", "ĠĠ"].into_iter().enumerate() {
+    for (id, token) in ["ab", "Ġa", "Ġab", "ĠĠ", "ĊĠ"].into_iter().enumerate() {
         vocabulary.insert(token.into(), json!(256 + id));
     }
     let added: Vec<Value> = added
         .iter()
         .enumerate()
         .map(|(at, (content, special, normalized))| {
-            json!({"id": 260 + at, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": normalized, "special": special})
+            json!({"id": 261 + at, "content": content, "single_word": false, "lstrip": false, "rstrip": false, "normalized": normalized, "special": special})
         })
         .collect();
     let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
     let folder = tempfile::tempdir().unwrap();
     let description = json!({
         "version": "1.0", "truncation": null, "padding": null, "normalizer": normalizer, "post_processor": null,
-        "added_tokens": added, "pre_tokenizer": bytes, "decoder": bytes,
-        "model": {"type": "BPE", "vocab": vocabulary, "merges": ["a b", "Ġ a", "Ġa b", "Ġ Ġ"]},
+        "added_tokens": added, "pre_tokenizer": cut, "decoder": bytes,
+        "model": {"type": "BPE", "vocab": vocabulary, "merges": ["Ċ Ġ", "a b", "Ġ a", "Ġa b", "Ġ Ġ"]},
     });
     fs::write(folder.path().join("tokenizer.json"), description.to_string()).unwrap();
     Tokenizer::open(folder.path()).unwrap()
@@ -126,6 +132,25 @@ fn added_tokens_are_found_as_the_reference_finds_them() {
     let two_passes = byte_level(&Value::Null, &[("<a>", false, false), ("b>", false, true)]);
     assert!(two_passes.quick.is_none(), "which pass comes first is the reference's to know");
     hold_random(&two_passes, &["<a>", "b>", "<a", "a", " "], 5);
+}
+
+#[test]
+fn words_that_hold_line_ends_have_the_tokens_of_the_reference() {
+    let split = json!({"type": "Split", "pattern": {"Regex": super::super::gguf::LLAMA3}, "behavior": "Isolated", "invert": false});
+    let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
+    let cut = json!({"type": "Sequence", "pretokenizers": [split, bytes]});
+    let tokenizer = byte_level_cut(&cut, &Value::Null, &[]);
+    assert!(tokenizer.quick.is_some());
+    hold_random(
+        &tokenizer,
+        &[" ", "  ", "\n", "\r\n", "ab", "a long run of words", "'ll", "'l", "7", "1234567", "!", "é"],
+        9,
+    );
+    // What is cut off in white space would be one word with the line ends that follow.
+    let text = format!("{}\n   ab", "a long run of words".repeat(5));
+    let piece = format!("{}\n\nSee:", &text[..text.len() - 2]);
+    let count = tokenizer.count_part(&piece, 0..text.len() - 2, &tokenizer.marks(&text).unwrap(), 0).unwrap();
+    assert_eq!(count, tokenizer.count(&piece).unwrap());
 }
 
 #[test]
