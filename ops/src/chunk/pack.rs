@@ -204,13 +204,13 @@ impl Packer<'_> {
         let count = self.atoms.len();
         let (first_token, end_token) = self.tokens_of_atoms();
         let (mut from, mut prefix) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        for atom in 0..count {
+        for (atom, end_token) in end_token.iter().enumerate() {
             let slack = self.slack.get(&self.atoms[atom].start).copied().unwrap_or(0);
             // Where the overlap leaves no room for what comes after it, there is less of it.
             let mut start = self.overlap_start(atom, &first_token);
             loop {
                 let carried = self.prefix(start)?.tokens + slack;
-                let tokens = end_token[atom].saturating_sub(first_token[start]);
+                let tokens = end_token.saturating_sub(first_token[start]);
                 if start == atom || carried + tokens <= self.budget.max {
                     from.push(start);
                     prefix.push(carried);

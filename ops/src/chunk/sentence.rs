@@ -128,7 +128,8 @@ fn end_of_sentence(text: &str, begun: usize, sign: Class, in_name: bool, bounds:
         Class::Line | Class::Comma | Class::Stop | Class::Term => true,
         _ => false,
     };
-    if !inside && !(sign == Class::Stop && goes_on_small(text, end)?) {
+    let goes_on = inside || sign == Class::Stop && goes_on_small(text, end)?;
+    if !goes_on {
         bounds.push(end);
     }
     Some(end)

@@ -1,6 +1,6 @@
 //! Where the tokens of a text begin, so that a piece of it is counted without being cut into tokens again.
 
-use super::{Tokenizer, classes::CLASSES};
+use super::{Tokenizer, classes::CLASSES, quick::Quick};
 use crate::LmError;
 use std::ops::{ControlFlow, Range};
 
@@ -41,7 +41,7 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn marks(&self, text: &str) -> Result<Marks, LmError> {
-        let parts = self.quick.as_ref().filter(|quick| !quick.has_added(text)).and_then(|quick| quick.bytes_in_front());
+        let parts = self.quick.as_ref().filter(|quick| !quick.has_added(text)).and_then(Quick::bytes_in_front);
         if let Some(in_front) = parts {
             let room = text.len() / 3;
             let mut marks = Marks { starts: Vec::with_capacity(room), opens: Vec::with_capacity(room) };
