@@ -19,6 +19,8 @@ pub mod fmt;
 mod foreach;
 pub mod graph_view;
 pub mod history;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod load;
 pub mod lock;
 mod lower;

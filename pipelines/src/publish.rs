@@ -1,6 +1,6 @@
 //! A trained model as two folders that are ready for the Hugging Face Hub: `model` with weights, card and plot, `dataset` with what it learned from.
 //!
-//! Nothing is sent anywhere. Cards are written in `publish/cards.rs`.
+//! Nothing is sent from here (`hub.rs` does). Cards are written in `publish/cards.rs`.
 
 mod cards;
 

@@ -57,7 +57,8 @@ fn exists(folder: &Path, files: &[&str]) {
 
 #[test]
 fn what_was_trained_is_handed_on() {
-    let space = space();
+    #[cfg_attr(not(feature = "hub"), expect(unused_mut, reason = "its environment is set for the Hub"))]
+    let mut space = space();
     let (_, told) = space.ends(0, &["run", "printers.yaml", "--html", "run.html"]);
     let line = told.lines().find(|line| line.trim_start().starts_with("token_f1")).expect(&told);
     assert!(line.contains(" to ") && told.contains("against base"), "scores stand with their intervals:\n{told}");
@@ -68,6 +69,8 @@ fn what_was_trained_is_handed_on() {
     a_page(&space);
     exported(&space);
     published(&space);
+    #[cfg(feature = "hub")]
+    crate::hub::sent(&mut space);
     let (out, _) = space.ends(0, &["show", "printers.yaml", "adapter.metrics"]);
     assert!(out.contains("pairs, eval_loss") && out.contains('█'), "{out}");
 }
@@ -152,4 +155,10 @@ fn published(space: &Space) {
     let card = fs::read_to_string(space.path().join("whole/model/README.md")).unwrap();
     assert!(card.contains("license: \"apache-2.0\"\n") && card.contains("base_model: \"a/b\"\n"), "{card}");
     exists(&space.path().join("whole/model"), &["model.safetensors", "tokenizer.json"]);
+    #[cfg(not(feature = "hub"))]
+    {
+        let args = ["publish", "printers.yaml", "adapter", "--to", "sent", "--name", "me/printers", "--upload", "both"];
+        let (_, told) = space.ends(2, &args);
+        assert!(told.contains("--features hub") && !space.path().join("sent").exists(), "{told}");
+    }
 }

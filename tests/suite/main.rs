@@ -13,6 +13,8 @@ mod gc;
 mod handing_on;
 mod help;
 mod history;
+#[cfg(feature = "hub")]
+mod hub;
 mod key;
 mod laws;
 mod lock;

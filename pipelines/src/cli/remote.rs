@@ -132,6 +132,19 @@ impl Bar {
     }
 }
 
+#[cfg(feature = "hub")]
+impl Bar {
+    /// Shows how many bytes of how many are done, from whichever thread.
+    pub(super) fn of_bytes(&self) -> impl Fn(u64, u64) + Send + Sync + 'static {
+        let bar = self.0.clone();
+        move |done, of| {
+            bar.set_length(of);
+            bar.set_position(done);
+            bar.set_message(format!("{} of {}", words::bytes(done), words::bytes(of)));
+        }
+    }
+}
+
 impl Drop for Bar {
     fn drop(&mut self) {
         self.0.finish_and_clear();
