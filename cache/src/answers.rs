@@ -49,8 +49,9 @@ pub(crate) fn read_dated(path: &Path) -> Result<Option<(Found, SystemTime)>, Sto
     let read = || {
         let mut file = File::open(path)?;
         let data = file.metadata()?;
-        let mut bytes = Vec::with_capacity(data.len() as usize);
-        file.read_to_end(&mut bytes)?;
+        // A record is put in its place whole, so it has as many bytes as it says: to look for its end would cost a run of many nodes three calls each.
+        let mut bytes = vec![0; data.len() as usize];
+        file.read_exact(&mut bytes)?;
         Ok((bytes, data.modified()?))
     };
     match read() {

@@ -77,7 +77,7 @@ fn assemble(
     order: &[usize],
     problems: &mut Vec<Problem>,
 ) -> Option<Graph> {
-    let mut nodes = DiGraph::new();
+    let mut nodes = DiGraph::with_capacity(specs.len(), specs.len());
     let mut ids: Vec<Option<NodeId>> = vec![None; specs.len()];
     for i in order {
         let spec = specs[*i];

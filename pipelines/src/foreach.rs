@@ -3,7 +3,6 @@
 //! The copies are those of a matrix whose key is the item, with one difference: who reads a copy from outside is not multiplied
 //! but reads all of them, one after the other. So items are an [`Axis`] among those of `matrix`, which makes the copies.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::diagnostics::{Diagnostic, Span};
@@ -18,8 +17,8 @@ pub(crate) const GROUP_KEYS: [&str; 2] = ["foreach", "nodes"];
 const NODE_KEYS: [&str; 4] = ["op", "from", "with", "matrix"];
 
 /// The nodes of a pipeline, those of groups among the others, and the lists that they are repeated for.
-pub(crate) struct Templates<'a> {
-    pub(crate) nodes: Cow<'a, [Entry]>,
+pub(crate) struct Templates {
+    pub(crate) nodes: Vec<Entry>,
     lists: Vec<List>,
 }
 
@@ -33,13 +32,13 @@ struct List {
 }
 
 /// Takes groups apart, and the lists out of the nodes that have one.
-pub(crate) fn templates<'a>(nodes: &'a [Entry], problems: &mut Vec<Diagnostic>) -> Templates<'a> {
+pub(crate) fn templates(nodes: Vec<Entry>, problems: &mut Vec<Diagnostic>) -> Templates {
     let is_plain = |node: &Entry| GROUP_KEYS.iter().all(|key| node.value.entry(key).is_none());
     if nodes.iter().all(is_plain) {
-        return Templates { nodes: Cow::Borrowed(nodes), lists: Vec::new() };
+        return Templates { nodes, lists: Vec::new() };
     }
     let (mut kept, mut lists) = (Vec::with_capacity(nodes.len()), Vec::new());
-    for node in nodes {
+    for node in &nodes {
         let before = kept.len();
         if node.value.entry("nodes").is_some() {
             kept.extend(group(node, problems));
@@ -51,7 +50,7 @@ pub(crate) fn templates<'a>(nodes: &'a [Entry], problems: &mut Vec<Diagnostic>) 
             lists.push(List { name: node.key.clone(), entry: entry.clone(), members });
         }
     }
-    Templates { nodes: Cow::Owned(once_each(kept, problems)), lists }
+    Templates { nodes: once_each(kept, problems), lists }
 }
 
 fn without_list(node: &Entry) -> Entry {
@@ -112,7 +111,7 @@ fn once_each(nodes: Vec<Entry>, problems: &mut Vec<Diagnostic>) -> Vec<Entry> {
     kept
 }
 
-impl Templates<'_> {
+impl Templates {
     /// An axis for each list, references filled in.
     pub(crate) fn axes(&self, scope: Scope<'_>, problems: &mut Vec<Diagnostic>) -> Vec<Axis> {
         if let (Some(list), Some(param)) = (self.lists.first(), scope.params.get(ITEM)) {
@@ -124,7 +123,7 @@ impl Templates<'_> {
     }
 
     fn axis(&self, list: &List, scope: Scope<'_>, problems: &mut Vec<Diagnostic>) -> Axis {
-        let filled = scope.fill(&list.entry.value, problems);
+        let filled = scope.filled(&list.entry.value, problems);
         let mut values = items(list, filled, problems);
         let uses = |name: &String| name == ITEM || name.strip_prefix(ITEM).is_some_and(|rest| rest.starts_with('.'));
         let is_used = |node: &Entry| list.members.contains(&node.key) && references(&node.value).iter().any(uses);

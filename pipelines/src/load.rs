@@ -68,15 +68,15 @@ pub fn read(path: &Path, options: &LoadOptions, ops: &[OpInfo]) -> Result<Read, 
         document.apply(profile, &mut problems);
     }
     let name = name(&document, path);
-    let lowered = lower(&document, &options.set, ops, &files, &mut problems);
-    drop_aside(document);
+    let lowered = lower(document, &options.set, ops, &files, &mut problems);
     Ok(Read { files, problems, lowered, name, path: path.to_path_buf(), fetched: options.fetched.clone() })
 }
 
 impl Read {
-    /// What the nodes are called in a store, in the order of the file.
+    /// What the nodes are called in a store, in the order of the file; none where something is wrong, which may be a name.
     pub fn store_names(&self) -> impl Iterator<Item = String> {
-        self.lowered.nodes.iter().map(|node| format!("{}/{}", self.name, node.spec.name))
+        let nodes = if self.problems.is_empty() { self.lowered.nodes.as_slice() } else { &[] };
+        nodes.iter().map(|node| format!("{}/{}", self.name, node.spec.name))
     }
 
     /// Checks all of it: the second half of `load`.

@@ -53,47 +53,48 @@ pub(crate) struct Lowering {
 
 /// Lowers a document under the settings of the command line.
 pub(crate) fn lower(
-    document: &Document,
+    mut document: Document,
     set: &[(String, String)],
     ops: &[OpInfo],
     files: &Files,
     problems: &mut Vec<Diagnostic>,
 ) -> Lowered {
-    let keys = matrix_keys(document);
+    let keys = matrix_keys(&document);
     let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
     let params = params::resolve(&document.params, set, files, &keys, problems);
     let scope = Scope { files, params: &params, axes: &[], matrix: &keys, env: None };
     let models = models::resolve(&document.models, scope, &document.env, problems);
-    let templates = foreach::templates(&document.nodes, problems);
+    let templates = foreach::templates(std::mem::take(&mut document.nodes), problems);
     let axes = templates.axes(scope, problems);
-    let axes = matrix::axes(axes, document, &templates.nodes, scope, problems);
+    let axes = matrix::axes(axes, &document, &templates.nodes, scope, problems);
     let sources = |node: &Entry, axes: &[(&str, &Yaml)]| {
-        let from = node.value.get("from").map(|from| Scope { axes, ..scope }.fill(from, &mut Vec::new()));
+        let from = node.value.get("from").map(|from| Scope { axes, ..scope }.filled(from, &mut Vec::new()));
         let feeds = from.map(|from| feeds(&from, &mut Vec::new())).unwrap_or_default();
         feeds.into_iter().flat_map(|feed| feed.sources).collect()
     };
     let matrix = Matrix::new(axes, &templates.nodes, sources, problems);
     let known = Known { ops, models: &models, files, schemas: ops.iter().map(|_| OnceLock::new()).collect() };
-    let copies = |(i, node): (usize, &Entry)| {
+    let copies = |(i, node): (usize, Entry)| {
         let (mut copies, mut problems) = (Vec::new(), Vec::new());
         if let Err(message) = check_name(&node.key) {
             problems.push(Diagnostic::at(node.key_span, "name", message));
         }
-        for choice in matrix.choices(i) {
-            let axes = matrix.values(&choice);
+        let choices = matrix.choices(i);
+        // The last copy takes what is written: most nodes are the only one.
+        for (choice, mut written) in choices.iter().zip(std::iter::repeat_n(node, choices.len())) {
+            let axes = matrix.values(choice);
             let before = problems.len();
-            let filled = Scope { axes: &axes, ..scope }.fill(&node.value, &mut problems);
-            let written = Entry { key: node.key.clone(), key_span: node.key_span, value: filled };
-            let mut lowering = lowering(matrix.copy(i, &choice), written, &known, &mut problems);
-            lowering.given = matrix.given(i, &choice);
-            lowering.spread(|source| matrix.sources(source, &choice));
+            Scope { axes: &axes, ..scope }.fill(&mut written.value, &mut problems);
+            let mut lowering = lowering(matrix.copy(i, choice), written, &known, &mut problems);
+            lowering.given = matrix.given(i, choice);
+            lowering.spread(|source| matrix.sources(source, choice));
             let name = &lowering.spec.name;
             problems[before..].iter_mut().for_each(|problem| problem.node = Some(name.clone()));
             copies.push(lowering);
         }
         (copies, problems)
     };
-    let lowered: Vec<_> = templates.nodes.par_iter().enumerate().with_min_len(MANY).map(copies).collect();
+    let lowered: Vec<_> = templates.nodes.into_par_iter().enumerate().with_min_len(MANY).map(copies).collect();
     let mut nodes = Vec::with_capacity(lowered.len());
     for (copies, found) in lowered {
         nodes.extend(copies);

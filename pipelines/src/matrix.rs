@@ -101,7 +101,7 @@ pub(crate) fn axes(
 }
 
 fn values(entry: &Entry, scope: Scope<'_>, problems: &mut Vec<Diagnostic>) -> Option<Vec<Yaml>> {
-    let filled = scope.fill(&entry.value, problems);
+    let filled = scope.filled(&entry.value, problems);
     let Data::List(values) = filled.data else {
         if !matches!(filled.data, Data::Broken) {
             let message = format!("expected a list of the values of `{}`, found {}", entry.key, filled.describe());

@@ -45,14 +45,14 @@ pub(crate) fn resolve(
         }
         let fill = |field: &Entry, problems: &mut Vec<Diagnostic>| {
             let env = (field.key == "api_key").then_some(env);
-            Entry { value: Scope { env, ..scope }.fill(&field.value, problems), ..field.clone() }
+            Entry { value: Scope { env, ..scope }.filled(&field.value, problems), ..field.clone() }
         };
         let model = match &entry.value.data {
             Data::Map(fields) => {
                 let fields = fields.iter().map(|field| fill(field, problems)).collect();
                 Yaml { data: Data::Map(fields), ..entry.value.clone() }
             }
-            _ => scope.fill(&entry.value, problems),
+            _ => scope.filled(&entry.value, problems),
         };
         let model = check(&model, entry.key_span, problems);
         models.insert(entry.key.clone(), model);

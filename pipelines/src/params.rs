@@ -30,22 +30,23 @@ pub(crate) struct Scope<'a> {
 
 impl Scope<'_> {
     /// A value with its references filled in.
-    pub(crate) fn fill(&self, value: &Yaml, problems: &mut Vec<Diagnostic>) -> Yaml {
-        let data = match &value.data {
-            Data::Text(text) if text.contains("${") => return self.text(value, text, problems),
-            Data::List(items) => Data::List(items.iter().map(|item| self.fill(item, problems)).collect()),
-            Data::Map(entries) => Data::Map(entries.iter().map(|entry| self.entry(entry, problems)).collect()),
-            data => data.clone(),
-        };
-        Yaml { span: value.span, data, origin: value.origin.clone() }
+    pub(crate) fn filled(&self, value: &Yaml, problems: &mut Vec<Diagnostic>) -> Yaml {
+        let mut value = value.clone();
+        self.fill(&mut value, problems);
+        value
     }
 
-    fn entry(&self, entry: &Entry, problems: &mut Vec<Diagnostic>) -> Entry {
-        let Entry { key, key_span, value } = entry;
-        Entry { key: key.clone(), key_span: *key_span, value: self.fill(value, problems) }
+    /// Fills in the references of a value.
+    pub(crate) fn fill(&self, value: &mut Yaml, problems: &mut Vec<Diagnostic>) {
+        match &mut value.data {
+            Data::Text(text) if text.contains("${") => *value = self.text(value.span, text, problems),
+            Data::List(items) => items.iter_mut().for_each(|item| self.fill(item, problems)),
+            Data::Map(entries) => entries.iter_mut().for_each(|entry| self.fill(&mut entry.value, problems)),
+            _ => {}
+        }
     }
 
-    fn text(&self, value: &Yaml, text: &str, problems: &mut Vec<Diagnostic>) -> Yaml {
+    fn text(&self, span: Span, text: &str, problems: &mut Vec<Diagnostic>) -> Yaml {
         let mut filled = String::new();
         let mut broken = false;
         for piece in pieces(text) {
@@ -56,14 +57,14 @@ impl Scope<'_> {
                 }
                 Piece::Reference { name, raw } => (name, raw),
                 Piece::Open(raw) => {
-                    let place = self.files.within(value.span, raw);
+                    let place = self.files.within(span, raw);
                     let problem = Diagnostic::at(place, "reference", "`${` is not closed by `}`");
                     problems.push(problem.hint("for the text `${` itself write `$${`"));
                     broken = true;
                     continue;
                 }
             };
-            let place = self.files.within(value.span, raw);
+            let place = self.files.within(span, raw);
             match self.find(name, raw, place) {
                 Ok(found) if raw == text => return Yaml { span: place, ..found },
                 Ok(found) if matches!(found.data, Data::Broken) => broken = true,
@@ -83,10 +84,10 @@ impl Scope<'_> {
         }
         if filled.len() > MAX_TEXT {
             let message = format!("a text of more than {} MiB, references filled in", MAX_TEXT >> 20);
-            problems.push(Diagnostic::at(value.span, "too-large", message));
+            problems.push(Diagnostic::at(span, "too-large", message));
             broken = true;
         }
-        Yaml::new(value.span, if broken { Data::Broken } else { Data::Text(filled) })
+        Yaml::new(span, if broken { Data::Broken } else { Data::Text(filled) })
     }
 
     fn find(&self, name: &str, raw: &str, place: Span) -> Result<Yaml, Box<Diagnostic>> {
@@ -237,9 +238,10 @@ pub(crate) fn resolve(
     }
     let mut order = Order::of(&waiting);
     while let Some(name) = order.ready.pop_first() {
-        let Some(value) = waiting.remove(&name) else { continue };
+        let Some(mut value) = waiting.remove(&name) else { continue };
         let scope = Scope { files, params: &params, axes: &[], matrix, env: None };
-        let mut value = Yaml { origin: None, ..scope.fill(&value, problems) };
+        scope.fill(&mut value, problems);
+        value.origin = None;
         if value.count() > yaml::MAX_VALUES {
             let message = format!("more than {} values, references filled in", yaml::MAX_VALUES);
             problems.push(Diagnostic::at(value.span, "too-large", message));

@@ -17,7 +17,7 @@ pub(super) type Wiring = Vec<Vec<(String, Vec<Option<Edge>>)>>;
 /// Finds what feeds each node.
 pub(super) fn wire(specs: &[&NodeSpec], made: &[Option<Made>], problems: &mut Vec<Problem>) -> Wiring {
     let index: HashMap<&str, usize> = specs.iter().enumerate().map(|(i, spec)| (spec.name.as_str(), i)).collect();
-    let mut wiring = Vec::new();
+    let mut wiring = Vec::with_capacity(specs.len());
     for (spec, made) in specs.iter().zip(made) {
         let slots = made.as_ref().map(|made| slots_of(made, spec)).unwrap_or_default();
         let mut fed = Vec::new();

@@ -32,7 +32,7 @@ fn lowered(text: &str) -> Vec<(String, Vec<String>)> {
     let path = folder.path().join("p.yaml");
     fs::write(&path, text).unwrap();
     let document = document::read(&path, &mut files, &mut problems).unwrap();
-    let lowered = lower(&document, &[], OPS, &files, &mut problems);
+    let lowered = lower(document, &[], OPS, &files, &mut problems);
     assert!(problems.is_empty(), "{problems:?}");
     let specs = lowered.nodes.into_iter().map(|node| node.spec);
     specs.map(|spec| (spec.name, spec.from.into_iter().flat_map(|feed| feed.sources).collect())).collect()
