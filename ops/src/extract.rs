@@ -42,7 +42,7 @@ pub use reader::{MAX_BYTES, MAX_DEPTH, Unreadable, read};
 pub use shelf::{MAX_MEMBERS, MAX_NESTING, Outcome, documents};
 
 use crate::document::links::{anchors_to_arrow, anchors_type, links_to_arrow, links_type};
-use crate::document::{Document, blocks_to_arrow, blocks_type};
+use crate::document::{Document, Kind, blocks_to_arrow, blocks_type};
 use crate::files::{self, Files};
 
 /// Reads files and gives documents: a row a file, with its text and the blocks in it (headings, paragraphs, lists,
@@ -88,7 +88,7 @@ pub struct Extract {
 
 impl Define for Extract {
     const NAME: &'static str = "extract";
-    const VERSION: u32 = 6;
+    const VERSION: u32 = 7;
     const PLACES: &'static [&'static str] = &["paths"];
 
     fn source(&self, env: &Env<'_>) -> Option<Box<dyn TableOp>> {
@@ -200,6 +200,11 @@ fn unread(path: &str, error: &std::io::Error) -> Failure {
     Failure::op(format!("failed to read `{path}`: {error}"))
 }
 
+fn first_heading(document: &Document) -> Option<&str> {
+    let heading = document.blocks.iter().find(|block| block.kind == Kind::Heading)?;
+    document.text.get(heading.start..heading.end)
+}
+
 fn document_rows(documents: &[(String, Document)]) -> RecordBatch {
     let texts = |text: &dyn Fn(&str, &Document) -> String| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(documents.iter().map(|(path, document)| text(path, document))))
@@ -208,7 +213,7 @@ fn document_rows(documents: &[(String, Document)]) -> RecordBatch {
     let columns: Vec<ArrayRef> = vec![
         texts(&|path, _| path.to_owned()),
         texts(&|path, _| name::doc_id(path)),
-        texts(&|path, document| name::context(path, document.title.as_deref())),
+        texts(&|path, document| name::context(path, document.title.as_deref(), first_heading(document))),
         Arc::new(each().map(|document| document.title.as_deref()).collect::<StringArray>()),
         Arc::new(StringArray::from_iter_values(each().map(|document| &document.text))),
         Arc::new(blocks_to_arrow(each().map(|document| &document.blocks[..]))),

@@ -5,13 +5,13 @@ pub(super) fn doc_id(path: &str) -> String {
     blake3::hash(path.as_bytes()).to_hex()[..16].to_owned()
 }
 
-/// What a document is about, in a few words: its title; if that says nothing, its file name; if that says nothing
-/// either, the folders it lies in.
-pub(super) fn context(path: &str, title: Option<&str>) -> String {
+/// What a document is about, in a few words: its title; if that says nothing, its first heading; if that says nothing either, its file
+/// name; and at last the folders it lies in.
+pub(super) fn context(path: &str, title: Option<&str>, heading: Option<&str>) -> String {
     // Texinfo puts the name of the whole after that of the page, even where it has none.
     let title = title.map(|title| title.trim().trim_end_matches("(Untitled Document)").trim_end());
-    if let Some(title) = title.filter(|title| says_something(title)) {
-        return title.to_owned();
+    if let Some(said) = [title, heading].into_iter().flatten().find(|said| says_something(said)) {
+        return said.to_owned();
     }
     let mut parts: Vec<&str> = path.split('/').filter(|part| !matches!(*part, "" | "." | "..")).collect();
     let name = parts.pop().unwrap_or(path);
@@ -75,14 +75,21 @@ mod tests {
 
     #[test]
     fn contexts() {
-        assert_eq!(context("a/b.html", Some("NetInfo domains")), "NetInfo domains");
-        assert_eq!(context("a/lookup-order_v2.txt", None), "lookup order v2");
-        assert_eq!(context("a/lookup-order.html", Some("Untitled 1")), "lookup order");
-        assert_eq!(context("docs/printing/index.html", Some("Index")), "docs / printing");
-        assert_eq!(context("docs/GWorkspace.app/English.lproj/Help.rtfd", None), "docs / GWorkspace.app");
-        assert_eq!(context("index.html", None), "index");
-        assert_eq!(context("a/b.html", Some("What is it? (Untitled Document)")), "What is it?");
-        assert_eq!(context("../shelf/dump.rtfd", Some("")), "dump");
+        assert_eq!(context("a/b.html", Some("NetInfo domains"), None), "NetInfo domains");
+        assert_eq!(context("a/lookup-order_v2.txt", None, None), "lookup order v2");
+        assert_eq!(context("a/lookup-order.html", Some("Untitled 1"), None), "lookup order");
+        assert_eq!(context("docs/printing/index.html", Some("Index"), None), "docs / printing");
+        assert_eq!(context("docs/GWorkspace.app/English.lproj/Help.rtfd", None, None), "docs / GWorkspace.app");
+        assert_eq!(context("index.html", None, None), "index");
+        assert_eq!(context("a/b.html", Some("What is it? (Untitled Document)"), None), "What is it?");
+        assert_eq!(context("../shelf/dump.rtfd", Some(""), None), "dump");
+        let printers = Some("Chapter 17: Setting up printers");
+        assert_eq!(context("docs/printing/index.html", Some("Index"), printers), "Chapter 17: Setting up printers");
+        assert_eq!(context("docs/printing/queues.html", None, Some("Contents")), "queues");
+        assert_eq!(
+            context("docs/printing/queues.html", Some("Queues of the spooler"), printers),
+            "Queues of the spooler"
+        );
     }
 
     #[test]
