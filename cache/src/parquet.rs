@@ -3,6 +3,9 @@
 //! What was measured (`benches/tables.rs`): compression is nearly all of the cost, and zstd's first level is the fastest that
 //! Parquet can name; LZ4 writes text a fifth to a half faster, and its files are 1.8 times as
 //! large. Dictionaries cost more than they save where most values differ, and repeated text shrinks without them. Text with its lengths apart is the cheapest to encode and compresses as well as with shared prefixes.
+//!
+//! Small tables are not compressed: zstd makes a context for every column, to write and again to read, and asks the processor each time what it can, which on a virtual
+//! machine is a call to its host. That was half of what a small node cost.
 
 use std::fs::File;
 use std::path::Path;
@@ -13,7 +16,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression, Encoding, Type, ZstdLevel};
-use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion};
 
 use crate::seal::{CREATED_BY, Sealing};
 use crate::{Batches, ContentId, Lengths, StoreError};
@@ -25,10 +28,14 @@ const ROW_GROUP: usize = 8 * SLICE;
 /// A slice ends with the row that fills so many bytes, and a row group with the slice that does, so that long rows do not fill the memory.
 const SLICE_BYTES: usize = 4 << 20;
 const ROW_GROUP_BYTES: usize = 32 << 20;
+/// A table of one slice with fewer bytes than that is not compressed: as much as the file's own description takes.
+const SMALL: usize = 16 << 10;
 
 /// Writes rows to a Parquet file, whatever batches they come in.
 pub struct FileWriter {
-    writer: ArrowWriter<Sealing>,
+    /// The file, until it is known whether its rows are few.
+    file: Option<(File, WriterPropertiesBuilder)>,
+    writer: Option<ArrowWriter<Sealing>>,
     schema: SchemaRef,
     pending: Vec<RecordBatch>,
     n_pending: usize,
@@ -41,10 +48,9 @@ impl FileWriter {
     /// Begins the file.
     pub fn new(file: File, path: &Path, schema: SchemaRef) -> Result<Self, StoreError> {
         let path = path.display().to_string();
-        let writer = properties(&schema)
-            .and_then(|properties| ArrowWriter::try_new(Sealing::of(file), schema.clone(), Some(properties)))
-            .map_err(StoreError::table("write", &path))?;
-        Ok(FileWriter { writer, schema, pending: Vec::new(), n_pending: 0, bytes: 0, path })
+        let properties = properties(&schema).map_err(StoreError::table("write", &path))?;
+        let file = Some((file, properties));
+        Ok(FileWriter { file, writer: None, schema, pending: Vec::new(), n_pending: 0, bytes: 0, path })
     }
 
     /// Appends rows.
@@ -62,39 +68,63 @@ impl FileWriter {
             self.n_pending += take;
             at += take;
             if self.n_pending == SLICE || self.bytes >= SLICE_BYTES {
-                self.flush()?;
+                self.flush(zstd())?;
             }
         }
         Ok(())
     }
 
     /// Ends a file that is no table of a store, and returns it, not yet synced.
-    pub fn finish(mut self) -> Result<File, StoreError> {
-        self.flush()?;
-        self.writer.into_inner().map(Sealing::into_file).map_err(StoreError::table("write", &self.path))
+    pub fn finish(self) -> Result<File, StoreError> {
+        let (writer, path) = self.end()?;
+        writer.into_inner().map(Sealing::into_file).map_err(StoreError::table("write", &path))
     }
 
     /// Ends and seals the file of the table that has the name `id`, and returns it, not yet synced.
-    pub(crate) fn seal(mut self, id: ContentId) -> Result<File, StoreError> {
-        self.flush()?;
-        self.writer.flush().map_err(StoreError::table("write", &self.path))?;
-        self.writer.sync().map_err(StoreError::table("write", &self.path))?;
-        self.writer.inner_mut().end_pages();
-        let file = self.writer.into_inner().map_err(StoreError::table("write", &self.path))?;
-        file.seal(id).map_err(StoreError::io("write", Path::new(&self.path)))
+    pub(crate) fn seal(self, id: ContentId) -> Result<File, StoreError> {
+        let (mut writer, path) = self.end()?;
+        writer.flush().map_err(StoreError::table("write", &path))?;
+        writer.sync().map_err(StoreError::table("write", &path))?;
+        writer.inner_mut().end_pages();
+        let file = writer.into_inner().map_err(StoreError::table("write", &path))?;
+        file.seal(id).map_err(StoreError::io("write", Path::new(&path)))
     }
 
-    fn flush(&mut self) -> Result<(), StoreError> {
+    /// Writes the rows that are pending, which are the last.
+    fn end(mut self) -> Result<(ArrowWriter<Sealing>, String), StoreError> {
+        // Counts if nothing was written yet.
+        let compression = if self.bytes < SMALL { Compression::UNCOMPRESSED } else { zstd() };
+        self.flush(compression)?;
+        let writer = match self.writer {
+            Some(writer) => writer,
+            None => self.begin(compression)?,
+        };
+        Ok((writer, self.path))
+    }
+
+    fn begin(&mut self, compression: Compression) -> Result<ArrowWriter<Sealing>, StoreError> {
+        let (file, properties) = self.file.take().expect("who can't begin a file does not go on");
+        let properties = properties.set_compression(compression).build();
+        let writer = ArrowWriter::try_new(Sealing::of(file), self.schema.clone(), Some(properties));
+        writer.map_err(StoreError::table("write", &self.path))
+    }
+
+    fn flush(&mut self, compression: Compression) -> Result<(), StoreError> {
         if self.n_pending == 0 {
             return Ok(());
         }
         let slice = concat_batches(&self.schema, &self.pending).map_err(StoreError::table("write", &self.path))?;
-        self.writer.write(&slice).map_err(StoreError::table("write", &self.path))?;
+        let mut writer = match self.writer.take() {
+            Some(writer) => writer,
+            None => self.begin(compression)?,
+        };
+        writer.write(&slice).map_err(StoreError::table("write", &self.path))?;
         self.pending.clear();
         (self.n_pending, self.bytes) = (0, 0);
-        if self.writer.in_progress_size() >= ROW_GROUP_BYTES {
-            self.writer.flush().map_err(StoreError::table("write", &self.path))?;
+        if writer.in_progress_size() >= ROW_GROUP_BYTES {
+            writer.flush().map_err(StoreError::table("write", &self.path))?;
         }
+        self.writer = Some(writer);
         Ok(())
     }
 }
@@ -137,11 +167,15 @@ fn builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, StoreEr
     ParquetRecordBatchReaderBuilder::try_new(file).map_err(StoreError::table("read", path.display()))
 }
 
-fn properties(schema: &Schema) -> parquet::errors::Result<WriterProperties> {
+/// The first level.
+fn zstd() -> Compression {
+    Compression::ZSTD(ZstdLevel::try_new(1).expect("a level from 1 to 22"))
+}
+
+fn properties(schema: &Schema) -> parquet::errors::Result<WriterPropertiesBuilder> {
     let mut properties = WriterProperties::builder()
         .set_writer_version(WriterVersion::PARQUET_2_0)
         .set_created_by(CREATED_BY.into())
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
         .set_dictionary_enabled(false)
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_max_row_group_row_count(Some(ROW_GROUP));
@@ -150,7 +184,7 @@ fn properties(schema: &Schema) -> parquet::errors::Result<WriterProperties> {
             properties = properties.set_column_encoding(column.path().clone(), Encoding::DELTA_LENGTH_BYTE_ARRAY);
         }
     }
-    Ok(properties.build())
+    Ok(properties)
 }
 
 #[cfg(test)]
@@ -193,6 +227,26 @@ mod tests {
         let groups = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(whole)).unwrap();
         let rows: Vec<_> = groups.metadata().row_groups().iter().map(RowGroupMetaData::num_rows).collect();
         assert!(rows.len() > 1 && rows.iter().all(|rows| *rows < 80), "{rows:?}");
+    }
+
+    #[test]
+    fn few_rows_are_not_compressed_whatever_batches_they_come_in() {
+        let rows = |n: usize| {
+            let texts: ArrayRef = Arc::new(StringArray::from_iter_values((0..n).map(|n| format!("page {n}"))));
+            RecordBatch::try_from_iter([("text", texts)]).unwrap()
+        };
+        let least = (0..SLICE).find(|n| Lengths::of(&rows(*n)).all() >= SMALL).unwrap();
+        for n in [0, 1, least - 1, least, SLICE, SLICE + 1] {
+            let (rows, schema) = (rows(n), rows(n).schema());
+            let whole = file(std::iter::once(rows.clone()), &schema);
+            assert!(file((0..n).map(|at| rows.slice(at, 1)), &schema) == whole, "{n} rows one by one");
+            let builder = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(whole)).unwrap();
+            let columns = builder.metadata().row_groups().iter().flat_map(RowGroupMetaData::columns);
+            let expected = if n < least { Compression::UNCOMPRESSED } else { zstd() };
+            assert!(columns.map(|column| column.compression()).all(|found| found == expected), "{n} rows");
+            let read: Vec<_> = builder.build().unwrap().collect::<Result<_, _>>().unwrap();
+            assert_eq!(concat_batches(&schema, &read).unwrap(), rows);
+        }
     }
 
     #[test]
