@@ -273,8 +273,13 @@ pub fn load_file(path: &Path, keep: impl Into<Keep>) -> Result<Arc<LoadedModel>,
     static LOADED: Shared<(PathBuf, Keep), LoadedModel> = Shared::new();
     let keep = keep.into();
     LOADED.get(&(path.to_owned(), keep), || {
-        let tokenizer = tokenizer_file(path)?;
-        let model = Model::load_in(keep, path)?;
+        // Each takes about as long as the other.
+        let (tokenizer, model) = std::thread::scope(|scope| {
+            let tokenizer = scope.spawn(|| tokenizer_file(path));
+            let model = Model::load_in(keep, path);
+            (tokenizer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)), model)
+        });
+        let (tokenizer, model) = (tokenizer?, model?);
         Ok(LoadedModel { model, template: ChatTemplate::of(&tokenizer)?, tokenizer })
     })
 }

@@ -9,7 +9,7 @@
 
 Both ways it is `prompt-llm` that asks, with the pipeline's documents, chunks, messages and sampling, but for the guide, which that server does not take in
 this form. Once the model is read here (in half floats, and in eight bits, in which llama.cpp computes too), once it is a `server`, asked by as many requests at once as it has
-slots. What comes before is made beforehand. The times are of whole runs, with the loading of the model here and without it there. The texts differ in length, as they are drawn at
+slots; `streamed` is that with `stream: true`. What comes before is made beforehand. The times are of whole runs, with the loading of the model here and without it there. The texts differ in length, as they are drawn at
 random, so tokens a second are printed beside them.
 """
 
@@ -98,12 +98,14 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--flags", default="", help="more for the server")
+    parser.add_argument("--ways", default="f16,int8,llama.cpp", help="which to run, llama.cpp among them; there is `streamed` too")
     options = parser.parse_args()
 
     asked = {"weights": f"file:{options.model}"}
     served = {"server": f"http://127.0.0.1:{PORT}/v1", "name": "served", "parallel": options.slots}
     text = (ROOT / "pipelines/nextstep.yaml").read_text()
-    ways = {"f16": (asked, None), "int8": (asked, "int8"), "llama.cpp": (served, None)}
+    ways = {"f16": (asked, None), "int8": (asked, "int8"), "llama.cpp": (served, None), "streamed": (served | {"stream": True}, None)}
+    ways = {name: ways[name] for name in options.ways.split(",")}
     found = {name: [] for name in ways}
     for _ in range(options.rounds):
         for name, (model, precision) in ways.items():
@@ -112,7 +114,7 @@ def main():
                 plain = name.replace(".", "-")
                 pathlib.Path(folder, f"{plain}.yaml").write_text(pipeline(text, model, precision, plain))
                 run(options, folder, plain, "chunks")
-                server = Server(options) if model is served else None
+                server = Server(options) if "server" in model else None
                 if server:
                     server.wait()
                 wall, peak, cpu = run(options, folder, plain, "answers")

@@ -1,8 +1,10 @@
-//! GGUF files that llama.cpp loads: an adapter by itself (`gguf/lora.rs`), and the base model with it merged in (`gguf/merged.rs`).
+//! GGUF files that llama.cpp loads: an adapter by itself (`gguf/lora.rs`), and the base model with it merged in (`gguf/merged.rs`);
+//! what they say of themselves is read in `gguf/header.rs`.
 //!
 //! Here: how a file is laid out. After the head come keys and values, then what each tensor is and where it lies, then the
 //! tensors, each on a multiple of 32 bytes. <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
+pub(crate) mod header;
 mod lora;
 mod merged;
 #[cfg(test)]

@@ -10,7 +10,6 @@ mod stored;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::BufReader;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -22,8 +21,8 @@ use crate::LmError;
 use crate::config::{Config, Facts, NormKind};
 use crate::kernels::{PANEL, Packed, Precision};
 
-/// Values that are widened at a time, about: each thread holds so many.
-const PART: usize = 1 << 20;
+/// Values that are widened at a time, about: few enough for a cache, and for several threads to share a small matrix.
+const PART: usize = 1 << 16;
 
 /// An opened checkpoint.
 #[derive(Debug)]
@@ -101,7 +100,7 @@ impl Weights {
     pub(crate) fn packed(&self, name: &str, [n, k]: [usize; 2], precision: Precision) -> Result<Packed, LmError> {
         let found = self.find(name, &[n, k])?;
         // Whole panels, and whole heads, in which rows change places.
-        let least = PANEL * found.head.max(1);
+        let least = least_common_multiple(PANEL, found.head.max(1));
         let step = least * (PART / (least * k.max(1))).max(1);
         Packed::from_parts(n, k, precision, step, |rows| found.rows(rows))
     }
@@ -228,6 +227,15 @@ fn pair(values: &[f32], head_dim: usize, columns: usize) -> Vec<f32> {
     out
 }
 
+/// The least number that both divide; neither is zero.
+fn least_common_multiple(one: usize, other: usize) -> usize {
+    let (mut a, mut b) = (one, other);
+    while b > 0 {
+        (a, b) = (b, a % b);
+    }
+    one / a * other
+}
+
 /// Puts the rows of each head back into halves: GGUF has rows `(0, h/2), (1, h/2 + 1), …` next to each other, which
 /// interleaved RoPE rotates as pairs; Hugging Face rotates row `i` with row `i + h/2`.
 fn unpair(values: &[f32], head_dim: usize, columns: usize) -> Vec<f32> {
@@ -271,8 +279,8 @@ fn fused(content: &Content, config: &Config, stored: &str) -> Option<(String, Ra
 }
 
 fn open_gguf(path: &Path) -> Result<(Config, Source), LmError> {
-    let mut reader = BufReader::new(File::open(path).map_err(|e| io("open", path, e))?);
-    let content = Content::read(&mut reader).map_err(|e| unusable(path, not_gguf(&e.to_string())))?;
+    let file = File::open(path).map_err(|e| io("open", path, e))?;
+    let content = crate::gguf::header::read(file).map_err(|e| unusable(path, not_gguf(&e.to_string())))?;
     let factors =
         content.tensor_infos.contains_key(ROPE_FACTORS).then(|| Stored::in_gguf(path, &content, ROPE_FACTORS));
     let factors = factors.transpose()?.map(|factors| factors.rows(0..factors.shape.first().copied().unwrap_or(1)));

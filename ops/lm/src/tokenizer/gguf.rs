@@ -6,12 +6,7 @@ use super::{
 };
 use crate::LmError;
 use candle_core::quantized::gguf_file::{Content, Value};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs::File,
-    io::BufReader,
-    path::Path,
-};
+use std::{collections::BTreeSet, fs::File, path::Path};
 use tokenizers::{
     AddedToken, NormalizerWrapper, PreTokenizerWrapper, SplitDelimiterBehavior,
     models::bpe::{BPE, Vocab},
@@ -74,7 +69,7 @@ fn byte_level(metadata: &Metadata) -> Result<Parts, LmError> {
         .collect();
     let llama3 = LLAMA3_NAMES.contains(&pre);
     let model = BPE::builder()
-        .vocab_and_merges(vocabulary.map(), merges)
+        .vocab_and_merges(vocabulary.ids.clone(), merges)
         .ignore_merges(llama3)
         .build()
         .map_err(|error| metadata.unusable(error.to_string()))?;
@@ -97,7 +92,8 @@ fn sentence_piece(metadata: &Metadata) -> Result<Parts, LmError> {
     let vocabulary = Vocabulary::read(metadata, Spelling::SentencePiece)?;
     let merges = vocabulary.merges_by_score(&metadata.numbers("tokenizer.ggml.scores")?);
     let unknown = metadata.id("tokenizer.ggml.unknown_token_id").and_then(|id| vocabulary.names.get(id as usize));
-    let mut builder = BPE::builder().vocab_and_merges(vocabulary.map(), merges).byte_fallback(true).fuse_unk(true);
+    let mut builder =
+        BPE::builder().vocab_and_merges(vocabulary.ids.clone(), merges).byte_fallback(true).fuse_unk(true);
     if let Some(unknown) = unknown.filter(|unknown| vocabulary.ids.contains_key(*unknown)) {
         builder = builder.unk_token(unknown.clone());
     }
@@ -144,7 +140,7 @@ fn finish(
 struct Vocabulary {
     names: Vec<String>,
     /// Tokens that text may become: all but the control tokens.
-    ids: BTreeMap<String, u32>,
+    ids: Vocab,
     bytes: Vec<Box<[u8]>>,
     controls: Vec<(String, u32)>,
     user_defined: Vec<String>,
@@ -157,7 +153,7 @@ impl Vocabulary {
         let speller = Speller::new(spelling);
         let mut vocabulary = Self {
             names: Vec::new(),
-            ids: BTreeMap::new(),
+            ids: Vocab::with_capacity(names.len()),
             bytes: Vec::new(),
             controls: Vec::new(),
             user_defined: Vec::new(),
@@ -179,10 +175,6 @@ impl Vocabulary {
         }
         vocabulary.names = names;
         Ok(vocabulary)
-    }
-
-    fn map(&self) -> Vocab {
-        self.ids.iter().map(|(name, &id)| (name.clone(), id)).collect()
     }
 
     /// `SentencePiece` merges the pair whose joined piece has the best score: as a list of merges, best first.
@@ -212,7 +204,7 @@ impl Metadata {
     fn read(path: &Path) -> Result<Self, LmError> {
         let name = path.display().to_string();
         let file = File::open(path).map_err(|source| LmError::Io { verb: "open", path: name.clone(), source })?;
-        let content = Content::read(&mut BufReader::with_capacity(1 << 20, file))
+        let content = crate::gguf::header::read(file)
             .map_err(|error| LmError::Model { path: name.clone(), reason: error.to_string() })?;
         Ok(Self { path: name, content })
     }
