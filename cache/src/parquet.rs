@@ -193,7 +193,7 @@ mod tests {
 
     use arrow::array::{ArrayRef, StringArray};
     use parquet::basic::GzipLevel;
-    use parquet::file::metadata::RowGroupMetaData;
+    use parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
 
     use super::*;
 
@@ -243,7 +243,7 @@ mod tests {
             let builder = ParquetRecordBatchReaderBuilder::try_new(bytes::Bytes::from(whole)).unwrap();
             let columns = builder.metadata().row_groups().iter().flat_map(RowGroupMetaData::columns);
             let expected = if n < least { Compression::UNCOMPRESSED } else { zstd() };
-            assert!(columns.map(|column| column.compression()).all(|found| found == expected), "{n} rows");
+            assert!(columns.map(ColumnChunkMetaData::compression).all(|found| found == expected), "{n} rows");
             let read: Vec<_> = builder.build().unwrap().collect::<Result<_, _>>().unwrap();
             assert_eq!(concat_batches(&schema, &read).unwrap(), rows);
         }

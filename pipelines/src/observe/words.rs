@@ -190,7 +190,7 @@ pub fn parting(kind: &EventKind) -> String {
     let place = port.as_deref().map_or("remembered for input".into(), |port| format!("`{port}`"));
     let column = column.as_deref().map(|column| format!(", column `{column}`")).unwrap_or_default();
     let value = |value: &Option<String>| format!("{:?}", value.as_deref().unwrap_or_default());
-    let tables = was.zip(*now).map(|(was, now)| format!(" (tables {was:?} and {now:?})")).unwrap_or_default();
+    let tables = was.zip(*now).map(|(was, now)| format!(" (tables {:?}… and {:?}…)", was.0, now.0)).unwrap_or_default();
     format!("{place} row {}{column}: {} → {}{tables}", number(*row), value(old), value(new))
 }
 
