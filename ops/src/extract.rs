@@ -64,7 +64,8 @@ use crate::files::{self, Files};
 /// in, is left out, and a line says so.
 ///
 /// Columns: `path` (relative to the pipeline), `doc_id` (16 hexadecimal digits that stand for the path), `context`
-/// (the title, or the file's name, or, where that says nothing, as `index.html`, its folders), `title` (may be null), `text`
+/// (the title; where that says nothing, as `Index`, the first heading, then the file's name, and at last its folders), `title` (may be
+/// null), `text`
 /// (the blocks, joined by blank lines), `blocks` (`kind`, `level`, `heading_path`, `page`, `start`, `end`; the last two are
 /// bytes of `text`), `links` (`block`, `kind`, `label`, `target`, `to`) and `anchors` (`name`, `block`). Blocks are named by
 /// their place in `blocks`, from 0.
