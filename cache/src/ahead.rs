@@ -1,7 +1,11 @@
 //! Answers that were read before they are asked for: reading many small files is most of what a run with nothing to do does.
 //!
 //! Threads read in the order in which they were told of nodes; who comes to a node that is still to be read reads others until it was. What
-//! was read is handed out once. It is a hint, not a truth: whatever is not here is read from its file.
+//! was read is handed out once. It is a hint, not a truth: whatever is not here is read from its file. What an earlier run saw, and is
+//! still so, is not read again (`noted`).
+
+pub(crate) mod file;
+pub(crate) mod noted;
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZero;
@@ -11,15 +15,21 @@ use std::thread;
 use std::time::SystemTime;
 
 use crate::RecipeId;
-use crate::store::Answer;
+use crate::store::Output;
 
 /// Nodes that a thread takes at once.
 const SOME: usize = 32;
 /// Answers that may stay although nobody asked for them.
 const UNASKED: usize = 8192;
 
-/// An answer, and when it was written or last used, if that is known.
-pub(crate) type Dated = (Answer, Option<SystemTime>);
+/// What was seen of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Seen {
+    pub recipe: RecipeId,
+    pub outputs: Vec<Output>,
+    /// When it was written or last used, if that is known.
+    pub used: Option<SystemTime>,
+}
 
 /// The newest answers of some nodes.
 #[derive(Default)]
@@ -34,7 +44,7 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
-    answers: HashMap<RecipeId, Dated>,
+    answers: HashMap<RecipeId, Seen>,
     newest: HashMap<String, RecipeId>,
     /// Nodes that no thread took yet.
     queue: VecDeque<String>,
@@ -44,14 +54,25 @@ struct State {
 }
 
 impl Ahead {
-    /// Begins to read the newest answers of some nodes that were not read yet.
-    pub(crate) fn begin(&self, nodes: &[String], read: impl Fn(&str) -> Option<Dated> + Clone + Send + 'static) {
+    /// Begins to read the newest answers of some nodes that were not read yet; `known` are those that need not be read.
+    pub(crate) fn begin(
+        &self,
+        nodes: &[String],
+        known: impl Fn(&str) -> Option<Seen>,
+        read: impl Fn(&str) -> Option<Seen> + Clone + Send + 'static,
+    ) {
         let mut state = self.0.lock();
         if state.newest.len() > UNASKED {
             (state.answers, state.newest) = (HashMap::new(), HashMap::new());
         }
         for node in nodes {
-            if !state.newest.contains_key(node) && state.unread.insert(node.clone()) {
+            if state.newest.contains_key(node) || state.unread.contains(node) {
+                continue;
+            }
+            if let Some(seen) = known(node) {
+                state.add(node.clone(), seen);
+            } else {
+                state.unread.insert(node.clone());
                 state.queue.push_back(node.clone());
             }
         }
@@ -72,7 +93,7 @@ impl Ahead {
     }
 
     /// Waits for a node that is still to be read, and meanwhile reads some of those that no thread took.
-    pub(crate) fn wait_for(&self, node: &str, read: &impl Fn(&str) -> Option<Dated>) {
+    pub(crate) fn wait_for(&self, node: &str, read: &impl Fn(&str) -> Option<Seen>) {
         let mut state = self.0.lock();
         while state.unread.contains(node) {
             state = if state.queue.is_empty() {
@@ -83,8 +104,17 @@ impl Ahead {
         }
     }
 
+    /// Forgets what nobody asked for: whoever looks later may find another answer.
+    pub(crate) fn end(&self) {
+        let mut state = self.0.lock();
+        (state.answers, state.newest) = (HashMap::new(), HashMap::new());
+        (state.queue, state.unread) = (VecDeque::new(), HashSet::new());
+        drop(state);
+        self.0.more.notify_all();
+    }
+
     /// The answer to a question, where it was read.
-    pub(crate) fn answer(&self, recipe: RecipeId) -> Option<Dated> {
+    pub(crate) fn answer(&self, recipe: RecipeId) -> Option<Seen> {
         self.0.lock().answers.remove(&recipe)
     }
 
@@ -94,13 +124,20 @@ impl Ahead {
     }
 }
 
+impl State {
+    fn add(&mut self, node: String, seen: Seen) {
+        self.newest.insert(node, seen.recipe);
+        self.answers.insert(seen.recipe, seen);
+    }
+}
+
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads until nothing is left to be taken.
-    fn read_all(&self, read: &impl Fn(&str) -> Option<Dated>) {
+    fn read_all(&self, read: &impl Fn(&str) -> Option<Seen>) {
         let mut state = self.lock();
         while !state.queue.is_empty() {
             state = self.read_some(state, read);
@@ -112,20 +149,19 @@ impl Shared {
     fn read_some<'a>(
         &'a self,
         mut state: MutexGuard<'a, State>,
-        read: &impl Fn(&str) -> Option<Dated>,
+        read: &impl Fn(&str) -> Option<Seen>,
     ) -> MutexGuard<'a, State> {
         let n = SOME.min(state.queue.len());
         let nodes: Vec<String> = state.queue.drain(..n).collect();
         drop(state);
         // Those who wait for a node must not wait for a thread that panicked.
         let newest = |node: &String| catch_unwind(AssertUnwindSafe(|| read(node))).ok().flatten();
-        let answers: Vec<_> = nodes.iter().map(|node| newest(node).map(|dated| (dated.0.recipe.id(), dated))).collect();
+        let answers: Vec<_> = nodes.iter().map(newest).collect();
         let mut state = self.lock();
-        for (node, dated) in nodes.into_iter().zip(answers) {
-            state.unread.remove(&node);
-            if let Some((recipe, dated)) = dated {
-                state.newest.insert(node, recipe);
-                state.answers.insert(recipe, dated);
+        for (node, seen) in nodes.into_iter().zip(answers) {
+            let is_wanted = state.unread.remove(&node);
+            if let Some(seen) = seen.filter(|_| is_wanted) {
+                state.add(node, seen);
             }
         }
         self.more.notify_all();
@@ -165,10 +201,10 @@ mod tests {
             fs::write(&path, "no answer any more").unwrap();
         }
         for (name, n) in names.iter().zip(0..) {
-            let expected = (n != 7).then(|| answer(n));
-            assert_eq!(store.newest(name).unwrap(), expected.as_ref().map(|answer| answer.recipe.id()));
-            assert_eq!(store.recall(answer(n).recipe.id()).unwrap(), expected);
-            assert_eq!(store.recall(answer(n).recipe.id()).unwrap(), None, "the file is the truth");
+            let recipe = answer(n).recipe.id();
+            assert_eq!(store.newest(name).unwrap(), (n != 7).then_some(recipe));
+            assert_eq!(store.recall(recipe).unwrap(), (n != 7).then(Vec::new));
+            assert_eq!(store.recall(recipe).unwrap(), None, "the file is the truth");
         }
     }
     #[test]
@@ -193,8 +229,8 @@ mod tests {
         let names = ["pipe/old".to_string(), "pipe/new".to_string()];
         store.read_ahead(&names);
         names.iter().for_each(|name| store.wait_for(name));
-        assert_eq!(store.recall(old.recipe.id()).unwrap(), Some(old.clone()));
-        assert_eq!(store.recall(new.recipe.id()).unwrap(), Some(new.clone()));
+        assert_eq!(store.recall(old.recipe.id()).unwrap(), Some(old.outputs.clone()));
+        assert_eq!(store.recall(new.recipe.id()).unwrap(), Some(new.outputs.clone()));
         assert!(stamp(&old) > before[0] + GRACE, "it is in use");
         assert_eq!(stamp(&new), before[1], "its stamp is new enough");
     }

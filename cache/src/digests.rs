@@ -1,9 +1,6 @@
 //! Digests of files outside the store, remembered while size, times and inode stay.
 //!
-//! A file that was changed so shortly before it was hashed that a further change could leave the same time stamps is not
-//! remembered (git's racy entries). Whether that is so is told by the file system's own time, read off a file that the memo
-//! touches before it hashes: no clock is asked. The time at which the inode changed counts too: unpacked archives may
-//! give other contents of the same length the time stamp of the old ones.
+//! A file that was changed shortly before it was hashed is not remembered (`stamp`).
 //!
 //! The memo is one file (`memo`), read at once and written anew when something was learned.
 
@@ -14,16 +11,14 @@ use std::fs::{self, File, Metadata};
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use sha2::{Digest as _, Sha256};
 
 use crate::StoreError;
 use crate::digest::Digest;
 use crate::files::{temporary_beside, write_atomically};
-
-/// Time stamps nearer than this may belong to different contents.
-const GRANULE: Duration = Duration::from_millis(20);
+use crate::stamp::Stamp;
 
 /// Remembered digests of files.
 pub struct FileDigests {
@@ -47,15 +42,6 @@ struct Entry {
     sha256: Option<[u8; 32]>,
     /// Whether this process asked for it.
     asked: bool,
-}
-
-/// What tells that a file is still the same without reading it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Stamp {
-    size: u64,
-    modified_ns: u64,
-    changed_ns: u64,
-    inode: u64,
 }
 
 impl FileDigests {
@@ -130,7 +116,7 @@ impl FileDigests {
         compute: impl Fn(&Path) -> Result<(T, Set), StoreError>,
     ) -> Result<(T, u64), StoreError> {
         let key = path.to_string_lossy();
-        let stamp = stamp(&inspect(path)?);
+        let stamp = Stamp::of(&inspect(path)?);
         let now = {
             let mut state = self.state();
             let entry = state.entries.get_mut(key.as_ref()).filter(|entry| entry.stamp == stamp);
@@ -144,7 +130,7 @@ impl FileDigests {
         };
         let (digest, set) = compute(path)?;
         let metadata = inspect(path)?;
-        if self::stamp(&metadata) == stamp && now.is_some_and(|now| stamp.is_settled(now)) {
+        if Stamp::of(&metadata) == stamp && now.is_some_and(|now| stamp.is_settled(now)) {
             let mut state = self.state();
             let fresh = Entry { stamp, blake3: None, sha256: None, asked: true };
             let entry = state.entries.entry(key.into_owned()).or_insert_with(|| fresh.clone());
@@ -176,14 +162,6 @@ impl FileDigests {
     }
 }
 
-impl Stamp {
-    /// Whether a change after `now` can't leave the same stamp.
-    fn is_settled(&self, now: SystemTime) -> bool {
-        let last = self.modified_ns.max(self.changed_ns);
-        Duration::from_nanos(last) + GRANULE < now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
-    }
-}
-
 /// Whether a saved memo is not what was written.
 pub(crate) fn is_damaged(path: &Path) -> Result<bool, StoreError> {
     Ok(memo::decode(&fs::read(path).map_err(StoreError::io("read", path))?).is_none())
@@ -191,25 +169,6 @@ pub(crate) fn is_damaged(path: &Path) -> Result<bool, StoreError> {
 
 fn inspect(path: &Path) -> Result<Metadata, StoreError> {
     fs::metadata(path).map_err(StoreError::io("inspect", path))
-}
-
-fn stamp(metadata: &Metadata) -> Stamp {
-    let since = metadata.modified().ok().and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
-    let (changed_ns, inode) = of_inode(metadata);
-    Stamp { size: metadata.len(), modified_ns: since.map_or(0, |time| time.as_nanos() as u64), changed_ns, inode }
-}
-
-/// When the inode changed, and its number.
-#[cfg(unix)]
-fn of_inode(metadata: &Metadata) -> (u64, u64) {
-    use std::os::unix::fs::MetadataExt;
-    let changed = metadata.ctime().cast_unsigned() * 1_000_000_000 + metadata.ctime_nsec().cast_unsigned();
-    (changed, metadata.ino())
-}
-
-#[cfg(not(unix))]
-fn of_inode(_metadata: &Metadata) -> (u64, u64) {
-    (0, 0)
 }
 
 /// The SHA-256 of a file's content, in hexadecimal, read from the disk.
@@ -229,7 +188,10 @@ pub(crate) fn sha256_of(path: &Path) -> Result<String, StoreError> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::stamp::GRANULE;
 
     /// Lets the file system's time pass what is written now.
     fn wait() {

@@ -19,12 +19,13 @@ mod sizes;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
-use crate::ahead::{Ahead, Dated};
+use crate::ahead::noted::Noted;
+use crate::ahead::{Ahead, Seen};
 use crate::claim::{Claimed, Claims};
 use crate::content::ContentHasher;
 use crate::files::{equal, link_atomically, rename_into_place, temporary_beside};
@@ -45,6 +46,8 @@ pub struct Disk {
     quarantine: Arc<Quarantine>,
     whole: Arc<Whole>,
     ahead: Ahead,
+    /// Of the run that looks now.
+    noted: Mutex<Option<Arc<Noted>>>,
 }
 
 impl Disk {
@@ -55,7 +58,8 @@ impl Disk {
         version::check(&root.join("version"), &quarantine)?;
         let (claims, pins) = (Claims::in_folder(root.join("claims")), Pins::of_store(&root, quarantine.clone()));
         let pins = Arc::new(pins);
-        Ok(Disk { root, claims, pins, quarantine, whole: Arc::default(), ahead: Ahead::default() })
+        let (ahead, noted) = (Ahead::default(), Mutex::default());
+        Ok(Disk { root, claims, pins, quarantine, whole: Arc::default(), ahead, noted })
     }
 
     /// The store's folder.
@@ -98,13 +102,22 @@ impl Disk {
     }
 
     /// Reads the newest answers of nodes for `ahead`.
-    fn ahead_reader(&self) -> impl Fn(&str) -> Option<Dated> + Clone + Send + 'static {
-        let (root, quarantine) = (self.root.clone(), self.quarantine.clone());
+    fn ahead_reader(&self) -> impl Fn(&str) -> Option<Seen> + Clone + Send + 'static {
+        let (root, quarantine, noted) = (self.root.clone(), self.quarantine.clone(), self.noted());
         move |node| {
             // What can't be read is read again when it is asked for.
             let told = |error: StoreError| quarantine.tell(format!("at first {}", error.with_cause()));
-            newest(&root, node).map_err(told).ok().flatten()
+            newest(&root, node, &noted).map_err(told).ok().flatten()
         }
+    }
+
+    /// What earlier runs saw, read when it is asked for first.
+    fn noted(&self) -> Arc<Noted> {
+        self.lock_noted().get_or_insert_with(|| Arc::new(Noted::of(&self.root, &self.quarantine))).clone()
+    }
+
+    fn lock_noted(&self) -> MutexGuard<'_, Option<Arc<Noted>>> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A canonical path as one below the store's folder, however that was named.
@@ -134,19 +147,22 @@ impl Disk {
 }
 
 impl Store for Disk {
-    fn recall(&self, recipe: RecipeId) -> Result<Option<Answer>, StoreError> {
+    fn recall(&self, recipe: RecipeId) -> Result<Option<Vec<Output>>, StoreError> {
         let path = self.answer_path(recipe);
         let ahead = self.ahead.answer(recipe);
-        let kept = matches!(ahead, Some((_, Some(written))) if self.pins.keeps(written));
-        // Kept before it is read, and before what was read ahead is believed: a sweep takes answers before their tables.
+        let kept = ahead.as_ref().and_then(|seen| seen.used).is_some_and(|used| self.pins.keeps(used));
+        // Kept before it is read, and before what was seen ahead is believed: a sweep takes answers before their tables.
         if !kept && !self.pins.keep(&path, || pins::answer(recipe))? {
             return Ok(None);
         }
-        if let Some((answer, _)) = ahead {
-            return Ok(Some(answer));
+        if let Some(seen) = ahead {
+            if !kept {
+                self.noted().stamped(recipe);
+            }
+            return Ok(Some(seen.outputs));
         }
         let Some(answer) = self.answer(&path)? else { return Ok(None) };
-        Ok((answer.recipe.id() == recipe && has_tables(&self.root, &answer)?).then_some(answer))
+        Ok((answer.recipe.id() == recipe && has_tables(&self.root, &answer)?).then_some(answer.outputs))
     }
 
     fn open(&self, content: ContentId) -> Result<Option<Table>, StoreError> {
@@ -175,7 +191,18 @@ impl Store for Disk {
     fn read_ahead(&self, nodes: &[String]) {
         // What is seen after that is kept, if it is not old. Where it fails, it fails again where that is said.
         let _ = self.pins.sign_in();
-        self.ahead.begin(nodes, self.ahead_reader());
+        let noted = self.noted();
+        self.ahead.begin(nodes, |node| noted.newest(node), self.ahead_reader());
+    }
+
+    fn looked(&self) {
+        self.ahead.end();
+        // Without the time of a sign-in it is not known how old a folder is.
+        if let (Some(noted), Some(began)) = (self.lock_noted().take(), self.pins.began())
+            && let Err(error) = noted.save(began)
+        {
+            self.quarantine.tell(format!("the memo of answers is not kept: {}", error.with_cause()));
+        }
     }
 
     fn wait_for(&self, node: &str) {
@@ -310,16 +337,27 @@ impl Drop for Temporary {
 }
 
 /// The newest answer of a node, if its tables are there.
-fn newest(root: &Path, node: &str) -> Result<Option<Dated>, StoreError> {
+fn newest(root: &Path, node: &str, noted: &Noted) -> Result<Option<Seen>, StoreError> {
     let view = view_path(root, node, "json");
     // The stamp counts of the answer itself: where links can't be made, that of the copy says nothing.
     let linked = fs::read_link(&view).ok().and_then(|link| recipe_of(&link));
+    if let Some(seen) = linked.and_then(|recipe| noted.linked(node, recipe)) {
+        return Ok(Some(seen));
+    }
     let path = linked.map_or(view, |recipe| answer_path(root, recipe));
     let Some((Found::Answer(answer), written)) = answers::read_dated(&path)? else { return Ok(None) };
-    Ok(has_tables(root, &answer)?.then_some((answer, linked.map(|_| written))))
+    if !has_tables(root, &answer)? {
+        return Ok(None);
+    }
+    let recipe = answer.recipe.id();
+    let seen = Seen { recipe, outputs: answer.outputs, used: linked.map(|_| written) };
+    if linked == Some(recipe) {
+        noted.saw(node, &seen);
+    }
+    Ok(Some(seen))
 }
 
-fn answer_path(root: &Path, recipe: RecipeId) -> PathBuf {
+pub(crate) fn answer_path(root: &Path, recipe: RecipeId) -> PathBuf {
     root.join("answers").join(sharded(&recipe.to_string(), "json"))
 }
 
@@ -333,7 +371,7 @@ fn has_tables(root: &Path, answer: &Answer) -> Result<bool, StoreError> {
     Ok(true)
 }
 
-fn table_path(root: &Path, content: ContentId) -> PathBuf {
+pub(crate) fn table_path(root: &Path, content: ContentId) -> PathBuf {
     root.join("tables").join(sharded(&content.to_string(), "parquet"))
 }
 
@@ -396,7 +434,7 @@ mod tests {
         let answer = Answer { version: ANSWER_VERSION, op: "test".into(), recipe, outputs: vec![output] };
         assert_eq!(store.recall(answer.recipe.id()).unwrap(), None);
         store.commit("pipe/node", &answer).unwrap();
-        assert_eq!(store.recall(answer.recipe.id()).unwrap(), Some(answer.clone()));
+        assert_eq!(store.recall(answer.recipe.id()).unwrap(), Some(answer.outputs.clone()));
         assert_eq!(store.last("pipe/node").unwrap(), Some(answer.clone()));
         assert_eq!(parquet::describe(&folder.path().join("view/pipe/node.parquet")).unwrap().1, 3);
         fs::remove_file(table.path().unwrap()).unwrap();

@@ -9,7 +9,7 @@ use arrow::datatypes::SchemaRef;
 
 use crate::claim::{Claim, Claimed};
 use crate::content::ContentHasher;
-use crate::store::{Answer, Batches, RowAnswer, RowMemo, Source, Store, Table, TableWriter};
+use crate::store::{Answer, Batches, Output, RowAnswer, RowMemo, Source, Store, Table, TableWriter};
 use crate::{ContentId, RecipeId, RowKey, StoreError};
 
 /// Answers, tables and rows in memory. Clones share them.
@@ -32,11 +32,11 @@ impl Memory {
 }
 
 impl Store for Memory {
-    fn recall(&self, recipe: RecipeId) -> Result<Option<Answer>, StoreError> {
+    fn recall(&self, recipe: RecipeId) -> Result<Option<Vec<Output>>, StoreError> {
         let contents = self.contents();
         let answer = contents.answers.get(&recipe);
         let whole = |answer: &&Answer| answer.outputs.iter().all(|out| contents.tables.contains_key(&out.content));
-        Ok(answer.filter(whole).cloned())
+        Ok(answer.filter(whole).map(|answer| answer.outputs.clone()))
     }
 
     fn open(&self, content: ContentId) -> Result<Option<Table>, StoreError> {

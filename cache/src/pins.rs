@@ -82,6 +82,14 @@ impl Pins {
         matches!(&*state, State::Signed(signed) if signed.keeps(used))
     }
 
+    /// The file system's time of the sign-in, if there was one.
+    pub(crate) fn began(&self) -> Option<SystemTime> {
+        match &*self.state.lock().unwrap_or_else(PoisonError::into_inner) {
+            State::Signed(signed) => Some(signed.began),
+            State::Unsigned | State::Without => None,
+        }
+    }
+
     /// The same, without a new stamp: others look at the file's.
     pub(crate) fn pin(&self, path: &Path, name: impl FnOnce() -> String) -> Result<bool, StoreError> {
         self.keep_as(path, |_| None, name)

@@ -124,8 +124,8 @@ pub trait RowMemo: Send + Sync {
 
 /// Answers by question. `Disk` for users; `Memory` for tests.
 pub trait Store: Send + Sync {
-    /// The answer to a question, if it is known and all its tables are there. Another process may have given it a moment ago.
-    fn recall(&self, recipe: RecipeId) -> Result<Option<Answer>, StoreError>;
+    /// What the answer to a question gave, if it is known and all its tables are there. Another process may have given it a moment ago.
+    fn recall(&self, recipe: RecipeId) -> Result<Option<Vec<Output>>, StoreError>;
     /// Opens a table by its name. `None` if it is not there.
     fn open(&self, content: ContentId) -> Result<Option<Table>, StoreError>;
     /// The table of an output that `recall` vouched for, with the columns it is known to have: nothing is read before its rows are.
@@ -142,6 +142,8 @@ pub trait Store: Send + Sync {
     fn wait_for(&self, node: &str) {
         let _ = node;
     }
+    /// The nodes that `read_ahead` told of were looked at: what was seen may be noted for the next run.
+    fn looked(&self) {}
     /// The newest answer of a node of a pipeline, to say what changed since.
     fn last(&self, node: &str) -> Result<Option<Answer>, StoreError>;
     /// The question of the newest answer of a node.

@@ -9,7 +9,7 @@
 //! | `view/…` | a link that leads to a table or an answer, which is there |
 //! | `runs/…` | JSON; the last event of a killed run may be cut |
 //! | `assets/models/…` | the SHA-256 is the name |
-//! | `assets/digests` | the check over the memo holds |
+//! | `assets/digests`, `assets/answers` | the check over the memo holds |
 //!
 //! A file is read batch by batch, one a thread, so memory does not grow with the store.
 
@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use crate::ahead::file as seen;
 use crate::answers::{self, Found};
 use crate::digest::{Digest, RecipeId};
 use crate::files::is_temporary;
@@ -187,6 +188,10 @@ fn record(path: &Path) -> Result<Option<String>, StoreError> {
 fn asset(below: &Path, path: &Path) -> Result<Option<String>, StoreError> {
     if below == Path::new("assets/digests") {
         return Ok(digests::is_damaged(path)?.then(|| "it is not what was written".into()));
+    }
+    if below == Path::new(seen::PATH) {
+        let bytes = fs::read(path).map_err(StoreError::io("read", path))?;
+        return Ok(seen::is_damaged(&bytes).then(|| "it is not what was written".into()));
     }
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     if !below.starts_with("assets/models") || stem.len() != 64 {

@@ -1,5 +1,5 @@
 //! Tells the store which nodes are looked at next, some thousand at a time, so that it can read their answers side by side, and those of
-//! the next while these are looked at.
+//! the next while these are looked at; and when all were.
 
 use crate::World;
 use crate::graph::{Graph, NodeId};
@@ -48,5 +48,11 @@ impl<'a> Ahead<'a> {
         let names: Vec<_> = next.iter().map(|id| self.graph.store_name(*id)).collect();
         self.world.store.read_ahead(&names);
         self.rest = rest;
+    }
+}
+
+impl Drop for Ahead<'_> {
+    fn drop(&mut self) {
+        self.world.store.looked();
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
-use retort_cache::{Answer, Change, Output, RecipeId, StoreError};
+use retort_cache::{ANSWER_VERSION, Answer, Change, Output, Recipe, RecipeId, StoreError};
 use serde::{Deserialize, Serialize};
 
 use crate::ahead::Ahead;
@@ -71,10 +71,11 @@ pub fn plan(graph: &Graph, targets: &[NodeId], world: World<'_>) -> Result<Vec<N
             let question = Question::of(graph, id, &|feed| known.borrow()[&feed].clone(), world)?;
             world.store.wait_for(&graph.store_name(id));
             match recalled(graph.node(id), question.recipe.id(), world)? {
-                Some((answer, tables)) => {
+                Some((outputs, tables)) => {
                     known.borrow_mut().insert(id, Arc::new(tables));
-                    let rows = Some(answer.outputs[0].rows);
-                    NodePlan { id, verdict: Verdict::Fresh, rows, to_do: None, answer: Some(answer) }
+                    let rows = Some(outputs[0].rows);
+                    let answer = Some(record(graph.node(id), question.recipe, outputs));
+                    NodePlan { id, verdict: Verdict::Fresh, rows, to_do: None, answer }
                 }
                 None => stale(graph, id, &question, world)?,
             }
@@ -85,23 +86,28 @@ pub fn plan(graph: &Graph, targets: &[NodeId], world: World<'_>) -> Result<Vec<N
     Ok(plans)
 }
 
-/// The answer to a question with its tables, if all of it is there. No table is opened: its columns are the node's.
+/// What the answer to a question gave, with its tables, if all of it is there. No table is opened: its columns are the node's.
 pub(crate) fn recalled(
     node: &Node,
     recipe: RecipeId,
     world: World<'_>,
-) -> Result<Option<(Answer, Tables)>, StoreError> {
-    let Some(answer) = world.store.recall(recipe)? else { return Ok(None) };
+) -> Result<Option<(Vec<Output>, Tables)>, StoreError> {
+    let Some(outputs) = world.store.recall(recipe)? else { return Ok(None) };
     let same = |(output, (port, _)): (&Output, &(String, SchemaRef))| output.port == *port;
-    if answer.outputs.len() != node.ports.len() || !answer.outputs.iter().zip(&node.ports).all(same) {
+    if outputs.len() != node.ports.len() || !outputs.iter().zip(&node.ports).all(same) {
         return Ok(None);
     }
     let mut tables = Vec::with_capacity(node.ports.len());
-    for (output, (_, schema)) in answer.outputs.iter().zip(&node.ports) {
+    for (output, (_, schema)) in outputs.iter().zip(&node.ports) {
         let Some(table) = world.store.table(output, schema)? else { return Ok(None) };
         tables.push(table);
     }
-    Ok(Some((answer, tables)))
+    Ok(Some((outputs, tables)))
+}
+
+/// The answer of a node.
+pub(crate) fn record(node: &Node, recipe: Recipe, outputs: Vec<Output>) -> Answer {
+    Answer { version: ANSWER_VERSION, op: node.op.clone(), recipe, outputs }
 }
 
 /// Why a question that is not answered must be asked; `last` is the node's newest answer.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use retort_cache::{ANSWER_VERSION, Answer, Output, Recipe, Table};
+use retort_cache::{Output, Table};
 use serde::Serialize;
 
 use crate::event::{EventKind, OutputSummary};
 use crate::graph::{Graph, NodeId};
-use crate::plan::{Reason, reason, recalled};
+use crate::plan::{Reason, reason, recalled, record};
 use crate::question::{Question, Tables};
 use crate::rows::Remembered;
 use crate::schedule::schedule;
@@ -93,12 +93,12 @@ fn known(graph: &Graph, id: NodeId, question: &Question, world: World<'_>) -> Re
     let recipe = question.recipe.id();
     let name = graph.store_name(id);
     world.store.wait_for(&name);
-    let Some((answer, tables)) = recalled(node, recipe, world)? else { return Ok(None) };
+    let Some((outputs, tables)) = recalled(node, recipe, world)? else { return Ok(None) };
+    let summary = summaries(&outputs);
     if world.store.newest(&name)? != Some(recipe) {
-        world.store.point(&name, &answer)?;
+        world.store.point(&name, &record(node, question.recipe.clone(), outputs))?;
     }
-    Cx { world, node: &node.name, recipe, inherits: false }
-        .emit(EventKind::Fresh { recipe, outputs: summaries(&answer) });
+    Cx { world, node: &node.name, recipe, inherits: false }.emit(EventKind::Fresh { recipe, outputs: summary });
     Ok(Some(Arc::new(tables)))
 }
 
@@ -138,10 +138,13 @@ fn answer_once(
     if forced && let Ok(Some((_, old))) = recalled(node, cx.recipe, world) {
         let _ = differences(node, &old, &tables, &cx);
     }
-    let answer = record(&node.op, &question.recipe, node.ports.iter().map(|(port, _)| port).zip(&tables));
+    let output =
+        |((port, _), table): (&(String, _), &Table)| Output { port: port.clone(), content: table.id, rows: table.rows };
+    let outputs = node.ports.iter().zip(&tables).map(output).collect();
+    let answer = record(node, question.recipe.clone(), outputs);
     world.store.commit(&name, &answer)?;
     let changed = last.is_none_or(|last| last.outputs != answer.outputs);
-    cx.emit(EventKind::Finished { recipe: cx.recipe, outputs: summaries(&answer), changed, asked, rejects });
+    cx.emit(EventKind::Finished { recipe: cx.recipe, outputs: summaries(&answer.outputs), changed, asked, rejects });
     Ok(Outcome::Ran(Arc::new(tables)))
 }
 
@@ -184,17 +187,7 @@ pub(crate) fn produce(
     Ok(Produced { tables, asked, rejects, two_answers })
 }
 
-fn record<'a>(op: &str, recipe: &Recipe, outputs: impl Iterator<Item = (&'a String, &'a Table)>) -> Answer {
-    let output = |(port, table): (&String, &Table)| Output { port: port.clone(), content: table.id, rows: table.rows };
-    Answer {
-        version: ANSWER_VERSION,
-        op: op.to_string(),
-        recipe: recipe.clone(),
-        outputs: outputs.map(output).collect(),
-    }
-}
-
-fn summaries(answer: &Answer) -> Vec<OutputSummary> {
+fn summaries(outputs: &[Output]) -> Vec<OutputSummary> {
     let summary = |out: &Output| OutputSummary { port: out.port.clone(), content: out.content, rows: out.rows };
-    answer.outputs.iter().map(summary).collect()
+    outputs.iter().map(summary).collect()
 }

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
-use retort_cache::{Answer, Disk, Store as _, content_id};
+use retort_cache::{Disk, Store as _, content_id};
 use retort_tests::{Space, Story};
 use serde_json::Value;
 
@@ -120,8 +120,7 @@ fn assert_whole(space: &Space, what: &str) {
     }
     for path in files(&root.join("answers")) {
         let id = serde_json::from_value(Value::String(hex(&path))).unwrap();
-        let answer: Option<Answer> = disk.recall(id).unwrap();
-        assert!(answer.is_some(), "{what}: {} is torn, or lacks a table", path.display());
+        assert!(disk.recall(id).unwrap().is_some(), "{what}: {} is torn, or lacks a table", path.display());
     }
     for path in files(&root.join("view")) {
         assert!(path.exists(), "{what}: {} leads nowhere", path.display());

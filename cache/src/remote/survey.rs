@@ -8,7 +8,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use super::{Object, Remote};
 use crate::claim::Claimed;
 use crate::disk::Disk;
-use crate::store::{Answer, Batches, RowMemo, Source, Store, Table, TableWriter};
+use crate::store::{Answer, Batches, Output, RowMemo, Source, Store, Table, TableWriter};
 use crate::{ContentId, Memory, RecipeId, StoreError};
 
 /// A store to plan over. Tables that only the remote store has are there by name, without rows; nothing is written.
@@ -32,12 +32,12 @@ impl<'a> Survey<'a> {
 }
 
 impl Store for Survey<'_> {
-    fn recall(&self, recipe: RecipeId) -> Result<Option<Answer>, StoreError> {
-        if let Some(answer) = self.disk.recall(recipe)? {
-            return Ok(Some(answer));
+    fn recall(&self, recipe: RecipeId) -> Result<Option<Vec<Output>>, StoreError> {
+        if let Some(outputs) = self.disk.recall(recipe)? {
+            return Ok(Some(outputs));
         }
         match self.remote.answer(recipe) {
-            Ok(answer) => Ok(answer.map(|(answer, _)| answer)),
+            Ok(answer) => Ok(answer.map(|(answer, _)| answer.outputs)),
             Err(StoreError::Untrue { .. }) => {
                 let what = self.remote.url_of(Object::Answer(recipe));
                 self.untrue.lock().expect("no thread panics while it holds it").push(what);

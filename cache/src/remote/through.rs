@@ -72,9 +72,9 @@ impl ReadThrough {
 }
 
 impl Store for ReadThrough {
-    fn recall(&self, recipe: RecipeId) -> Result<Option<Answer>, StoreError> {
-        if let Some(answer) = self.disk.recall(recipe)? {
-            return Ok(Some(answer));
+    fn recall(&self, recipe: RecipeId) -> Result<Option<Vec<Output>>, StoreError> {
+        if let Some(outputs) = self.disk.recall(recipe)? {
+            return Ok(Some(outputs));
         }
         let Some((answer, bytes)) = self.known(self.remote.answer(recipe))? else { return Ok(None) };
         for output in answer.outputs.iter().filter(|output| !self.disk.has_table(output.content)) {
@@ -83,7 +83,7 @@ impl Store for ReadThrough {
             }
         }
         self.state().moved.count(Object::Answer(recipe), bytes);
-        Ok(Some(answer))
+        Ok(Some(answer.outputs))
     }
 
     fn open(&self, content: ContentId) -> Result<Option<Table>, StoreError> {
@@ -105,6 +105,10 @@ impl Store for ReadThrough {
 
     fn wait_for(&self, node: &str) {
         self.disk.wait_for(node);
+    }
+
+    fn looked(&self) {
+        self.disk.looked();
     }
 
     fn last(&self, node: &str) -> Result<Option<Answer>, StoreError> {

@@ -100,6 +100,8 @@ impl Workplace {
         if let Err(error) = self.digests.save() {
             warn(&format!("the memo of file digests is not kept: {}", chain(&error)));
         }
+        // No node tells what the store found when all were looked at.
+        self.store.told().iter().for_each(|text| warn(text));
     }
 }
 
