@@ -24,6 +24,8 @@ pub(crate) fn parse(text: &str, file: usize, problems: &mut Vec<Diagnostic>) -> 
     let mut builder = Builder {
         places: Places::new(text, file),
         open: Vec::new(),
+        items: Vec::new(),
+        entries: Vec::new(),
         anchors: BTreeMap::new(),
         values: 0,
         most: MAX_VALUES.max(text.len() / BYTES_A_VALUE),
@@ -81,14 +83,19 @@ struct Open {
     holds: Holds,
 }
 
+/// What it holds so far: all after these.
 enum Holds {
-    List(Vec<Yaml>),
-    Map(Vec<Entry>, Option<(String, Span)>),
+    List(usize),
+    Map(usize, Option<(String, Span)>),
 }
 
 struct Builder<'a> {
     places: Places<'a>,
     open: Vec<Open>,
+    /// Of the lists that are open. In one place, so that each gets its memory once, when its length is known.
+    items: Vec<Yaml>,
+    /// Of the maps that are open.
+    entries: Vec<Entry>,
     anchors: BTreeMap<usize, (Yaml, usize)>,
     values: usize,
     /// So many values may there be.
@@ -124,11 +131,11 @@ impl Builder<'_> {
             }
             Event::SequenceStart(anchor, tag) => {
                 self.no_tag(tag.as_deref(), place);
-                self.begin(span.start, anchor, Holds::List(Vec::new()))?;
+                self.begin(span.start, anchor, Holds::List(self.items.len()))?;
             }
             Event::MappingStart(anchor, tag) => {
                 self.no_tag(tag.as_deref(), place);
-                self.begin(span.start, anchor, Holds::Map(Vec::new(), None))?;
+                self.begin(span.start, anchor, Holds::Map(self.entries.len(), None))?;
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(span.end)?,
             Event::DocumentStart(_) | Event::DocumentEnd | Event::StreamStart | Event::StreamEnd | Event::Nothing => {}
@@ -145,8 +152,11 @@ impl Builder<'_> {
         let open = self.open.pop().expect("the parser closes what it opened");
         let span = self.places.span(open.start, end);
         let data = match open.holds {
-            Holds::List(items) => Data::List(items),
-            Holds::Map(entries, _) => Data::Map(self.merged(entries)),
+            Holds::List(from) => Data::List(self.items.drain(from..).collect()),
+            Holds::Map(from, _) => {
+                let entries = self.entries.drain(from..).collect();
+                Data::Map(self.merged(entries))
+            }
         };
         self.value(Yaml::new(span, data), open.depth, open.anchor)
     }
@@ -164,10 +174,10 @@ impl Builder<'_> {
         };
         open.depth = open.depth.max(depth + 1);
         match &mut open.holds {
-            Holds::List(items) => items.push(value),
-            Holds::Map(entries, key) => match key.take() {
-                Some((key, key_span)) => entries.push(Entry { key, key_span, value }),
-                None => *key = Some(self::key(&value, self.places.text)?),
+            Holds::List(_) => self.items.push(value),
+            Holds::Map(_, key) => match key.take() {
+                Some((key, key_span)) => self.entries.push(Entry { key, key_span, value }),
+                None => *key = Some(self::key(value, self.places.text)?),
             },
         }
         Ok(())
@@ -252,7 +262,10 @@ fn is_plain(entries: &[Entry]) -> bool {
     entries.iter().all(|entry| entry.key != "<<" && keys.insert(entry.key.as_str()))
 }
 
-fn key(value: &Yaml, text: &str) -> Result<(String, Span), Box<Diagnostic>> {
+fn key(value: Yaml, text: &str) -> Result<(String, Span), Box<Diagnostic>> {
+    if let Data::Text(text) = value.data {
+        return Ok((text, value.span));
+    }
     if let Some(text) = value.scalar() {
         return Ok((text.into_owned(), value.span));
     }
