@@ -87,6 +87,9 @@ impl Format {
         if is_html(&head) {
             return Ok(Self::Html);
         }
+        if head.trim_start().starts_with("<?xml") {
+            return Err(Unreadable::Unknown("xml"));
+        }
         if head.starts_with("This is ") && head.contains("produced by makeinfo") || head.contains("\u{1f}\nFile: ") {
             return Ok(Self::Info);
         }
@@ -352,6 +355,7 @@ mod tests {
         let of = |path: &str, text: &str| Format::of(path, text.as_bytes());
         assert_eq!(of("x", "\u{feff}\n<!-- hi -->\n<!DOCTYPE HTML PUBLIC>"), Ok(Format::Html));
         assert_eq!(of("x", "<?xml version=\"1.0\"?>\n<html xmlns=''>"), Ok(Format::Html));
+        assert_eq!(of("x.devhelp", "<?xml version=\"1.0\"?>\n<book>"), Err(Unreadable::Unknown("xml")));
         assert_eq!(of("x.md", "# A\n<p>"), Ok(Format::Markdown));
         assert_eq!(of("x.1", ".\\\" comment\n.TH LS 1\n"), Ok(Format::Man));
         assert_eq!(of("x.info", "This is a.info, produced by makeinfo version 6.8 from a.texi."), Ok(Format::Info));

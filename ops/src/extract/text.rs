@@ -1,5 +1,7 @@
 //! Plain text to blocks: headings by underline, number or capitals, listings by indent, lists, tables, paragraphs.
 
+mod drawn;
+
 use std::collections::BTreeMap;
 
 use super::reader::Unreadable;
@@ -57,6 +59,10 @@ fn group(lines: &[&str], at: usize, end: usize, margin: usize, blocks: &mut Vec<
         blocks.push(Raw::new(Kind::Heading, level, tidy::inline(lines[at], false)));
         return at + used;
     }
+    if let Some((block, used)) = drawn::read(&lines[at..end]) {
+        blocks.push(block);
+        return at + used;
+    }
     if is_rule(lines[at]) {
         return at + 1;
     }
@@ -82,7 +88,7 @@ fn paragraph(lines: &[&str], at: usize, end: usize, margin: usize, blocks: &mut 
         let starts_list = item_marker(lines[*line]).is_some_and(|(_, text)| !text.is_empty())
             && (lines[*line - 1].ends_with(':') || lines[*line].trim_start().starts_with("- "));
         let steps_in = indent(lines[*line]) >= indent(lines[at]).max(margin) + 4;
-        starts_list || (steps_in && lines[*line - 1].ends_with(':'))
+        starts_list || drawn::begins(&lines[*line..end]) || (steps_in && lines[*line - 1].ends_with(':'))
     });
     let stop = stop.unwrap_or(end);
     let text = tidy::inline(&joined(&lines[at..stop]), false);
