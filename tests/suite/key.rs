@@ -38,7 +38,7 @@ use hold::{Counts, hold};
 use world::Step;
 
 /// Cases without the environment's say.
-const CASES: u64 = 600;
+const CASES: u64 = 2000;
 
 #[test]
 #[expect(clippy::print_stderr, reason = "what was tried is of interest")]
