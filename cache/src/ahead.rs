@@ -207,6 +207,20 @@ mod tests {
             assert_eq!(store.recall(recipe).unwrap(), None, "the file is the truth");
         }
     }
+
+    #[test]
+    fn what_nobody_asked_for_does_not_outlive_the_look() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Disk::open(folder.path()).unwrap();
+        let names = ["pipe/node".to_string()];
+        store.commit(&names[0], &answer(1)).unwrap();
+        store.read_ahead(&names);
+        store.wait_for(&names[0]);
+        store.commit(&names[0], &answer(2)).unwrap();
+        store.looked();
+        assert_eq!(store.newest(&names[0]).unwrap(), Some(answer(2).recipe.id()));
+    }
+
     #[test]
     fn an_old_answer_is_stamped_although_it_was_read_ahead() {
         let folder = tempfile::tempdir().unwrap();

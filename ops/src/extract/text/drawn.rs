@@ -112,6 +112,15 @@ mod tests {
     }
 
     #[test]
+    fn plain_text_has_them_below_a_paragraph_too() {
+        let blocks = crate::extract::text::blocks(
+            "The sizes are\n+----+----+\n|a   |b   |\n+----+----+\n|c   |d   |\n+----+----+\n\nDone.",
+        );
+        let kinds: Vec<_> = blocks.iter().map(|block| block.kind).collect();
+        assert_eq!(kinds, [Kind::Paragraph, Kind::Table, Kind::Paragraph]);
+    }
+
+    #[test]
     fn below_a_header_alone_every_line_is_a_row() {
         let text = "| key | does |\n|-----|:----:|\n| a   | one  |\n|     | more |\n| b   | two  |";
         let table = "| key | does |\n| --- | --- |\n| a | one more |\n| b | two |";
