@@ -2,6 +2,7 @@
 //! `files`.
 
 pub mod apart;
+mod docbook;
 mod docx;
 mod encoding;
 mod epub;
@@ -24,6 +25,7 @@ mod styled;
 mod texinfo;
 mod text;
 mod tidy;
+mod tool;
 mod vintage;
 
 use std::path::{Path, PathBuf};
@@ -40,6 +42,7 @@ use serde::{Deserialize, Serialize};
 pub use format::Format;
 pub use reader::{MAX_BYTES, MAX_DEPTH, Unreadable, read};
 pub use shelf::{MAX_MEMBERS, MAX_NESTING, Outcome, documents};
+pub use tool::{Tool, Tools};
 
 use crate::document::links::{anchors_to_arrow, anchors_type, links_to_arrow, links_type};
 use crate::document::{Document, Kind, blocks_to_arrow, blocks_type};
@@ -48,7 +51,7 @@ use crate::files::{self, Files};
 /// Reads files and gives documents: a row a file, with its text and the blocks in it (headings, paragraphs, lists,
 /// tables, code), each with the headings above it and its page.
 ///
-/// Formats: HTML and XHTML, EPUB, Markdown, reStructuredText, plain text, PDF, RTF (and RTFD folders), DOCX, ODT, info, texinfo, man pages,
+/// Formats: HTML and XHTML, EPUB, DocBook, Markdown, reStructuredText, plain text, PDF, RTF (and RTFD folders), DOCX, ODT, info, texinfo, man pages,
 /// mail (a message, or an mbox), CSV, TSV, JSON Lines and Parquet; told by content first and by name second, in whatever character set they
 /// are (MacRoman and NeXTSTEP's among them). Tables that plain text draws with lines are tables. Navigation, running heads and page numbers are
 /// left out. A file that can't be read (encrypted, broken, a picture, XML of another kind, a PDF without text) is a reject with its reason; the run goes on.
@@ -57,7 +60,8 @@ use crate::files::{self, Files};
 /// what hangs on a mail. An mbox gives a document a message (`box.mbox#3`); a table that has a column `text`, `content`, `body` or `markdown` one a
 /// row, any other table one in all. What in an archive could not be read is listed in one reject beside the documents.
 ///
-/// Word files of before 2007 and PostScript are rejects that name what converts them: no program is started for them. PDF files are read in a process of
+/// Word files of before 2007 and PostScript are read with the `tools` that you name and allow, else they are rejects that name what converts them. What a tool
+/// made is remembered by the file and the tools' names, not by their versions. PDF files are read in a process of
 /// their own; one that takes it more than a minute of processor time (and a second for each MiB), or 4 GiB of memory, is a reject.
 ///
 /// Files are remembered by their content: only changed ones are read again. A link to a file that is not there, or to a folder that it lies
@@ -85,11 +89,16 @@ pub struct Extract {
     /// Globs, relative to the pipeline's folder: `*` any part of a name, `**` any folders, `{a,b}` either; a folder means
     /// everything in it. Their order does not matter. Names that begin with a dot are found only where a glob says the dot.
     pub paths: Vec<String>,
+    /// Programs of this machine that turn into something readable what has no reader here: `ghostscript` PostScript, `antiword` or
+    /// `libreoffice` Word files of before 2007. Of two that can do it the first does. None by default: such files are rejects that name them.
+    /// The node must be allowed to start programs (`retort run PIPELINE --allow-exec NODE`) when there is such a file to be read.
+    #[serde(default)]
+    pub tools: Vec<Tool>,
 }
 
 impl Define for Extract {
     const NAME: &'static str = "extract";
-    const VERSION: u32 = 8;
+    const VERSION: u32 = 9;
     const PLACES: &'static [&'static str] = &["paths"];
 
     fn source(&self, env: &Env<'_>) -> Option<Box<dyn TableOp>> {
@@ -99,13 +108,14 @@ impl Define for Extract {
 
     fn build(self, env: &Env<'_>) -> Result<Operator, Problem> {
         Files::new(env.base, &self.paths)?;
-        Ok(Operator::Rows(Box::new(Extractor { base: env.base.to_owned() })))
+        Ok(Operator::Rows(Box::new(Extractor { base: env.base.to_owned(), tools: self.tools })))
     }
 }
 
 /// Reads one file a row.
 struct Extractor {
     base: PathBuf,
+    tools: Vec<Tool>,
 }
 
 fn added() -> SchemaRef {
@@ -151,6 +161,7 @@ impl RowOp for Extractor {
     fn apply(&self, rows: &RowBatch, out: &Answers<'_>, cx: &Cx<'_>) -> Result<(), Failure> {
         let paths = rows.batch.column(0).as_string::<i32>();
         let digests = rows.batch.column(1).as_string::<i32>();
+        let tools = Tools { named: &self.tools, cx: Some(cx) };
         for row in 0..rows.batch.num_rows() {
             cx.check()?;
             if paths.is_null(row) || digests.is_null(row) {
@@ -165,11 +176,12 @@ impl RowOp for Extractor {
                 out.reject(row, Unreadable::TooLarge("file").to_string())?;
                 continue;
             }
-            match documents(path, &contents(&file, path, digests.value(row))?) {
-                Ok(Outcome { refused, .. }) if refused.iter().any(|(_, reason)| is_of_the_world(reason)) => {
-                    return Err(ended(path));
-                }
-                Err(reason) if is_of_the_world(&reason) => return Err(ended(path)),
+            let outcome = documents(path, &contents(&file, path, digests.value(row))?, &tools);
+            if let Some(reason) = of_the_world(&outcome) {
+                cx.check()?;
+                return Err(not_read(path, reason));
+            }
+            match outcome {
                 Ok(outcome) if outcome.refused.is_empty() => out.keep(row, &document_rows(&outcome.documents))?,
                 Ok(outcome) => out.keep_some(row, &document_rows(&outcome.documents), outcome.reasons())?,
                 Err(unreadable) => out.reject(row, unreadable.to_string())?,
@@ -188,13 +200,21 @@ fn contents(file: &Path, path: &str, digest: &str) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// Whether a reason says nothing about the file: then there is no answer, and none to remember.
-fn is_of_the_world(reason: &Unreadable) -> bool {
-    matches!(reason, Unreadable::Ended(_))
+/// The reason, if there is one, that says nothing about the file: then there is no answer, and none to remember.
+fn of_the_world(outcome: &Result<Outcome, Unreadable>) -> Option<&Unreadable> {
+    let of_the_world =
+        |reason: &&Unreadable| matches!(reason, Unreadable::Ended(_) | Unreadable::NotRun(_) | Unreadable::Stopped);
+    match outcome {
+        Ok(outcome) => outcome.refused.iter().map(|(_, reason)| reason).find(of_the_world),
+        Err(reason) => Some(reason).filter(of_the_world),
+    }
 }
 
-fn ended(path: &str) -> Failure {
-    Failure::op(format!("the process that read `{path}` was ended from outside; run again"))
+fn not_read(path: &str, reason: &Unreadable) -> Failure {
+    match reason {
+        Unreadable::NotRun(why) => Failure::op(format!("`{path}`: {why}")),
+        _ => Failure::op(format!("the process that read `{path}` was ended from outside; run again")),
+    }
 }
 
 fn unread(path: &str, error: &std::io::Error) -> Failure {

@@ -30,5 +30,6 @@ mod serve;
 mod server;
 mod sql;
 mod tidy;
+mod tools;
 mod trace;
 mod verify;

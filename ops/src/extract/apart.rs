@@ -37,7 +37,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    fn seconds_for(self, bytes: usize) -> u64 {
+    pub(super) fn seconds_for(self, bytes: usize) -> u64 {
         self.seconds + (bytes as u64 >> 20)
     }
 }

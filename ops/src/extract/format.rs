@@ -27,6 +27,9 @@ pub enum Format {
     Tar,
     Mail,
     Records,
+    DocBook,
+    PostScript,
+    Word,
 }
 
 /// A file that holds other files, or several documents.
@@ -67,6 +70,9 @@ impl fmt::Display for Format {
             Self::Tar => "tar",
             Self::Mail => "mail",
             Self::Records => "table",
+            Self::DocBook => "DocBook",
+            Self::PostScript => "PostScript",
+            Self::Word => "Word (before 2007)",
         })
     }
 }
@@ -86,6 +92,9 @@ impl Format {
         let head = head(bytes);
         if is_html(&head) {
             return Ok(Self::Html);
+        }
+        if head.contains("//DTD DocBook") || head.contains("docbook.org/ns/docbook") {
+            return Ok(Self::DocBook);
         }
         if head.trim_start().starts_with("<?xml") {
             return Err(Unreadable::Unknown("xml"));
@@ -129,16 +138,12 @@ fn by_magic(bytes: &[u8]) -> Result<Option<Format>, Unreadable> {
         (b"GIF8", "a picture"),
         (b"II*\0", "a picture"),
         (b"MM\0*", "a picture"),
-        (
-            b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
-            "a legacy Office file (convert it with `libreoffice --convert-to docx`, or `antiword` or `catdoc` for its text)",
-        ),
+        (COMPOUND, "an Office file of before 2007 that is no text (save it as pdf, or as csv)"),
         (b"BZh", "a bzip2 file (unpack it)"),
         (b"\xfd7zXZ\0", "an xz file (unpack it)"),
         (b"\x28\xb5\x2f\xfd", "a zstd file (unpack it)"),
         (b"7z\xbc\xaf\x27\x1c", "a 7z file (unpack it)"),
         (b"\x7fELF", "a program"),
-        (b"%!PS", "PostScript (convert it with `ps2pdf` or `ps2ascii` of Ghostscript)"),
     ];
     // A pdf's header may have up to 1024 bytes before it.
     let early = &bytes[..bytes.len().min(1024)];
@@ -148,10 +153,28 @@ fn by_magic(bytes: &[u8]) -> Result<Option<Format>, Unreadable> {
     if bytes.starts_with(b"{\\rtf") {
         return Ok(Some(Format::Rtf));
     }
+    // What a printer is told in its own language may stand before it.
+    if early.windows(4).any(|window| window == b"%!PS") && (bytes.starts_with(b"%!PS") || bytes.starts_with(b"\x1b%-"))
+    {
+        return Ok(Some(Format::PostScript));
+    }
+    if is_word(bytes) {
+        return Ok(Some(Format::Word));
+    }
     match OTHERS.iter().find(|(magic, _)| bytes.starts_with(magic)) {
         Some((_, what)) => Err(Unreadable::Unknown(what)),
         None => Ok(None),
     }
+}
+
+/// A compound file, in which the Office programs of before 2007 keep their documents.
+const COMPOUND: &[u8] = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1";
+
+/// Word 6 to 2003 keep the text in a stream of this name, in UTF-16; Word 2 has a mark of its own.
+fn is_word(bytes: &[u8]) -> bool {
+    const STREAM: &[u8] = b"W\0o\0r\0d\0D\0o\0c\0u\0m\0e\0n\0t\0";
+    bytes.starts_with(b"\xdb\xa5\x2d\0")
+        || bytes.starts_with(COMPOUND) && bytes.windows(STREAM.len()).any(|window| window == STREAM)
 }
 
 fn is_zip(bytes: &[u8]) -> bool {

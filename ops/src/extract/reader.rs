@@ -6,7 +6,8 @@ use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_h
 use std::sync::Once;
 
 use super::format::Format;
-use super::{apart, docx, epub, html, info, man, markdown, odt, pdf, rst, rtf, texinfo, text};
+use super::tool::Tools;
+use super::{apart, docbook, docx, epub, html, info, man, markdown, odt, pdf, rst, rtf, texinfo, text};
 use crate::document::{Document, Kind};
 
 /// No file larger than this is read, nor any document made that is longer: 256 MiB.
@@ -20,6 +21,18 @@ pub enum Unreadable {
     /// No reader for such content.
     #[error("{0} is not a format that `extract` reads")]
     Unknown(&'static str),
+    /// A format that programs of the machine make readable, and the pipeline names none.
+    #[error("{0} is read with another program's help: {1}")]
+    NeedsTool(Format, &'static str),
+    /// Such a program said no.
+    #[error("`{0}` failed on it: {1}")]
+    ToolFailed(&'static str, String),
+    /// Such a program could not be run: no word about the file.
+    #[error("{0}")]
+    NotRun(String),
+    /// The person asked to stop: no word about the file.
+    #[error("stopped")]
+    Stopped,
     /// The file is locked by a password.
     #[error("the {0} file is encrypted: save it without a password")]
     Encrypted(Format),
@@ -81,18 +94,19 @@ impl Unreadable {
 ///
 /// `path` is only a name (with `/`), nothing is opened.
 pub fn read(path: &str, bytes: &[u8]) -> Result<Document, Unreadable> {
-    read_named(path, path, bytes)
+    read_named(path, path, bytes, &Tools::NONE)
 }
 
 /// The same for a file whose format is told by another name than its path, as that inside `a.html.gz`.
-pub(super) fn read_named(path: &str, name: &str, bytes: &[u8]) -> Result<Document, Unreadable> {
+pub(super) fn read_named(path: &str, name: &str, bytes: &[u8], tools: &Tools<'_>) -> Result<Document, Unreadable> {
     if bytes.len() as u64 > MAX_BYTES {
         return Err(Unreadable::TooLarge("file"));
     }
     if bytes.is_empty() {
         return Err(Unreadable::Empty);
     }
-    let format = Format::of(name, bytes)?;
+    let (format, bytes) = tools.readable(Format::of(name, bytes)?, bytes)?;
+    let bytes = &*bytes;
     let mut document = quietly(format, || match format {
         Format::Html => html::read(bytes),
         Format::Markdown => markdown::read(bytes),
@@ -107,6 +121,9 @@ pub(super) fn read_named(path: &str, name: &str, bytes: &[u8]) -> Result<Documen
         Format::Odt => odt::read(bytes),
         Format::Rst => rst::read(bytes),
         Format::Texinfo => texinfo::read(bytes),
+        Format::DocBook => docbook::read(bytes),
+        // What turned it into another was asked above.
+        Format::PostScript | Format::Word => Err(Unreadable::Unknown("what no program made readable")),
         Format::Gzip | Format::Zip | Format::Tar | Format::Mail | Format::Records => {
             Err(Unreadable::Unknown("a file of several documents"))
         }

@@ -9,6 +9,7 @@ use std::io::{Cursor, Read};
 
 use super::format::{self, Container, Format};
 use super::reader::{MAX_BYTES, Unreadable, quietly, read_named};
+use super::tool::Tools;
 use super::{mail, records};
 use crate::document::Document;
 
@@ -29,8 +30,8 @@ pub struct Outcome {
 /// Reads a file, and whatever is in it. `path` is only a name (with `/`), nothing is opened.
 ///
 /// The error is that of a file that gave no document at all.
-pub fn documents(path: &str, bytes: &[u8]) -> Result<Outcome, Unreadable> {
-    let mut shelf = Shelf { outcome: Outcome::default(), left: MAX_BYTES, members: 0 };
+pub fn documents(path: &str, bytes: &[u8], tools: &Tools<'_>) -> Result<Outcome, Unreadable> {
+    let mut shelf = Shelf { tools, outcome: Outcome::default(), left: MAX_BYTES, members: 0 };
     shelf.put(path, path, bytes, 0)?;
     let outcome = shelf.outcome;
     match outcome.refused.first() {
@@ -53,18 +54,19 @@ impl Outcome {
     }
 }
 
-struct Shelf {
+struct Shelf<'a> {
+    tools: &'a Tools<'a>,
     outcome: Outcome,
     /// Bytes that may yet be unpacked.
     left: u64,
     members: usize,
 }
 
-impl Shelf {
+impl Shelf<'_> {
     /// Reads one thing. `name` tells its format where its content does not; an error is one that ends the whole file.
     fn put(&mut self, path: &str, name: &str, bytes: &[u8], depth: usize) -> Result<(), Unreadable> {
         let Some(container) = format::container(name, bytes) else {
-            match read_named(path, name, bytes) {
+            match read_named(path, name, bytes, self.tools) {
                 Ok(document) => self.outcome.documents.push((path.to_owned(), document)),
                 Err(reason) => self.outcome.refused.push((path.to_owned(), reason)),
             }

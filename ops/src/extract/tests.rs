@@ -26,7 +26,7 @@ fn shown_link(document: &Document, link: &Link) -> String {
 }
 
 fn golden(name: &str, expected: &ExpectFile) {
-    let outcome = documents(name, &testdata(name)).unwrap();
+    let outcome = documents(name, &testdata(name), &Tools::NONE).unwrap();
     let mut all = String::new();
     for (path, document) in &outcome.documents {
         if path != name {
@@ -53,6 +53,23 @@ fn markdown() {
 #[test]
 fn text() {
     golden("manual.txt", &expect_file!["../../testdata/manual.txt.blocks"]);
+}
+
+#[test]
+fn docbook() {
+    golden("manual.docbook", &expect_file!["../../testdata/manual.docbook.blocks"]);
+}
+
+#[test]
+fn what_needs_a_tool_is_told_by_content() {
+    let refused = |name: &str, bytes: &[u8]| read(name, bytes).unwrap_err().to_string();
+    let word = testdata("manual.doc");
+    assert!(refused("a.txt", &word).contains("`tools: [antiword]`"), "{}", refused("a.txt", &word));
+    for begin in ["%!PS-Adobe-3.0\n", "\u{1b}%-12345X@PJL\r\n%!PS-Adobe-3.0\n"] {
+        assert!(refused("a.txt", begin.as_bytes()).contains("`tools: [ghostscript]`"));
+    }
+    let sheet = [&word[..512], &[0; 512]].concat();
+    assert!(refused("a.doc", &sheet).starts_with("an Office file of before 2007 that is no text"));
 }
 
 #[test]
@@ -123,7 +140,7 @@ fn mail_with_numbers_too_large_is_read() {
     for field in ["Received: by example.org; Tue, 3 Oct 1995 10:00:00", "Date: Tue, 3 Oct 1995 10:00:00"] {
         let letter =
             format!("{field} -9223372036854775808\nFrom: root@example.org\nSubject: Quotas\n\nOne for each user.\n");
-        let outcome = documents("a.eml", letter.as_bytes()).unwrap();
+        let outcome = documents("a.eml", letter.as_bytes(), &Tools::NONE).unwrap();
         assert_eq!(outcome.documents[0].1.title.as_deref(), Some("Quotas"), "{field}");
     }
 }

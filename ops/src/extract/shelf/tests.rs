@@ -24,7 +24,7 @@ fn gzip(content: &[u8]) -> Vec<u8> {
 }
 
 fn told(path: &str, bytes: &[u8]) -> (Vec<String>, Vec<String>) {
-    let outcome = documents(path, bytes).unwrap();
+    let outcome = documents(path, bytes, &Tools::NONE).unwrap();
     let documents =
         outcome.documents.into_iter().map(|(path, document)| format!("{path}: {}", document.text)).collect();
     let refused = outcome.refused.into_iter().map(|(path, reason)| format!("{path}: {reason}")).collect();
@@ -67,25 +67,25 @@ fn everything_in_an_archive_is_told() {
 #[test]
 fn a_packed_file_keeps_its_path() {
     assert_eq!(told("a.md.gz", &gzip(b"# One\n\nTwo.")).0, ["a.md.gz: One\n\nTwo."]);
-    let refused = documents("a.png.gz", &gzip(b"\x89PNG\r\n")).unwrap_err();
+    let refused = documents("a.png.gz", &gzip(b"\x89PNG\r\n"), &Tools::NONE).unwrap_err();
     assert_eq!(refused.to_string(), "a picture is not a format that `extract` reads");
     let cut = &gzip(&b"text ".repeat(2000))[..40];
-    assert!(documents("a.txt.gz", cut).unwrap_err().to_string().starts_with("not a readable gzip file"));
+    assert!(documents("a.txt.gz", cut, &Tools::NONE).unwrap_err().to_string().starts_with("not a readable gzip file"));
 }
 
 #[test]
 fn bombs_end_at_the_limit() {
     let zeros = gzip(&vec![b' '; 1 << 20].repeat(MAX_BYTES as usize / (1 << 20) + 1));
-    assert_eq!(documents("a.gz", &zeros).unwrap_err(), Unreadable::TooLarge("archive"));
+    assert_eq!(documents("a.gz", &zeros, &Tools::NONE).unwrap_err(), Unreadable::TooLarge("archive"));
     // Gzip in gzip in zip: each small, together past the limit.
     let half = gzip(&vec![0; MAX_BYTES as usize / 2]);
     let both = zip(&[("a.gz", &half), ("b.gz", &half), ("c.gz", &half)]);
-    assert_eq!(documents("a.zip", &both).unwrap_err(), Unreadable::TooLarge("archive"));
+    assert_eq!(documents("a.zip", &both, &Tools::NONE).unwrap_err(), Unreadable::TooLarge("archive"));
     let mut nested = zip(&[("x.txt", b"x")]);
     for _ in 0..MAX_NESTING {
         nested = zip(&[("x.zip", &nested)]);
     }
-    assert_eq!(documents("a.zip", &nested).unwrap_err(), Unreadable::NestedArchives);
+    assert_eq!(documents("a.zip", &nested, &Tools::NONE).unwrap_err(), Unreadable::NestedArchives);
 }
 
 #[test]
@@ -104,5 +104,7 @@ fn a_table_of_texts_in_parquet_is_read() {
     let bytes = std::fs::read(file.path()).unwrap();
     assert_eq!(told("a.bin", &bytes).0, ["a.bin#1: First.", "a.bin#2: Second."]);
     let cut = [&bytes[..bytes.len() - 60], b"PAR1"].concat();
-    assert!(documents("a.parquet", &cut).unwrap_err().to_string().starts_with("not a readable table file"));
+    assert!(
+        documents("a.parquet", &cut, &Tools::NONE).unwrap_err().to_string().starts_with("not a readable table file")
+    );
 }

@@ -6,13 +6,14 @@
 use std::path::Path;
 
 use crate::extract::format::extension;
-use crate::extract::{Outcome, Unreadable, documents};
+use crate::extract::{Outcome, Tools, Unreadable, documents};
 
 /// The golden files, one a format and its containers.
 const FILES: &[&str] = &[
     "columns.pdf",
     "manual.8",
     "manual.csv",
+    "manual.docbook",
     "manual.docx",
     "manual.eml",
     "manual.epub",
@@ -154,14 +155,14 @@ fn bent_files_are_documents_or_rejects() {
             let mut draw = Draw(seed ^ (index as u64) << 32 ^ case << 40);
             let bytes = bent(&whole, &mut draw);
             let what = format!("{name}, seed {seed}, case {case}");
-            let first = documents(name, &bytes);
+            let first = documents(name, &bytes, &Tools::NONE);
             let panicked = first.as_ref().is_err_and(|reason| reason.to_string().contains("failed on it"));
             assert!(!panicked || extension(name) == "pdf", "{what}: {}", first.as_ref().unwrap_err());
             if let Ok(outcome) = &first {
                 holds_together(outcome, &what);
             }
             if case % 8 == 0 {
-                let again = documents(name, &bytes);
+                let again = documents(name, &bytes, &Tools::NONE);
                 assert_eq!(said(name, &first), said(name, &again), "{what}: read twice, it differs");
             }
         }

@@ -1,0 +1,240 @@
+//! DocBook (5.1 and 4.5, OASIS) to blocks: its elements are turned into those of HTML, which have a reader. `antiword` writes it, too.
+//!
+//! No file that an entity names is opened; of an entity that XML does not know, the name stands in the text.
+
+use std::collections::HashMap;
+
+use quick_xml::Reader;
+use quick_xml::events::{BytesStart, Event};
+
+use super::format::Format;
+use super::package::{attribute, entity};
+use super::reader::{MAX_DEPTH, Unreadable};
+use super::{encoding, html, tidy};
+use crate::document::Document;
+
+/// Reads a book, an article, or a part of one.
+pub(super) fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
+    let xml = encoding::decode(bytes, None);
+    let mut titles = Titles::default();
+    events(&xml, &mut |piece| titles.take(piece))?;
+    let mut page = Page { titles: titles.by_id, html: String::new(), open: Vec::new(), hidden: 0 };
+    events(&xml, &mut |piece| page.take(piece))?;
+    let title = titles.first.map(|title| format!("<title>{}</title>", escaped(&title))).unwrap_or_default();
+    html::read(format!("<!DOCTYPE html><meta charset=utf-8>{title}<body>{}", page.html).as_bytes())
+}
+
+/// What the XML is made of.
+enum Piece<'a> {
+    Start(&'a BytesStart<'a>, &'a str),
+    Text(&'a str),
+    End(&'a str),
+}
+
+fn events(xml: &str, take: &mut dyn FnMut(&Piece<'_>)) -> Result<(), Unreadable> {
+    let mut reader = Reader::from_str(xml);
+    let mut depth = 0_usize;
+    loop {
+        match reader.read_event().map_err(|error| Unreadable::malformed(Format::DocBook, error))? {
+            Event::Start(element) => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    return Err(Unreadable::TooDeep(Format::DocBook));
+                }
+                take(&Piece::Start(&element, element.local_name().as_ref()));
+            }
+            Event::Empty(element) => {
+                take(&Piece::Start(&element, element.local_name().as_ref()));
+                take(&Piece::End(element.local_name().as_ref()));
+            }
+            Event::End(element) => {
+                depth = depth.saturating_sub(1);
+                take(&Piece::End(element.local_name().as_ref()));
+            }
+            Event::Text(text) => take(&Piece::Text(&text.xml10_content())),
+            Event::CData(text) => take(&Piece::Text(&text.xml10_content())),
+            Event::GeneralRef(reference) => {
+                let known = entity(&reference);
+                take(&Piece::Text(if known.is_empty() { &reference } else { &known }));
+            }
+            Event::Eof if depth > 0 => return Err(Unreadable::malformed(Format::DocBook, "its XML is cut short")),
+            Event::Eof => return Ok(()),
+            _ => {}
+        }
+    }
+}
+
+/// What stands over the things that are named, for references that leave the words to the reader.
+#[derive(Default)]
+struct Titles {
+    by_id: HashMap<String, String>,
+    /// The first of all.
+    first: Option<String>,
+    /// The names of the open elements, innermost last; empty where they have none or are titled already.
+    open: Vec<String>,
+    title: Option<String>,
+}
+
+impl Titles {
+    fn take(&mut self, piece: &Piece<'_>) {
+        match *piece {
+            Piece::Start(_, "title") => {
+                self.title = Some(String::new());
+                self.open.push(String::new());
+            }
+            Piece::Start(element, _) => self.open.push(attribute(element, "id")),
+            Piece::Text(text) => {
+                if let Some(title) = &mut self.title {
+                    title.push_str(text);
+                }
+            }
+            Piece::End(name) => {
+                self.open.pop();
+                let Some(title) = self.title.take_if(|_| name == "title") else { return };
+                let title = tidy::inline(&title, false);
+                // That of a `bookinfo` is the book's.
+                let named = self.open.iter_mut().rev().take(2).find(|id| !id.is_empty());
+                if let Some(id) = named {
+                    self.by_id.entry(std::mem::take(id)).or_insert_with(|| title.clone());
+                }
+                self.first.get_or_insert(title);
+            }
+        }
+    }
+}
+
+/// The page as it is written.
+struct Page {
+    titles: HashMap<String, String>,
+    html: String,
+    /// The DocBook elements that are open, and what closes each in HTML.
+    open: Vec<(String, &'static str)>,
+    /// Inside something whose text is not read.
+    hidden: usize,
+}
+
+impl Page {
+    fn take(&mut self, piece: &Piece<'_>) {
+        match *piece {
+            Piece::Start(element, name) => self.start(element, name),
+            Piece::Text(text) => {
+                if self.hidden == 0 {
+                    self.html.push_str(&escaped(text));
+                }
+            }
+            Piece::End(_) => {
+                let Some((name, close)) = self.open.pop() else { return };
+                if is_hidden(&name) {
+                    self.hidden = self.hidden.saturating_sub(1);
+                }
+                if self.hidden == 0 {
+                    self.html.push_str(close);
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, element: &BytesStart<'_>, name: &str) {
+        if is_hidden(name) {
+            self.hidden += 1;
+        }
+        let (begin, close) = if self.hidden == 0 { self.html_of(element, name) } else { (String::new(), "") };
+        if self.hidden == 0 {
+            self.html.push_str(&begin);
+            let id = attribute(element, "id");
+            if !id.is_empty() {
+                self.html.extend(["<a id=\"", &escaped(&id), "\"></a>"]);
+            }
+        }
+        self.open.push((name.to_owned(), close));
+    }
+
+    /// What an element begins and ends with in HTML; nothing for one that only groups others.
+    fn html_of(&self, element: &BytesStart<'_>, name: &str) -> (String, &'static str) {
+        let plain = |begin: &str, close| (begin.to_owned(), close);
+        match name {
+            "title" => self.title(),
+            "refname" | "subtitle" | "bridgehead" | "attribution" | "glossterm" | "question" => {
+                plain("<p><b>", "</b></p>")
+            }
+            // Inside a note at the foot of a page it goes on in the line.
+            "para" | "simpara" | "formalpara" | "refpurpose" if !self.is_in("footnote") => plain("<div>", "</div>"),
+            "footnote" => plain(" (", ")"),
+            "itemizedlist" | "simplelist" => plain("<ul>", "</ul>"),
+            "orderedlist" | "procedure" | "substeps" => plain("<ol>", "</ol>"),
+            "variablelist" | "segmentedlist" => plain("<dl>", "</dl>"),
+            "term" => plain("<dt>", "</dt>"),
+            "listitem" if self.is_in("varlistentry") => plain("<dd>", "</dd>"),
+            "listitem" | "step" | "member" => plain("<li>", "</li>"),
+            "programlisting" | "screen" | "literallayout" | "synopsis" | "cmdsynopsis" => plain("<pre>", "</pre>"),
+            "table" | "informaltable" => plain("<table>", "</table>"),
+            "row" | "tr" => plain("<tr>", "</tr>"),
+            "entry" | "td" if self.is_in("thead") => plain("<th>", "</th>"),
+            "th" => plain("<th>", "</th>"),
+            "entry" | "td" => plain("<td>", "</td>"),
+            "blockquote" | "epigraph" => plain("<blockquote>", "</blockquote>"),
+            "figure" | "example" | "note" | "tip" | "warning" | "caution" | "important" => plain("<div>", "</div>"),
+            "quote" => plain("\u{201c}", "\u{201d}"),
+            "link" | "ulink" | "xref" => self.link(element, name == "xref"),
+            _ => plain("", ""),
+        }
+    }
+
+    /// A heading where it stands over a section, else what stands over a table or a figure.
+    fn title(&self) -> (String, &'static str) {
+        const CLOSE: [&str; 6] = ["</h1>", "</h2>", "</h3>", "</h4>", "</h5>", "</h6>"];
+        match self.open.last().map(|(name, _)| name.as_str()) {
+            Some("table") => ("<caption>".to_owned(), "</caption>"),
+            Some(name) if is_section(name) => {
+                let depth = self.open.iter().filter(|(name, _)| is_section(name)).count().clamp(1, 6);
+                (format!("<h{depth}>"), CLOSE[depth - 1])
+            }
+            // A book's is the page's.
+            Some("book" | "set") => ("<span hidden>".to_owned(), "</span>"),
+            _ => ("<p>".to_owned(), "</p>"),
+        }
+    }
+
+    fn link(&self, element: &BytesStart<'_>, wordless: bool) -> (String, &'static str) {
+        let [place, url, href] = ["linkend", "url", "href"].map(|name| attribute(element, name));
+        let target = if place.is_empty() { [url, href].concat() } else { format!("#{place}") };
+        let words = if wordless { self.titles.get(&place).map_or(&*place, String::as_str) } else { "" };
+        (format!("<a href=\"{}\">{}", escaped(&target), escaped(words)), "</a>")
+    }
+
+    fn is_in(&self, wanted: &str) -> bool {
+        self.open.iter().any(|(name, _)| name == wanted)
+    }
+}
+
+fn is_section(name: &str) -> bool {
+    let numbered = name.strip_prefix("sect").or(name.strip_prefix("refsect"));
+    let numbered = numbered.is_some_and(|rest| rest == "ion" || rest.parse::<u8>().is_ok());
+    numbered
+        || matches!(
+            name,
+            "part"
+                | "chapter"
+                | "article"
+                | "appendix"
+                | "preface"
+                | "reference"
+                | "refentry"
+                | "refsection"
+                | "simplesect"
+                | "glossary"
+                | "bibliography"
+                | "dedication"
+                | "refsynopsisdiv"
+        )
+}
+
+/// What is said of the document and not in it (`bookinfo`), or is no text.
+fn is_hidden(name: &str) -> bool {
+    name.ends_with("info")
+        || matches!(name, "indexterm" | "remark" | "refmeta" | "titleabbrev" | "toc" | "imageobject" | "videoobject")
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
