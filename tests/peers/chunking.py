@@ -168,13 +168,21 @@ models: {{m: {{weights: "file:{model}"}}}}
 nodes:
   documents: {{op: extract, with: {{paths: ["docs/**/*"]}}}}
 """
-NODE = "  chunks_{by}: {{op: chunk, from: documents, with: {{model: m, max_tokens: {budget}, by: {by}}}}}\n"
+NODE = "  {name}: {{op: chunk, from: documents, with: {{model: m, max_tokens: {budget}, {keys}}}}}\n"
+# Node and name of each way in which retort cuts, with its keys.
+WAYS = {
+    "headings": "by: headings",
+    "headings_full": "by: headings, min_tokens: {three_quarters}",
+    "paragraphs": "by: paragraphs",
+    "sentences": "by: sentences",
+}
 
 
 def run(options, folder, nodes):
     """CPU seconds of one run."""
     model = options.model.resolve()
-    text = PIPELINE.format(model=model) + "".join(NODE.format(by=by, budget=options.max) for by in nodes)
+    keys = {name: WAYS[name].format(three_quarters=options.max * 3 // 4) for name in nodes}
+    text = PIPELINE.format(model=model) + "".join(NODE.format(name=name, keys=keys[name], budget=options.max) for name in nodes)
     (folder / "chunking.yaml").write_text(text)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([options.retort.resolve(), "run", "chunking.yaml"], cwd=folder, check=True, capture_output=True)
@@ -208,10 +216,10 @@ def main():
         step = max(1, round(size / 1e6 / options.megabytes))
         some = {row["doc_id"] for row in documents[::step]}
         nothing = min(run(options, folder, []) for _ in range(3))
-        for by in ["headings", "paragraphs", "sentences"]:
-            seconds = run(options, folder, [by]) - nothing
+        for name in WAYS:
+            seconds = run(options, folder, [name]) - nothing
             chunks = {}
-            for row in table(folder, f"chunks_{by}"):
+            for row in table(folder, name):
                 chunks.setdefault(row["doc_id"], []).append(row)
             tally = Tally(count, options.max)
             for row in documents:
@@ -220,7 +228,7 @@ def main():
                     place = lambda at: len(text[:at].decode())
                     spans = [(place(chunk["start"]), place(chunk["end"])) for chunk in held]
                     tally.document(Document.own(row), spans, [chunk["text"] for chunk in held])
-            tally.line(f"retort, {by}", f"{size / 1e6 / seconds:.1f}")
+            tally.line(f"retort, {name.replace('_', ' ')}", f"{size / 1e6 / seconds:.1f}")
     marked = [Document.markdown(row) for row in documents if row["doc_id"] in some]
     size = sum(len(document.text.encode()) for document in marked)
     for name, spans_of in peers(tokenizer, count, options.max):

@@ -15,7 +15,13 @@ pub(super) fn of(pages: Vec<Vec<Line>>) -> Vec<Styled> {
         let mut at = 0;
         while at < lines.len() {
             if let Some((rows, end)) = rows::at(&lines, at, &words) {
-                paragraphs.push(Open { lines: vec![lines[at].clone()], rows });
+                match paragraphs.last_mut() {
+                    Some(open) if at == 0 && open.is_one_table_with(&lines[0], &rows) => {
+                        let header_again = usize::from(open.rows[0] == rows[0]);
+                        open.rows.extend(rows.into_iter().skip(header_again));
+                    }
+                    _ => paragraphs.push(Open { lines: vec![lines[at].clone()], rows }),
+                }
                 at = end;
                 continue;
             }
@@ -102,6 +108,14 @@ impl Open {
         !(steps_in
             || steps_out && in_item
             || ended && !was_full && !line.text.starts_with(|char: char| char.is_lowercase()))
+    }
+
+    /// Whether a table that a page begins with goes on with this one, with which the page before ended: it says the same header again, or its columns
+    /// stand where this one's do.
+    fn is_one_table_with(&self, first: &Line, rows: &[Vec<String>]) -> bool {
+        let columns = |line: &Line| line.segments.iter().map(|segment| segment.left).collect::<Vec<_>>();
+        !self.rows.is_empty()
+            && (self.rows[0] == rows[0] || rows::are_same_columns(&columns(&self.lines[0]), &columns(first)))
     }
 
     /// The paragraph; a listing gives a paragraph a line. `markers` are the indents of the list that is open.
@@ -208,6 +222,7 @@ fn vocabulary(pages: &[Vec<Line>]) -> BTreeSet<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::lines::Segment;
     use super::*;
 
     fn line(text: &str, bottom: f32, page: u32) -> Line {
@@ -247,6 +262,35 @@ mod tests {
                 "Another paragraph."
             ]
         );
+    }
+
+    #[test]
+    fn a_table_goes_on_over_the_page() {
+        let row = |cells: [&str; 2], bottom: f32, page: u32| {
+            let mut row = line(&cells.join(" "), bottom, page);
+            let places = [72.0, 200.0].into_iter().zip(cells);
+            row.segments = places.map(|(left, text)| Segment { text: text.into(), left, right: left + 50.0 }).collect();
+            row
+        };
+        let rows = |second: Vec<Line>| {
+            let first = vec![row(["Port", "Speed"], 60.0, 1), row(["ttya", "9600"], 48.0, 1)];
+            let cells = of(vec![first, second]).into_iter().map(|styled| match styled.role {
+                Role::Row(cells) => cells.join(" "),
+                Role::Gap => "-".to_owned(),
+                _ => styled.text,
+            });
+            cells.collect::<Vec<_>>()
+        };
+        let header_again = vec![row(["Port", "Speed"], 700.0, 2), row(["ttyb", "38400"], 688.0, 2)];
+        assert_eq!(rows(header_again), ["Port Speed", "ttya 9600", "ttyb 38400", "-"]);
+        let straight_on = vec![row(["ttyb", "38400"], 700.0, 2), row(["ttyc", "1200"], 688.0, 2)];
+        assert_eq!(rows(straight_on), ["Port Speed", "ttya 9600", "ttyb 38400", "ttyc 1200", "-"]);
+        let mut elsewhere = vec![row(["ttyb", "38400"], 700.0, 2), row(["ttyc", "1200"], 688.0, 2)];
+        elsewhere.iter_mut().for_each(|row| row.segments[1].left = 300.0);
+        assert_eq!(rows(elsewhere), ["Port Speed", "ttya 9600", "-", "ttyb 38400", "ttyc 1200", "-"]);
+        let text_between =
+            vec![line("Another.", 700.0, 2), row(["Port", "Speed"], 660.0, 2), row(["ttyb", "1"], 648.0, 2)];
+        assert_eq!(rows(text_between), ["Port Speed", "ttya 9600", "-", "Another.", "Port Speed", "ttyb 1", "-"]);
     }
 
     #[test]

@@ -43,6 +43,11 @@ pub(super) fn at(lines: &[Line], at: usize, words: &BTreeSet<String>) -> Option<
     (full_rows >= 2).then_some((rows, end))
 }
 
+/// Whether two lines have as many parts, at the same places.
+pub(super) fn are_same_columns(one: &[f32], other: &[f32]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| (one - other).abs() <= SAME_COLUMN)
+}
+
 /// Two parts or more, of which the first is no marker of a list.
 fn has_cells(line: &Line) -> bool {
     line.segments.len() >= 2 && !line.mono && hand_made_item(&format!("{} x", line.segments[0].text.trim())).is_none()
