@@ -54,7 +54,7 @@ use crate::files::{self, Files};
 /// Formats: HTML and XHTML, EPUB, DocBook, Markdown, reStructuredText, plain text, PDF, RTF (and RTFD folders), DOCX, ODT, info, texinfo, man pages,
 /// mail (a message, or an mbox), CSV, TSV, JSON Lines and Parquet; told by content first and by name second, in whatever character set they
 /// are (MacRoman and NeXTSTEP's among them). Tables that plain text draws with lines are tables. Navigation, running heads and page numbers are
-/// left out. A file that can't be read (encrypted, broken, a picture, XML of another kind, a PDF without text) is a reject with its reason; the run goes on.
+/// left out. A file that can't be read (encrypted, broken, a picture, XML of another kind, minified code, a PDF without text) is a reject with its reason; the run goes on.
 ///
 /// What is in a zip, tar or gzip file is read, too: a document each, called by the way to it (`docs.zip/guide/a.html`), as is
 /// what hangs on a mail. An mbox gives a document a message (`box.mbox#3`); a table that has a column `text`, `content`, `body` or `markdown` one a

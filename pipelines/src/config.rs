@@ -164,8 +164,11 @@ impl<'a> Examiner<'a> {
                     kept.push(Entry { value, ..entry.clone() });
                 }
                 None if others == Some(&Value::Bool(false)) => {
-                    let near =
-                        self.unknown(entry, &names.iter().copied().filter(|name| !given(name)).collect::<Vec<_>>());
+                    let near = self.unknown(
+                        entry,
+                        &names.iter().copied().filter(|name| !given(name)).collect::<Vec<_>>(),
+                        schema,
+                    );
                     let near = near.filter(|name| !meant.contains(name));
                     meant.extend(near);
                     let schema = near.and_then(|name| properties.and_then(|properties| properties.get(name)));
@@ -207,15 +210,30 @@ impl<'a> Examiner<'a> {
     }
 
     /// Reports a key that is not known, and gives the one that is meant.
-    fn unknown(&mut self, entry: &Entry, names: &[&'a str]) -> Option<&'a str> {
+    fn unknown(&mut self, entry: &Entry, names: &[&'a str], schema: &'a Value) -> Option<&'a str> {
         let near = retort_engine::nearest(&entry.key, names.iter().copied());
-        let problem = match near {
-            Some(_) => unknown_key(entry, names),
-            None => Diagnostic::at(entry.key_span, "unknown-key", format!("unknown key `{}`", entry.key))
-                .hint(format!("`retort ops {}` describes its keys", self.op)),
+        let unknown = || Diagnostic::at(entry.key_span, "unknown-key", format!("unknown key `{}`", entry.key));
+        let problem = match (near, self.deeper(&entry.key, schema)) {
+            (Some(_), _) => unknown_key(entry, names),
+            (None, Some(place)) => unknown().hint(format!("it is a key of `{place}`")),
+            (None, None) => unknown().hint(format!("`retort ops {}` describes its keys", self.op)),
         };
         self.problems.push(problem);
         near
+    }
+
+    /// The key beside it, of a map or of a list of maps, in which a key of this name belongs.
+    fn deeper(&self, key: &str, schema: &'a Value) -> Option<String> {
+        let has = |schema: &'a Value| {
+            let schema = self.deref(schema);
+            let variants = ["anyOf", "oneOf", "allOf"].iter().filter_map(|kind| schema[*kind].as_array()).flatten();
+            let mut kinds = variants.map(|variant| self.deref(variant)).chain([schema]);
+            kinds.any(|kind| kind["properties"].get(key).is_some())
+        };
+        schema["properties"].as_object()?.iter().find_map(|(name, property)| {
+            let in_items = || self.deref(property).get("items").is_some_and(has).then(|| format!("{name}[…]"));
+            if has(property) { Some(name.clone()) } else { in_items() }
+        })
     }
 
     fn wrong(&mut self, value: &Yaml, schema: &Value, at: Span) {

@@ -116,7 +116,12 @@ impl Format {
             "md" | "markdown" | "mkd" | "mdown" => Self::Markdown,
             "c" | "h" | "m" | "mm" | "cc" | "cpp" | "hpp" | "cs" | "java" | "py" | "pl" | "pm" | "rb" | "rs" | "go"
             | "sh" | "csh" | "js" | "ts" | "el" | "sql" | "mk" | "make" | "tcl" | "psw" | "yaml" | "yml" | "toml"
-            | "json" => Self::Source,
+            | "json" => {
+                if is_lineless(bytes) {
+                    return Err(Unreadable::Unknown("a program or data without lines (minified)"));
+                }
+                Self::Source
+            }
             "texi" | "texinfo" | "txi" => Self::Texinfo,
             "css" => return Err(Unreadable::Unknown("a style sheet")),
             "xml" | "svg" | "plist" | "gsdoc" | "igsdoc" => return Err(Unreadable::Unknown("xml")),
@@ -333,6 +338,11 @@ fn is_binary(bytes: &[u8]) -> bool {
     early.contains(&0) || control * 10 > early.len()
 }
 
+/// Longer than a page, and of so long lines that no person wrote them.
+fn is_lineless(bytes: &[u8]) -> bool {
+    bytes.len() > 4096 && bytes.split(|byte| *byte == b'\n').count() <= bytes.len() / 2048
+}
+
 /// The first kilobytes as text, without what may stand before the content: BOM, white space, comments.
 fn head(bytes: &[u8]) -> String {
     let early = &bytes[..bytes.len().min(4096)];
@@ -384,6 +394,10 @@ mod tests {
         assert_eq!(of("x.info", "This is a.info, produced by makeinfo version 6.8 from a.texi."), Ok(Format::Info));
         assert_eq!(of("README", "hello"), Ok(Format::Text));
         assert_eq!(of("a.m", "#import <x.h>"), Ok(Format::Source));
+        let lineless = Err(Unreadable::Unknown("a program or data without lines (minified)"));
+        assert_eq!(of("a.js", &"var a=1;".repeat(1000)), lineless);
+        assert_eq!(of("a.js", &"var a=1;\n".repeat(1000)), Ok(Format::Source));
+        assert_eq!(of("a.txt", &"A long line. ".repeat(1000)), Ok(Format::Text));
         assert_eq!(of("a.txt", "{\\rtf1\\ansi}"), Ok(Format::Rtf));
         assert_eq!(Format::of("a.txt", b"\xff\xfeh\0i\0\n\0"), Ok(Format::Text));
     }
