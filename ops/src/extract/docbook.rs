@@ -1,11 +1,16 @@
 //! DocBook (5.1 and 4.5, OASIS) to blocks: its elements are turned into those of HTML, which have a reader. `antiword` writes it, too.
 //!
-//! No file that an entity names is opened; of an entity that XML does not know, the name stands in the text.
+//! No file that an entity names is opened. An entity stands for a character, or for the words that the file itself says; of any other, the name stands
+//! in the text.
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use html5ever::data::NAMED_ENTITIES;
 
 use quick_xml::Reader;
-use quick_xml::events::{BytesStart, Event};
+use quick_xml::events::{BytesRef, BytesStart, Event};
+use regex::Regex;
 
 use super::format::Format;
 use super::package::{attribute, entity};
@@ -34,6 +39,7 @@ enum Piece<'a> {
 fn events(xml: &str, take: &mut dyn FnMut(&Piece<'_>)) -> Result<(), Unreadable> {
     let mut reader = Reader::from_str(xml);
     let mut depth = 0_usize;
+    let mut own = HashMap::new();
     loop {
         match reader.read_event().map_err(|error| Unreadable::malformed(Format::DocBook, error))? {
             Event::Start(element) => {
@@ -53,15 +59,41 @@ fn events(xml: &str, take: &mut dyn FnMut(&Piece<'_>)) -> Result<(), Unreadable>
             }
             Event::Text(text) => take(&Piece::Text(&text.xml10_content())),
             Event::CData(text) => take(&Piece::Text(&text.xml10_content())),
-            Event::GeneralRef(reference) => {
-                let known = entity(&reference);
-                take(&Piece::Text(if known.is_empty() { &reference } else { &known }));
-            }
+            Event::DocType(declared) => own = own_entities(&declared.xml10_content()),
+            Event::GeneralRef(reference) => take(&Piece::Text(&meaning(&reference, &own))),
             Event::Eof if depth > 0 => return Err(Unreadable::malformed(Format::DocBook, "its XML is cut short")),
             Event::Eof => return Ok(()),
             _ => {}
         }
     }
+}
+
+/// The entities that a document type gives words, and nothing that would have to be read again.
+fn own_entities(declared: &str) -> HashMap<String, String> {
+    static ENTITY: LazyLock<Regex> = LazyLock::new(|| {
+        let words = r#"<!ENTITY\s+([\w.-]+)\s+(?:"([^"<>&%]*)"|'([^'<>&%]*)')\s*>"#;
+        Regex::new(words).expect("a fixed pattern")
+    });
+    let words = |found: regex::Captures<'_>| {
+        let value = found.get(2).or(found.get(3)).map_or("", |value| value.as_str());
+        (found[1].to_owned(), value.to_owned())
+    };
+    ENTITY.captures_iter(declared).map(words).collect()
+}
+
+fn meaning(reference: &BytesRef<'_>, own: &HashMap<String, String>) -> String {
+    let name: &str = reference;
+    let known = entity(reference);
+    if !known.is_empty() {
+        return known;
+    }
+    if let Some(words) = own.get(name) {
+        return words.clone();
+    }
+    // The sets of characters that DocBook draws in have the names of HTML.
+    let codes = NAMED_ENTITIES.get(&*format!("{name};")).map_or([0, 0], |(first, second)| [*first, *second]);
+    let chars: String = codes.iter().filter(|code| **code != 0).filter_map(|code| char::from_u32(*code)).collect();
+    if chars.is_empty() { name.to_owned() } else { chars }
 }
 
 /// What stands over the things that are named, for references that leave the words to the reader.
@@ -103,12 +135,20 @@ impl Titles {
     }
 }
 
+/// A DocBook element that is open.
+struct Open {
+    name: String,
+    /// What closes it in HTML.
+    close: &'static str,
+    /// Elements in it so far.
+    children: usize,
+}
+
 /// The page as it is written.
 struct Page {
     titles: HashMap<String, String>,
     html: String,
-    /// The DocBook elements that are open, and what closes each in HTML.
-    open: Vec<(String, &'static str)>,
+    open: Vec<Open>,
     /// Inside something whose text is not read.
     hidden: usize,
 }
@@ -118,12 +158,18 @@ impl Page {
         match *piece {
             Piece::Start(element, name) => self.start(element, name),
             Piece::Text(text) => {
-                if self.hidden == 0 {
+                // Between keys and menus the white space says nothing.
+                let joined = self.open.last().is_some_and(|open| between(&open.name).is_some());
+                let text = if joined { text.trim() } else { text };
+                if self.hidden == 0 && !text.is_empty() {
+                    if joined {
+                        self.join();
+                    }
                     self.html.push_str(&escaped(text));
                 }
             }
             Piece::End(_) => {
-                let Some((name, close)) = self.open.pop() else { return };
+                let Some(Open { name, close, .. }) = self.open.pop() else { return };
                 if is_hidden(&name) {
                     self.hidden = self.hidden.saturating_sub(1);
                 }
@@ -134,11 +180,21 @@ impl Page {
         }
     }
 
+    /// What stands between the last thing in the open element and the next.
+    fn join(&mut self) {
+        if let Some(open) = self.open.last_mut() {
+            open.children += 1;
+            let joint = between(&open.name).filter(|_| open.children > 1 && self.hidden == 0);
+            self.html.push_str(joint.unwrap_or(""));
+        }
+    }
+
     fn start(&mut self, element: &BytesStart<'_>, name: &str) {
         if is_hidden(name) {
             self.hidden += 1;
         }
         let (begin, close) = if self.hidden == 0 { self.html_of(element, name) } else { (String::new(), "") };
+        self.join();
         if self.hidden == 0 {
             self.html.push_str(&begin);
             let id = attribute(element, "id");
@@ -146,7 +202,7 @@ impl Page {
                 self.html.extend(["<a id=\"", &escaped(&id), "\"></a>"]);
             }
         }
-        self.open.push((name.to_owned(), close));
+        self.open.push(Open { name: name.to_owned(), close, children: 0 });
     }
 
     /// What an element begins and ends with in HTML; nothing for one that only groups others.
@@ -183,10 +239,10 @@ impl Page {
     /// A heading where it stands over a section, else what stands over a table or a figure.
     fn title(&self) -> (String, &'static str) {
         const CLOSE: [&str; 6] = ["</h1>", "</h2>", "</h3>", "</h4>", "</h5>", "</h6>"];
-        match self.open.last().map(|(name, _)| name.as_str()) {
+        match self.open.last().map(|open| open.name.as_str()) {
             Some("table") => ("<caption>".to_owned(), "</caption>"),
             Some(name) if is_section(name) => {
-                let depth = self.open.iter().filter(|(name, _)| is_section(name)).count().clamp(1, 6);
+                let depth = self.open.iter().filter(|open| is_section(&open.name)).count().clamp(1, 6);
                 (format!("<h{depth}>"), CLOSE[depth - 1])
             }
             // A book's is the page's.
@@ -203,7 +259,16 @@ impl Page {
     }
 
     fn is_in(&self, wanted: &str) -> bool {
-        self.open.iter().any(|(name, _)| name == wanted)
+        self.open.iter().any(|open| open.name == wanted)
+    }
+}
+
+/// What stands between keys that are pressed together, and between a menu and what is chosen in it.
+fn between(name: &str) -> Option<&'static str> {
+    match name {
+        "keycombo" => Some("+"),
+        "menuchoice" => Some(" &gt; "),
+        _ => None,
     }
 }
 

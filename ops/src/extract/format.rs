@@ -93,7 +93,8 @@ impl Format {
         if is_html(&head) {
             return Ok(Self::Html);
         }
-        if head.contains("//DTD DocBook") || head.contains("docbook.org/ns/docbook") {
+        let is_part = matches!(extension(path).as_str(), "docbook" | "dbk");
+        if is_part || head.contains("//DTD DocBook") || head.contains("docbook.org/ns/docbook") {
             return Ok(Self::DocBook);
         }
         if head.trim_start().starts_with("<?xml") {
@@ -123,6 +124,7 @@ impl Format {
                 Self::Source
             }
             "texi" | "texinfo" | "txi" => Self::Texinfo,
+
             "css" => return Err(Unreadable::Unknown("a style sheet")),
             "xml" | "svg" | "plist" | "gsdoc" | "igsdoc" => return Err(Unreadable::Unknown("xml")),
             _ => Self::Text,

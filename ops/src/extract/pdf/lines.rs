@@ -1,6 +1,7 @@
 //! The lines of a PDF page: runs of text that stand on one baseline, in reading order.
 
 mod overflow;
+mod spacing;
 
 use pdf_oxide::document::ReadingOrder;
 use pdf_oxide::layout::TextSpan;
@@ -57,6 +58,7 @@ fn of_spans(spans: Vec<TextSpan>, page: usize) -> Vec<Line> {
             _ => rows.push(vec![span]),
         }
     }
+    spacing::part_words(&mut rows);
     rows.into_iter().map(|row| line(&row, page as u32 + 1)).filter(|line| !line.text.is_empty()).collect()
 }
 
