@@ -58,7 +58,7 @@ fn of_spans(spans: Vec<TextSpan>, page: usize) -> Vec<Line> {
             _ => rows.push(vec![span]),
         }
     }
-    spacing::part_words(&mut rows);
+    spacing::mend(&mut rows);
     rows.into_iter().map(|row| line(&row, page as u32 + 1)).filter(|line| !line.text.is_empty()).collect()
 }
 

@@ -1,8 +1,9 @@
-//! Words that a file parts by spacing its characters and not by blanks: troff writes such PostScript, and PDF files that were made of it have them.
+//! Words that a file parts, or draws closer, by spacing its characters and not by blanks: troff writes such PostScript, and PDF files that were made of
+//! it have them.
 //!
 //! The spacing (`Tc`, ISO 32000-1, 9.3.2) is added behind every character of a run, the last one too, and what follows is set back over it. So a run is
 //! known by reaching over the next, and where its characters are wider than elsewhere by as much, a word ends. Where none is meant, the file takes
-//! the spacing back.
+//! the spacing back. A run that is drawn closer ends too early by as much; the gap is none between words, and a blank that was read there goes.
 
 use std::collections::HashMap;
 
@@ -10,22 +11,31 @@ use pdf_oxide::layout::TextSpan;
 
 /// Less than this, in sizes, parts no words.
 const LEAST: f32 = 0.12;
+/// A blank that a font has is wider than this, in sizes.
+const NARROW: f32 = 0.16;
 
-/// Puts blanks between the words of runs that are parted so. The rows' spans come from left to right.
-pub(super) fn part_words(rows: &mut [Vec<TextSpan>]) {
+/// Puts blanks between words that are parted by spacing, and takes out those inside a word. The rows' spans come from left to right.
+pub(super) fn mend(rows: &mut [Vec<TextSpan>]) {
     let is_spaced = |row: &Vec<TextSpan>| row.windows(2).any(|pair| spacing(&pair[0], &pair[1]).is_some());
-    if !rows.iter().any(is_spaced) {
+    let is_drawn_closer = |row: &Vec<TextSpan>| row.iter().any(has_narrow_blank);
+    if !rows.iter().any(|row| is_spaced(row) || is_drawn_closer(row)) {
         return;
     }
     let usual = Usual::of(rows);
     for row in rows {
-        for next in 1..row.len() {
-            if let Some(spacing) = spacing(&row[next - 1], &row[next]) {
-                let span = &mut row[next - 1];
-                span.text = parted(span, spacing, &usual);
+        for at in 0..row.len() {
+            let spacing = row.get(at + 1).and_then(|next| spacing(&row[at], next));
+            if spacing.is_some() || has_narrow_blank(&row[at]) {
+                row[at].text = mended(&row[at], spacing, &usual);
             }
         }
     }
+}
+
+fn has_narrow_blank(span: &TextSpan) -> bool {
+    let mut chars = span.text.chars().zip(&span.char_widths);
+    let narrow = |(char, width): (char, &f32)| char == ' ' && *width < span.font_size * NARROW;
+    span.char_widths.len() == span.text.chars().count() && chars.any(narrow)
 }
 
 /// By how much, in points, a run reaches over the next, if it is as much as words are apart.
@@ -34,22 +44,26 @@ fn spacing(span: &TextSpan, next: &TextSpan) -> Option<f32> {
     (over > span.font_size * LEAST && span.char_widths.len() == span.text.chars().count()).then_some(over)
 }
 
-/// The text with a blank behind each character that is spaced; as it is where all are: that is how titles are set.
-fn parted(span: &TextSpan, spacing: f32, usual: &Usual) -> String {
+/// The text with a blank behind each character that is spaced, unless all are (that is how titles are set), and without the blanks that are as
+/// wide as the character before is too narrow.
+fn mended(span: &TextSpan, spacing: Option<f32>, usual: &Usual) -> String {
     let chars: Vec<char> = span.text.chars().collect();
-    let ends_word = |at: usize| {
-        let inside = !chars[at].is_whitespace() && !chars[at + 1].is_whitespace();
-        inside && span.char_widths[at] - usual.width(span, chars[at]) > spacing * 0.7
-    };
+    let surplus = |at: usize| span.char_widths[at] - usual.width(span, chars[at]);
     let last = chars.len().saturating_sub(1);
-    let ends: Vec<bool> = (0..last).map(ends_word).collect();
-    if ends.len() >= 3 && ends.iter().all(|ends| *ends) {
-        return span.text.clone();
-    }
+    let ends_word = |at: usize| {
+        let inside = at < last && !chars[at].is_whitespace() && !chars[at + 1].is_whitespace();
+        inside && spacing.is_some_and(|spacing| surplus(at) > spacing * 0.7)
+    };
+    let is_title = last >= 3 && (0..last).all(ends_word);
+    let is_in_word = |at: usize| {
+        let width = span.char_widths[at];
+        let narrow = at > 0 && chars[at] == ' ' && width < span.font_size * NARROW;
+        narrow && (surplus(at - 1) + width).abs() < span.font_size * 0.03
+    };
     let mut text = String::with_capacity(span.text.len() + 2);
-    for (at, char) in chars.iter().enumerate() {
+    for (at, char) in chars.iter().enumerate().filter(|(at, _)| !is_in_word(*at)) {
         text.push(*char);
-        if ends.get(at) == Some(&true) {
+        if !is_title && ends_word(at) {
             text.push(' ');
         }
     }
@@ -115,6 +129,15 @@ mod tests {
         let shown = "BT /F1 10 Tf 72 700 Td (what you do with it) Tj 0 -14 Td (now, to or from) Tj \
             0 -14 Td (ho) Tj 2.706 Tc 11.12 0 Td [(wt) 270.6 (od)] TJ 0 Tc 26.53 0 Td (efine macros) Tj ET";
         assert_eq!(text(shown), "what you do with it\nnow, to or from\nhow to define macros");
+    }
+
+    #[test]
+    fn words_that_are_drawn_closer_are_whole() {
+        // As troff kerns: the run ends 1.11 points early, and what follows is set behind that.
+        let shown = "BT /F1 10 Tf 72 700 Td (Text, then text) Tj 0 -14 Td (A ) Tj -1.11 Tc 9.45 0 Td (Te) Tj 0 Tc 10.56 0 Td (xt of) Tj ET";
+        assert_eq!(text(shown), "Text, then text\nA Text of");
+        let shown = shown.replace("(xt of) Tj", "(x) Tj 2.7 Tc 5 0 Td (to) Tj 0 Tc 11.04 0 Td (f it) Tj");
+        assert_eq!(text(&shown), "Text, then text\nA Text of it");
     }
 
     #[test]
