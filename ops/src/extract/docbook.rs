@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use html5ever::data::NAMED_ENTITIES;
-
 use quick_xml::Reader;
 use quick_xml::events::{BytesRef, BytesStart, Event};
 use regex::Regex;
@@ -220,7 +219,7 @@ impl Page {
             "orderedlist" | "procedure" | "substeps" => plain("<ol>", "</ol>"),
             "variablelist" | "segmentedlist" => plain("<dl>", "</dl>"),
             "term" => plain("<dt>", "</dt>"),
-            "listitem" if self.is_in("varlistentry") => plain("<dd>", "</dd>"),
+            "listitem" if self.open.last().is_some_and(|open| open.name == "varlistentry") => plain("<dd>", "</dd>"),
             "listitem" | "step" | "member" => plain("<li>", "</li>"),
             "programlisting" | "screen" | "literallayout" | "synopsis" | "cmdsynopsis" => plain("<pre>", "</pre>"),
             "table" | "informaltable" => plain("<table>", "</table>"),

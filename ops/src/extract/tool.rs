@@ -23,8 +23,8 @@ use super::reader::{MAX_BYTES, Unreadable};
 
 /// How often it is looked whether the person asked to stop.
 const LOOK: Duration = Duration::from_millis(50);
-/// So many looks are waited for a program, whatever time of the processor it uses: ten minutes.
-const MOST_LOOKS: usize = 10 * 60 * 20;
+/// So long is waited for a program, whatever time of the processor it uses.
+const PATIENCE: Duration = Duration::from_mins(10);
 /// Bytes of what a program says that are kept.
 const SAID: u64 = 4096;
 
@@ -218,11 +218,15 @@ fn talk(command: &mut Command, bytes: &[u8], cx: &Cx<'_>) -> Result<Ended, Unrea
 }
 
 fn wait(running: &mut Running, heard: &mpsc::Receiver<()>, cx: &Cx<'_>) -> Result<ExitStatus, Unreadable> {
-    for _ in 0..MOST_LOOKS {
+    let mut waited = Duration::ZERO;
+    while waited < PATIENCE {
         cx.check().map_err(|_| Unreadable::Stopped)?;
         if heard.recv_timeout(LOOK) == Err(RecvTimeoutError::Disconnected) {
             // It has closed its output, and is about to end.
-            std::thread::sleep(LOOK / 50);
+            std::thread::sleep(LOOK / 25);
+            waited += LOOK / 25;
+        } else {
+            waited += LOOK;
         }
         if let Some(status) = running.0.try_wait().map_err(not_run)? {
             return Ok(status);
