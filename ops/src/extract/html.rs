@@ -3,15 +3,12 @@
 mod chrome;
 mod flow;
 mod grid;
-
-use ego_tree::{NodeRef, Tree};
-use html5ever::ParseOpts;
-use html5ever::tendril::TendrilSink;
-use scraper::node::Element;
-use scraper::{Html, HtmlTreeSink, Node};
+mod tokens;
+mod tree;
 
 use self::chrome::Weights;
 use self::flow::Flow;
+use self::tree::{Element, Node, Tree};
 use super::reader::Unreadable;
 use super::{encoding, tidy};
 use crate::document::links::{Marks, percent_decoded};
@@ -28,24 +25,16 @@ pub(super) fn read(bytes: &[u8]) -> Result<Document, Unreadable> {
 /// A page's own title, and its blocks.
 pub(super) fn blocks(bytes: &[u8]) -> Result<(Option<String>, Vec<Raw>), Unreadable> {
     let text = encoding::decode(bytes, declared_charset(bytes).as_deref());
-    let page = parse(&text);
-    let root = page.tree.root();
+    let page = tokens::parse(&text, Tree::sink(text.len()));
+    let root = page.root();
     if redirects(root) {
         return Err(Unreadable::Redirect);
     }
-    let walker = Walker { weights: Weights::of(root)? };
+    let walker = Walker { weights: Weights::of(&page)? };
     let mut flow = Flow::default();
     walker.walk(walker.main_part(root), &mut flow);
     let title = elements(root, "title").next().map(|title| tidy::inline(&all_text(title), false));
     Ok((title.filter(|title| !title.is_empty()), flow.finish()))
-}
-
-/// As `Html::parse_document`, in a tree that has room from the start: about a node to sixteen bytes.
-fn parse(text: &str) -> Html {
-    const MOST_AT_FIRST: usize = 1 << 16;
-    let room = (text.len() / 16).min(MOST_AT_FIRST);
-    let empty = Html { tree: Tree::with_capacity(Node::Document, room), ..Html::new_document() };
-    html5ever::parse_document(HtmlTreeSink::new(empty), ParseOpts::default()).one(text)
 }
 
 /// The label in `<meta charset>`, `<meta http-equiv … charset=…>` or `<?xml encoding=…?>`, in the first 4 KiB.
@@ -61,37 +50,26 @@ fn declared_charset(bytes: &[u8]) -> Option<String> {
 }
 
 /// A `<meta http-equiv="refresh">` that goes elsewhere at once.
-fn redirects(root: NodeRef<'_, Node>) -> bool {
+fn redirects(root: Node<'_>) -> bool {
     elements(root, "meta").any(|meta| {
-        let of = |name| meta.value().as_element().and_then(|element| attr(element, name)).unwrap_or("").trim();
+        let of = |name| meta.element().and_then(|element| element.attr(name)).unwrap_or("").trim();
         let content = of("content").to_ascii_lowercase();
         of("http-equiv").eq_ignore_ascii_case("refresh") && content.starts_with('0') && content.contains("url=")
     })
 }
 
-fn elements<'a>(root: NodeRef<'a, Node>, name: &str) -> impl Iterator<Item = NodeRef<'a, Node>> {
-    root.descendants().filter(move |node| node.value().as_element().is_some_and(|element| element.name() == name))
-}
-
-/// An attribute's value. An element has few, so going over them costs less than `Element::attr`, which first makes the name one of
-/// those that are compared by number.
-fn attr<'a>(element: &'a Element, name: &str) -> Option<&'a str> {
-    element.attrs().find(|(own, _)| *own == name).map(|(_, value)| value)
-}
-
-/// The words of an element's `class`.
-fn classes(element: &Element) -> impl Iterator<Item = &str> {
-    attr(element, "class").unwrap_or("").split_ascii_whitespace()
+fn elements<'a>(root: Node<'a>, name: &str) -> impl Iterator<Item = Node<'a>> {
+    root.descendants().filter(move |node| node.element().is_some_and(|element| element.name() == name))
 }
 
 /// The text below a node as it stands in the source, `<br>` as a line break.
-fn all_text(node: NodeRef<'_, Node>) -> String {
+fn all_text(node: Node<'_>) -> String {
     let mut text = String::new();
     for below in node.descendants() {
-        match below.value() {
-            Node::Text(piece) => text.push_str(piece),
-            Node::Element(element) if element.name() == "br" => text.push('\n'),
-            _ => {}
+        if let Some(piece) = below.text() {
+            text.push_str(piece);
+        } else if below.element().is_some_and(|element| element.name() == "br") {
+            text.push('\n');
         }
     }
     text
@@ -103,27 +81,26 @@ struct Walker {
 
 impl Walker {
     /// `<main>` where it holds a third of the page's text or more, else the body.
-    fn main_part<'a>(&self, root: NodeRef<'a, Node>) -> NodeRef<'a, Node> {
+    fn main_part<'a>(&self, root: Node<'a>) -> Node<'a> {
         let all = self.weights.get(root).text;
         let main = root.descendants().find(|node| {
-            let element = node.value().as_element();
-            element.is_some_and(|element| element.name() == "main" || attr(element, "role") == Some("main"))
+            let element = node.element();
+            element.is_some_and(|element| element.name() == "main" || element.attr("role") == Some("main"))
         });
         main.filter(|main| self.weights.get(*main).text * 3 >= all).unwrap_or(root)
     }
 
-    fn walk_children(&self, node: NodeRef<'_, Node>, flow: &mut Flow) {
+    fn walk_children(&self, node: Node<'_>, flow: &mut Flow) {
         for child in node.children() {
             self.walk(child, flow);
         }
     }
 
-    fn walk(&self, node: NodeRef<'_, Node>, flow: &mut Flow) {
-        let element = match node.value() {
-            Node::Text(text) => return flow.text(text),
-            Node::Element(element) => element,
-            _ => return self.walk_children(node, flow),
-        };
+    fn walk(&self, node: Node<'_>, flow: &mut Flow) {
+        if let Some(text) = node.text() {
+            return flow.text(text);
+        }
+        let Some(element) = node.element() else { return self.walk_children(node, flow) };
         if self.weights.get(node).is_hidden {
             return;
         }
@@ -146,7 +123,7 @@ impl Walker {
             "br" => flow.text("\n\u{0}"),
             "hr" => flow.rule(),
             "sup" if is_footnote_mark(node) => {}
-            "a" if attr(element, "href").is_some() => {
+            "a" if element.attr("href").is_some() => {
                 flow.open_link(target(element));
                 self.walk_children(node, flow);
                 flow.close_link();
@@ -159,7 +136,7 @@ impl Walker {
         }
     }
 
-    fn heading(&self, node: NodeRef<'_, Node>, element: &Element, flow: &mut Flow) {
+    fn heading(&self, node: Node<'_>, element: &Element, flow: &mut Flow) {
         flow.flush();
         let mut inner = Flow::default();
         self.walk_children(node, &mut inner);
@@ -179,34 +156,33 @@ impl Walker {
     }
 
     /// The blocks of an item or a cell, read by themselves.
-    fn inside(&self, node: NodeRef<'_, Node>) -> Vec<Raw> {
+    fn inside(&self, node: Node<'_>) -> Vec<Raw> {
         let mut flow = Flow::default();
         self.walk_children(node, &mut flow);
         flow.everything()
     }
 
-    fn list(&self, list: NodeRef<'_, Node>, element: &Element, flow: &mut Flow) {
+    fn list(&self, list: Node<'_>, element: &Element, flow: &mut Flow) {
         flow.flush();
         if self.weights.is_link_list(list) {
             return flow.links_left_out();
         }
         let mut items: Vec<Vec<Raw>> = Vec::new();
         for child in list.children() {
-            match child.value() {
-                Node::Element(inner) if inner.name() == "li" => items.push(self.inside(child)),
-                Node::Element(_) => {
-                    // A list right inside a list belongs to the item before it.
-                    let mut inner = Flow::default();
-                    self.walk(child, &mut inner);
-                    match items.last_mut() {
-                        Some(item) => item.extend(inner.everything()),
-                        None => items.push(inner.everything()),
-                    }
-                }
-                _ => {}
+            let Some(inner) = child.element() else { continue };
+            if inner.name() == "li" {
+                items.push(self.inside(child));
+                continue;
+            }
+            // A list right inside a list belongs to the item before it.
+            let mut inner = Flow::default();
+            self.walk(child, &mut inner);
+            match items.last_mut() {
+                Some(item) => item.extend(inner.everything()),
+                None => items.push(inner.everything()),
             }
         }
-        let first = attr(element, "start").and_then(|start| start.trim().parse::<i64>().ok()).unwrap_or(1);
+        let first = element.attr("start").and_then(|start| start.trim().parse::<i64>().ok()).unwrap_or(1);
         let ordered = element.name() == "ol";
         let mut number = first;
         let items = items.into_iter().filter(|item| !item.is_empty()).map(|item| {
@@ -217,7 +193,7 @@ impl Walker {
         flow.list(items.collect());
     }
 
-    fn definitions(&self, list: NodeRef<'_, Node>, flow: &mut Flow) {
+    fn definitions(&self, list: Node<'_>, flow: &mut Flow) {
         flow.flush();
         if self.weights.is_link_list(list) {
             return flow.links_left_out();
@@ -226,11 +202,11 @@ impl Walker {
         let mut terms: Vec<String> = Vec::new();
         let mut marks = Marks::default();
         let parts = list.children().flat_map(|child| {
-            let grouped = child.value().as_element().is_some_and(|element| element.name() == "div");
+            let grouped = child.element().is_some_and(|element| element.name() == "div");
             if grouped { child.children().collect() } else { vec![child] }
         });
         for part in parts {
-            let Some(element) = part.value().as_element() else { continue };
+            let Some(element) = part.element() else { continue };
             let blocks = self.inside(part);
             match element.name() {
                 "dt" => {
@@ -259,7 +235,7 @@ impl Walker {
         flow.list(items);
     }
 
-    fn table(&self, table: NodeRef<'_, Node>, flow: &mut Flow) {
+    fn table(&self, table: Node<'_>, flow: &mut Flow) {
         flow.flush();
         if self.weights.is_link_list(table) {
             return flow.links_left_out();
@@ -283,13 +259,13 @@ fn defined(terms: &[String], mut blocks: Vec<Raw>) -> Vec<Raw> {
 
 /// The name that an element gives itself.
 fn anchor(element: &Element) -> Option<&str> {
-    let named = || attr(element, "name").filter(|_| element.name() == "a");
-    attr(element, "id").or_else(named).map(str::trim).filter(|name| !name.is_empty())
+    let named = || element.attr("name").filter(|_| element.name() == "a");
+    element.attr("id").or_else(named).map(str::trim).filter(|name| !name.is_empty())
 }
 
 /// What a link leads to, its `%20` and the like decoded where that makes a name; nothing for scripts.
 fn target(element: &Element) -> String {
-    let target = attr(element, "href").unwrap_or("").trim();
+    let target = element.attr("href").unwrap_or("").trim();
     if target.to_ascii_lowercase().starts_with("javascript:") || target == "#" {
         String::new()
     } else if target.contains("://") {
@@ -299,17 +275,17 @@ fn target(element: &Element) -> String {
     }
 }
 
-fn preformatted(node: NodeRef<'_, Node>, element: &Element, flow: &mut Flow) {
+fn preformatted(node: Node<'_>, element: &Element, flow: &mut Flow) {
     flow.flush();
     let text = tidy::layout(&all_text(node));
     // Texinfo's `@display` and `@format`: prose with its own line breaks.
-    let is_prose = classes(element).any(|class| matches!(class, "display" | "format" | "menu-comment"));
+    let is_prose = element.classes().any(|class| matches!(class, "display" | "format" | "menu-comment"));
     flow.block(if is_prose { Kind::Paragraph } else { Kind::Code }, &text);
 }
 
 /// A superscript number that is a link: it would run into the word before it.
-fn is_footnote_mark(sup: NodeRef<'_, Node>) -> bool {
-    let is_link = |node: NodeRef<'_, Node>| node.value().as_element().is_some_and(|element| element.name() == "a");
+fn is_footnote_mark(sup: Node<'_>) -> bool {
+    let is_link = |node: Node<'_>| node.element().is_some_and(|element| element.name() == "a");
     let linked = sup.parent().is_some_and(is_link) || sup.children().any(is_link);
     linked && all_text(sup).trim().chars().all(|char| char.is_ascii_digit() || "*†‡()[]".contains(char))
 }

@@ -1,6 +1,6 @@
 //! Each reader on a small real file of its format: the blocks as they are, beside the file.
 
-mod fuzz;
+pub(super) mod fuzz;
 
 use expect_test::{ExpectFile, expect_file};
 

@@ -1,13 +1,7 @@
 //! What on a page is not its content: navigation, bars, hidden parts. Told by elements, roles, names, and above all by
 //! how much of a part's text is links.
 
-use ego_tree::iter::Edge;
-use ego_tree::{NodeId, NodeRef};
-use rustc_hash::FxHashMap;
-use scraper::Node;
-use scraper::node::Element;
-
-use super::{attr, classes};
+use super::tree::{Edge, Element, Node, Tree};
 use crate::extract::format::Format;
 use crate::extract::reader::{MAX_DEPTH, Unreadable};
 
@@ -40,26 +34,25 @@ impl Weight {
 /// A bar has fewer letters and digits than this.
 const LONGEST_BAR: usize = 300;
 
-/// The weight of every element, summed once from the leaves.
-pub(super) struct Weights(FxHashMap<NodeId, Weight>);
+/// The weight of every element, summed once from the leaves, at the node's place.
+pub(super) struct Weights(Vec<Weight>);
 
 impl Weights {
     /// Weighs a tree; refuses one that nests too deeply to walk.
-    pub(super) fn of(root: NodeRef<'_, Node>) -> Result<Self, Unreadable> {
-        let mut weights = FxHashMap::default();
+    pub(super) fn of(page: &Tree) -> Result<Self, Unreadable> {
+        let mut weights = vec![Weight::default(); page.len()];
         let mut open: Vec<Weight> = vec![Weight::default()];
         let mut links_open = 0_usize;
         let mut hidden_open = 0_usize;
-        for edge in root.traverse() {
+        for edge in page.root().traverse() {
             match edge {
-                Edge::Open(node) => match node.value() {
-                    Node::Text(text) if hidden_open == 0 => {
+                Edge::Open(node) => {
+                    if let Some(text) = node.text().filter(|_| hidden_open == 0) {
                         let letters = text.chars().filter(|char| char.is_alphanumeric()).count();
                         let weight = open.last_mut().expect("the root stays open");
                         weight.text += letters;
                         weight.linked += if links_open > 0 { letters } else { 0 };
-                    }
-                    Node::Element(element) => {
+                    } else if let Some(element) = node.element() {
                         let (links, is_hidden) = (usize::from(is_link(element)), is_hidden(element));
                         links_open += links;
                         hidden_open += usize::from(is_hidden);
@@ -69,14 +62,13 @@ impl Weights {
                             return Err(Unreadable::TooDeep(Format::Html));
                         }
                     }
-                    _ => {}
-                },
+                }
                 Edge::Close(node) => {
-                    let Node::Element(element) = node.value() else { continue };
+                    let Some(element) = node.element() else { continue };
                     let weight = open.pop().expect("closes what it opened");
                     links_open -= usize::from(is_link(element));
                     hidden_open -= usize::from(weight.is_hidden);
-                    weights.insert(node.id(), weight);
+                    weights[node.index()] = weight;
                     let above = open.last_mut().expect("the root stays open");
                     above.text += weight.text;
                     above.linked += weight.linked;
@@ -85,23 +77,23 @@ impl Weights {
                 }
             }
         }
-        weights.insert(root.id(), open[0]);
+        weights[page.root().index()] = open[0];
         Ok(Self(weights))
     }
 
     /// The weight of a node; nothing for a text.
-    pub(super) fn get(&self, node: NodeRef<'_, Node>) -> Weight {
-        self.0.get(&node.id()).copied().unwrap_or_default()
+    pub(super) fn get(&self, node: Node<'_>) -> Weight {
+        self.0[node.index()]
     }
 
     /// A list or table of links and of nothing else: three or more, and a tenth of other text at most.
-    pub(super) fn is_link_list(&self, node: NodeRef<'_, Node>) -> bool {
+    pub(super) fn is_link_list(&self, node: Node<'_>) -> bool {
         let weight = self.get(node);
         weight.links >= 3 && (weight.text - weight.linked) * 10 <= weight.text
     }
 
     /// Navigation, a page's head or foot bar, a side bar, a table of contents.
-    pub(super) fn is_chrome(&self, node: NodeRef<'_, Node>, element: &Element) -> bool {
+    pub(super) fn is_chrome(&self, node: Node<'_>, element: &Element) -> bool {
         let weight = self.get(node);
         match element.name() {
             "nav" => return true,
@@ -109,10 +101,10 @@ impl Weights {
             "header" if is_of_page(node) => return weight.headings == 0 && weight.text < 1000,
             _ => {}
         }
-        if matches!(attr(element, "role"), Some("navigation" | "search" | "banner" | "contentinfo")) {
+        if matches!(element.attr("role"), Some("navigation" | "search" | "banner" | "contentinfo")) {
             return weight.headings == 0 || weight.linked * 2 > weight.text;
         }
-        let mut names = classes(element).chain(attr(element, "id"));
+        let mut names = element.classes().chain(element.attr("id"));
         names.any(|name| {
             let name = name.to_ascii_lowercase();
             match name.as_str() {
@@ -130,13 +122,13 @@ impl Weights {
 }
 
 fn is_link(element: &Element) -> bool {
-    element.name() == "a" && attr(element, "href").is_some()
+    element.name() == "a" && element.attr("href").is_some()
 }
 
 /// Of the page itself, not of an article or a section in it.
-fn is_of_page(node: NodeRef<'_, Node>) -> bool {
+fn is_of_page(node: Node<'_>) -> bool {
     !node.ancestors().any(|above| {
-        let element = above.value().as_element();
+        let element = above.element();
         element.is_some_and(|element| matches!(element.name(), "article" | "section" | "main" | "blockquote"))
     })
 }

@@ -1,10 +1,6 @@
 //! HTML tables: rows and columns of text where they are tables, their contents where they are layout.
 
-use ego_tree::NodeRef;
-use scraper::Node;
-use scraper::node::Element;
-
-use super::{attr, classes};
+use super::tree::{Element, Node};
 use crate::document::links::Marks;
 use crate::document::{Kind, Raw};
 use crate::extract::tidy;
@@ -19,7 +15,7 @@ struct Cell {
 }
 
 /// Reads a `<table>`: one table block, before it its caption; or, if the table is there for layout, what its cells hold.
-pub(super) fn read(table: NodeRef<'_, Node>, inside: &dyn Fn(NodeRef<'_, Node>) -> Vec<Raw>) -> Vec<Raw> {
+pub(super) fn read(table: Node<'_>, inside: &dyn Fn(Node<'_>) -> Vec<Raw>) -> Vec<Raw> {
     let mut rows: Vec<Vec<Cell>> = Vec::new();
     let mut blocks: Vec<Raw> = Vec::new();
     collect(table, inside, &mut rows, &mut blocks);
@@ -36,14 +32,9 @@ pub(super) fn read(table: NodeRef<'_, Node>, inside: &dyn Fn(NodeRef<'_, Node>) 
 }
 
 /// The rows of this table, not of those inside it.
-fn collect(
-    node: NodeRef<'_, Node>,
-    inside: &dyn Fn(NodeRef<'_, Node>) -> Vec<Raw>,
-    rows: &mut Vec<Vec<Cell>>,
-    before: &mut Vec<Raw>,
-) {
+fn collect(node: Node<'_>, inside: &dyn Fn(Node<'_>) -> Vec<Raw>, rows: &mut Vec<Vec<Cell>>, before: &mut Vec<Raw>) {
     for child in node.children() {
-        let Some(element) = child.value().as_element() else { continue };
+        let Some(element) = child.element() else { continue };
         match element.name() {
             "tbody" | "thead" | "tfoot" => collect(child, inside, rows, before),
             "caption" => before.extend(inside(child)),
@@ -53,9 +44,9 @@ fn collect(
     }
 }
 
-fn read_cell(node: NodeRef<'_, Node>, inside: &dyn Fn(NodeRef<'_, Node>) -> Vec<Raw>) -> Option<Cell> {
-    let element = node.value().as_element().filter(|element| matches!(element.name(), "td" | "th"))?;
-    if classes(element).any(|class| class == "linenos") {
+fn read_cell(node: Node<'_>, inside: &dyn Fn(Node<'_>) -> Vec<Raw>) -> Option<Cell> {
+    let element = node.element().filter(|element| matches!(element.name(), "td" | "th"))?;
+    if element.classes().any(|class| class == "linenos") {
         return None;
     }
     let span = |name| span(element, name);
@@ -63,7 +54,7 @@ fn read_cell(node: NodeRef<'_, Node>, inside: &dyn Fn(NodeRef<'_, Node>) -> Vec<
 }
 
 fn span(element: &Element, name: &str) -> usize {
-    attr(element, name).and_then(|span| span.trim().parse().ok()).unwrap_or(1).clamp(1, MAX_SPAN)
+    element.attr(name).and_then(|span| span.trim().parse().ok()).unwrap_or(1).clamp(1, MAX_SPAN)
 }
 
 /// One row or one column, or cells that hold headings, tables, listings or long prose.

@@ -76,7 +76,7 @@ const PIECES: &[&[u8]] = &[
 ];
 
 /// SplitMix64 (Steele, Lea, Flood 2014).
-struct Draw(u64);
+pub(in crate::extract) struct Draw(pub(in crate::extract) u64);
 
 impl Draw {
     fn next(&mut self) -> u64 {
@@ -87,7 +87,7 @@ impl Draw {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(in crate::extract) fn below(&mut self, bound: usize) -> usize {
         (self.next() % bound.max(1) as u64) as usize
     }
 }
@@ -134,7 +134,7 @@ fn holds_together(outcome: &Outcome, what: &str) {
 }
 
 #[expect(clippy::disallowed_methods, reason = "how long to look is no part of an answer")]
-fn setting(name: &str, otherwise: u64) -> u64 {
+pub(in crate::extract) fn setting(name: &str, otherwise: u64) -> u64 {
     std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(otherwise)
 }
 
