@@ -10,12 +10,13 @@
 //! Memory is bounded by the window, in rows and in bytes; of long answers so many are made at a time as have room (`Pace`). Rows with equal
 //! keys are asked once: those that are asked together, and of a kind that is remembered all.
 
+mod log;
+
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Sender};
 
 use arrow::array::{ArrayRef, RecordBatch, StringArray, UInt64Array};
 use arrow::compute::{concat_batches, take, take_record_batch};
@@ -23,6 +24,7 @@ use arrow::datatypes::SchemaRef;
 use rayon::prelude::*;
 use retort_cache::{KeptRows, Lengths, RowAnswer, RowKey, RowMemo, StoreError, TableWriter, row_keys};
 
+use self::log::Log;
 use crate::check::{carried, project};
 use crate::event::EventKind;
 use crate::question::Question;
@@ -339,7 +341,7 @@ impl Pass<'_> {
         let size = batching.rows.clamp(1, WINDOW);
         let projected = self.job.projected(window)?;
         let found: Mutex<Vec<(usize, RowAnswer)>> = Mutex::new(Vec::new());
-        with_log(self.memo, |log| {
+        Log::beside(self.memo, |log| {
             let apply = |rows: &[usize]| -> Result<(), Failure> {
                 let answers = self.apply(&projected, keys, rows, log)?;
                 found.lock().expect("no thread panics while it holds the answers").extend(answers);
@@ -371,7 +373,7 @@ impl Pass<'_> {
         projected: &RecordBatch,
         keys: &[RowKey],
         rows: &[usize],
-        log: Option<&Sender<(RowKey, RowAnswer)>>,
+        log: Option<&Log>,
     ) -> Result<Vec<(usize, RowAnswer)>, Failure> {
         self.cx.check()?;
         let indices = UInt64Array::from_iter_values(rows.iter().map(|row| *row as u64));
@@ -379,8 +381,7 @@ impl Pass<'_> {
         let batch = RowBatch { batch, keys: rows.iter().map(|row| keys[*row]).collect() };
         let on_answer = |row: usize, answer: &RowAnswer| -> Result<(), Failure> {
             if let Some(log) = log {
-                // The other end goes only when writing failed; that error is reported there.
-                log.send((batch.keys[row], answer.clone())).map_err(|_| Failure::Cancelled)?;
+                log.add(batch.keys[row], answer.clone())?;
             }
             let done = 1 + self.done.fetch_add(1, Ordering::Relaxed);
             self.cx.emit(EventKind::Progress { done, of: self.of });
@@ -397,30 +398,6 @@ impl Pass<'_> {
         }
         Ok(found)
     }
-}
-
-/// Runs `work` beside a thread that makes answers durable: whatever has come while the last write was synced is the next write.
-fn with_log(
-    memo: Option<&dyn RowMemo>,
-    work: impl FnOnce(Option<&Sender<(RowKey, RowAnswer)>>) -> Result<(), Failure>,
-) -> Result<(), Failure> {
-    let Some(memo) = memo else { return work(None) };
-    std::thread::scope(|scope| {
-        let (sender, receiver) = mpsc::channel::<(RowKey, RowAnswer)>();
-        let writer = scope.spawn(move || -> Result<(), StoreError> {
-            while let Ok(row) = receiver.recv() {
-                let mut rows = vec![row];
-                rows.extend(receiver.try_iter());
-                memo.commit(&rows)?;
-            }
-            Ok(())
-        });
-        let worked = work(Some(&sender));
-        drop(sender);
-        // A write that failed is the cause, the work that then could not go on is not.
-        writer.join().expect("the writer does not panic")?;
-        worked
-    })
 }
 
 /// Writes a window's rows in input order. Returns how many were refused, and how many bytes were added, roughly.
