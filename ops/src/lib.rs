@@ -14,6 +14,7 @@ pub mod parse;
 pub mod prompt_llm;
 pub mod query;
 pub mod resolve;
+mod running;
 pub mod sample;
 pub mod score;
 pub mod server;

@@ -190,16 +190,36 @@ fn programs_that_fail_are_told_with_what_they_said() {
 fn an_interrupt_ends_the_program() {
     let space = space("hang", "loud: text");
     space.edit("said.yaml", "[./speaker, hang]", "[./speaker, hang, started]");
+    let program = interrupted(&space);
+    assert!(!kill("-0", &program), "the program is still there");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_interrupt_ends_what_the_program_started() {
+    let space = space("hang", "loud: text");
+    space.edit("said.yaml", "[./speaker, hang]", "[sh, -c, './speaker hang started; true']");
+    let program = interrupted(&space);
+    // Whoever inherits it may let it lie there for a while, but it does nothing any more.
+    let stat = fs::read_to_string(format!("/proc/{program}/stat")).unwrap_or_default();
+    assert!(stat.is_empty() || stat.contains(") Z "), "what the program started is still there: {stat}");
+}
+
+/// Interrupts a run once its program has written its own number to `started`; that number.
+#[cfg(unix)]
+fn interrupted(space: &Space) -> String {
     let mut running = space.start(&[&["run", "said.yaml"], ALLOW].concat());
     let started = space.path().join("started");
     while !started.exists() || fs::read_to_string(&started).unwrap().is_empty() {
         assert!(running.try_wait().unwrap().is_none(), "it ended before the program began");
         std::thread::sleep(Duration::from_millis(20));
     }
-    let program = fs::read_to_string(&started).unwrap();
-    let kill =
-        |signal: &str, process: &str| std::process::Command::new("kill").args([signal, process]).output().unwrap();
     kill("-INT", &running.id().to_string());
     assert_eq!(running.wait().unwrap().code(), Some(130));
-    assert!(!kill("-0", &program).status.success(), "the program is still there");
+    fs::read_to_string(&started).unwrap()
+}
+
+#[cfg(unix)]
+fn kill(signal: &str, process: &str) -> bool {
+    std::process::Command::new("kill").args([signal, process]).output().unwrap().status.success()
 }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, BufWriter, Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -18,6 +18,8 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use retort_cache::{Batches, StoreError};
 use retort_engine::{Cx, Failure};
+
+use crate::running::{Pipes, Running};
 
 /// How often it is looked whether the person asked to stop.
 const LOOK: Duration = Duration::from_millis(50);
@@ -52,8 +54,7 @@ impl Program {
         take: &mut dyn FnMut(&RecordBatch) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         cx.check()?;
-        let mut running = self.start(cx)?;
-        let (stdin, stdout, stderr) = running.pipes();
+        let (mut running, (stdin, stdout, stderr)) = self.start(cx)?;
         let store_failed = Arc::new(Mutex::new(None));
         let (tell, heard) = mpsc::sync_channel(2);
         let (tail, failed) = (Tail::default(), store_failed.clone());
@@ -62,7 +63,7 @@ impl Program {
         let silent = tail.follow(stderr);
 
         let broken = hear(&heard, cx, take)?;
-        let status = running.wait(cx)?;
+        let status = wait(&mut running, cx)?;
         let lost = store_failed.lock().expect("no thread panicked").take();
         if let Some(error) = lost {
             return Err(Failure::Store(error));
@@ -75,7 +76,7 @@ impl Program {
         Err(self.failure(status, broken, &tail))
     }
 
-    fn start(&self, cx: &Cx<'_>) -> Result<Running, Failure> {
+    fn start(&self, cx: &Cx<'_>) -> Result<(Running, Pipes), Failure> {
         let shown = self.shown();
         let Some(allowed) = cx.programs() else {
             let node = cx.node();
@@ -96,11 +97,7 @@ impl Program {
             .env_clear()
             .env("PATH", &allowed.path)
             .envs(&self.env);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        match command.spawn() {
-            Ok(child) => Ok(Running(child)),
-            Err(error) => Err(Failure::op(format!("failed to start `{shown}`: {error}"))),
-        }
+        Running::start(&mut command).map_err(|error| Failure::op(format!("failed to start `{shown}`: {error}")))
     }
 
     /// The command in one line, cut where it is long.
@@ -141,32 +138,13 @@ fn hear(
     }
 }
 
-/// A program that runs; it ends with this value at the latest.
-struct Running(Child);
-
-impl Running {
-    fn pipes(&mut self) -> (ChildStdin, ChildStdout, ChildStderr) {
-        let Child { stdin, stdout, stderr, .. } = &mut self.0;
-        let piped = "all three were asked for";
-        (stdin.take().expect(piped), stdout.take().expect(piped), stderr.take().expect(piped))
-    }
-
-    fn wait(&mut self, cx: &Cx<'_>) -> Result<ExitStatus, Failure> {
-        loop {
-            if let Some(status) = self.0.try_wait().map_err(Failure::op)? {
-                return Ok(status);
-            }
-            cx.check()?;
-            std::thread::sleep(LOOK / 10);
+fn wait(running: &mut Running, cx: &Cx<'_>) -> Result<ExitStatus, Failure> {
+    loop {
+        if let Some(status) = running.ended().map_err(Failure::op)? {
+            return Ok(status);
         }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // One that has ended already is not there to be killed.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        cx.check()?;
+        std::thread::sleep(LOOK / 10);
     }
 }
 

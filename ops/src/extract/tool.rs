@@ -9,7 +9,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::apart::Limits;
 use super::format::Format;
 use super::reader::{MAX_BYTES, Unreadable};
+use crate::running::Running;
 
 /// How often it is looked whether the person asked to stop.
 const LOOK: Duration = Duration::from_millis(50);
@@ -159,8 +160,6 @@ fn limited(program: &Path, args: &[OsString], seconds: u64) -> Command {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", SHELL, "sh", &seconds.to_string(), &(Limits::default().memory >> 10).to_string()]);
     command.arg(program).args(args);
-    // Who interrupts the run at a terminal does not end the program by that, but by the run.
-    std::os::unix::process::CommandExt::process_group(&mut command, 0);
     command
 }
 
@@ -178,37 +177,19 @@ struct Ended {
     said: Vec<u8>,
 }
 
-/// A program that runs; it ends with this value at the latest.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Ok(None) = self.0.try_wait() {
-            // With all that it started itself: `soffice` is a script that starts others.
-            #[cfg(unix)]
-            let _ = nix::sys::signal::killpg(nix::unistd::Pid::from_raw(self.0.id() as i32), nix::sys::signal::SIGKILL);
-            let _ = self.0.kill();
-            let _ = self.0.wait();
-        }
-    }
-}
-
 /// Starts a program, feeds it, and hears it to its end.
 fn talk(command: &mut Command, bytes: &[u8], cx: &Cx<'_>) -> Result<Ended, Unreadable> {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut running = Running(command.spawn().map_err(not_run)?);
-    let Child { stdin, stdout, stderr, .. } = &mut running.0;
-    let (stdin, stdout, stderr) = (stdin.take(), stdout.take(), stderr.take());
+    let (mut running, (mut stdin, stdout, stderr)) = Running::start(command).map_err(not_run)?;
     let (tell, heard) = mpsc::channel();
     std::thread::scope(|threads| {
         // One that reads no further is its own business; its exit status tells.
-        threads.spawn(move || stdin.map(|mut stdin| stdin.write_all(bytes)));
+        threads.spawn(move || stdin.write_all(bytes));
         let made = threads.spawn(move || {
-            let made = stdout.map(|stdout| taken(stdout, MAX_BYTES + 1));
+            let made = taken(stdout, MAX_BYTES + 1);
             drop(tell);
-            made.unwrap_or_default()
+            made
         });
-        let said = threads.spawn(move || stderr.map(|stderr| taken(stderr, SAID)).unwrap_or_default());
+        let said = threads.spawn(move || taken(stderr, SAID));
         let waited = wait(&mut running, &heard, cx);
         // With the program the pipes end, and so do the threads.
         drop(running);
@@ -228,7 +209,7 @@ fn wait(running: &mut Running, heard: &mpsc::Receiver<()>, cx: &Cx<'_>) -> Resul
         } else {
             waited += LOOK;
         }
-        if let Some(status) = running.0.try_wait().map_err(not_run)? {
+        if let Some(status) = running.ended().map_err(not_run)? {
             return Ok(status);
         }
     }
