@@ -6,27 +6,36 @@ use crate::document::{Kind, Raw};
 pub(super) fn inline(text: &str, keep_lines: bool) -> String {
     let mut tidy = String::with_capacity(text.len());
     let mut gap = "";
-    for char in text.chars() {
+    let mut add = |plain: &str, gap: &mut &str| {
+        if !tidy.is_empty() {
+            tidy.push_str(gap);
+        }
+        *gap = "";
+        tidy.push_str(plain);
+    };
+    let mut rest = text;
+    loop {
+        // What stays as it is, at once.
+        let plain = rest.bytes().position(|byte| !byte.is_ascii_graphic()).unwrap_or(rest.len());
+        if plain > 0 {
+            add(&rest[..plain], &mut gap);
+            rest = &rest[plain..];
+        }
+        let Some(char) = rest.chars().next() else { break };
+        let own = &rest[..char.len_utf8()];
+        rest = &rest[own.len()..];
         if char == '\n' && keep_lines {
             gap = "\n";
         } else if char.is_whitespace() {
             if gap.is_empty() {
                 gap = " ";
             }
-        } else if let Some(plain) = spelt(char) {
-            if !tidy.is_empty() && !plain.is_empty() {
-                tidy.push_str(gap);
-            }
-            if !plain.is_empty() {
-                gap = "";
-            }
-            tidy.push_str(plain);
         } else {
-            if !tidy.is_empty() {
-                tidy.push_str(gap);
+            match spelt(char) {
+                Some("") => {}
+                Some(plain) => add(plain, &mut gap),
+                None => add(own, &mut gap),
             }
-            gap = "";
-            tidy.push(char);
         }
     }
     tidy

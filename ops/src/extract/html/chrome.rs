@@ -48,7 +48,7 @@ impl Weights {
             match edge {
                 Edge::Open(node) => {
                     if let Some(text) = node.text().filter(|_| hidden_open == 0) {
-                        let letters = text.chars().filter(|char| char.is_alphanumeric()).count();
+                        let letters = letters(text);
                         let weight = open.last_mut().expect("the root stays open");
                         weight.text += letters;
                         weight.linked += if links_open > 0 { letters } else { 0 };
@@ -188,7 +188,15 @@ pub(super) fn is_apart(line: &str) -> bool {
 
 /// Whether a text is as short as a bar's.
 pub(super) fn is_short(text: &str) -> bool {
-    text.chars().filter(|char| char.is_alphanumeric()).count() < LONGEST_BAR
+    letters(text) < LONGEST_BAR
+}
+
+/// How many letters and digits.
+fn letters(text: &str) -> usize {
+    if text.is_ascii() {
+        return text.bytes().filter(u8::is_ascii_alphanumeric).count();
+    }
+    text.chars().filter(|char| char.is_alphanumeric()).count()
 }
 
 fn only_navigation_words(text: &str) -> bool {
