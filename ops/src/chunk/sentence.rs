@@ -80,11 +80,29 @@ fn class(text: &str, at: usize) -> Option<(Class, usize)> {
     Some((class, 1))
 }
 
+/// Which bytes are characters that no sentence ends at.
+const ENDS_NOTHING: [bool; 256] = {
+    let mut ends_nothing = [false; 256];
+    let mut byte = 0;
+    while byte < 128 {
+        ends_nothing[byte] = !matches!(byte as u8, b'\n' | b'\r' | b'.' | b'!' | b'?');
+        byte += 1;
+    }
+    ends_nothing
+};
+
 /// The boundaries inside a text of characters that are known here; `None` for any other.
 fn usual_bounds(text: &str) -> Option<Vec<usize>> {
     let mut bounds = Vec::new();
     let (mut at, mut before) = (0, Class::Other);
     while at < text.len() {
+        // What ends nothing is passed by at once; of it the last counts, which an abbreviation may end with.
+        let passed = text.as_bytes()[at..].iter().take_while(|byte| ENDS_NOTHING[usize::from(**byte)]).count();
+        if passed > 0 {
+            at += passed;
+            before = class(text, at - 1)?.0;
+            continue;
+        }
         let (here, length) = class(text, at)?;
         at += length;
         match here {

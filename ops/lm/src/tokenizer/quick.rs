@@ -19,6 +19,8 @@ use tokenizers::{Model, NormalizedString, Normalizer};
 
 /// More words are not kept; some 30 MB.
 const MOST_WORDS: usize = 1 << 18;
+/// Words of one text that are kept at hand, where the processor finds them at once: most words are one of the last few.
+const NEAR: usize = 256;
 /// Longer words come once: a line of base64.
 const LONGEST_WORD: usize = 64;
 
@@ -33,9 +35,16 @@ struct Memo {
 }
 
 /// Up to three tokens.
+#[derive(Clone, Copy, Default)]
 struct Few {
     count: u32,
     tokens: [u32; 3],
+}
+
+impl Few {
+    fn tokens(&self) -> &[u32] {
+        &self.tokens[..self.count as usize]
+    }
 }
 
 /// What is needed to answer for the reference.
@@ -110,7 +119,8 @@ impl Quick {
             return Ok(false);
         }
         let known = self.memo.read().unwrap_or_else(PoisonError::into_inner);
-        let mut recall = Recall { quick: self, reference, known: &known, fresh: Memo::default() };
+        let mut recall =
+            Recall { quick: self, reference, known: &known, fresh: Memo::default(), near: [Default::default(); NEAR] };
         match recall.text(text, begins, &mut take) {
             Err(Halt::Refused(error)) => return Err(error),
             Ok(()) | Err(Halt::Enough) => {}
@@ -152,13 +162,19 @@ enum Key<'a> {
 
 impl<'a> Key<'a> {
     fn of(word: &'a [u8]) -> Self {
-        if word.len() > 15 {
+        let length = word.len();
+        if length > 15 {
             return Self::Long(word);
         }
-        let mut bytes = [0; 16];
-        bytes[..word.len()].copy_from_slice(word);
-        bytes[15] = word.len() as u8;
-        Self::Short(u128::from_le_bytes(bytes))
+        // The first and the last bytes, which overlap: by far faster than to copy as many as there are.
+        let bytes = if let (Some(first), Some(last)) = (word.first_chunk(), word.last_chunk()) {
+            u128::from(u64::from_le_bytes(*first)) | u128::from(u64::from_le_bytes(*last)) << (8 * (length - 8))
+        } else if let (Some(first), Some(last)) = (word.first_chunk(), word.last_chunk()) {
+            u128::from(u32::from_le_bytes(*first)) | u128::from(u32::from_le_bytes(*last)) << (8 * (length - 4))
+        } else {
+            word.iter().rev().fold(0, |bytes, byte| bytes << 8 | u128::from(*byte))
+        };
+        Self::Short(bytes | (length as u128) << 120)
     }
 }
 
@@ -172,7 +188,7 @@ impl Memo {
         if let Key::Short(key) = key
             && let Some(few) = self.short.get(&key)
         {
-            return Some(&few.tokens[..few.count as usize]);
+            return Some(few.tokens());
         }
         self.get_long(key)
     }
@@ -209,6 +225,7 @@ struct Recall<'a> {
     reference: &'a tokenizers::Tokenizer,
     known: &'a Memo,
     fresh: Memo,
+    near: [(u128, Few); NEAR],
 }
 
 /// Why no more words are wanted.
@@ -271,6 +288,17 @@ impl Recall<'_> {
         take: &mut impl FnMut(usize, &[u32]) -> ControlFlow<()>,
     ) -> Result<(), Halt> {
         let key = Key::of(word.as_bytes());
+        if let Key::Short(short) = key {
+            // No word is of no bytes, so none has the key of an empty place.
+            let near = &mut self.near[near(short)];
+            if near.0 == short {
+                return hand(take, bytes, near.1.tokens());
+            }
+            if let Some(few) = self.known.short.get(&short) {
+                *near = (short, *few);
+                return hand(take, bytes, few.tokens());
+            }
+        }
         if let Some(tokens) = self.known.get(key).or_else(|| self.fresh.get(key)) {
             return hand(take, bytes, tokens);
         }
@@ -291,6 +319,12 @@ impl Recall<'_> {
         let tokens = tokens.map_err(|error| LmError::Tokenizer(error.to_string()))?;
         Ok(tokens.into_iter().map(|token| token.id).collect())
     }
+}
+
+/// Where a short word is kept at hand.
+fn near(key: u128) -> usize {
+    let folded = (key as u64 ^ (key >> 64) as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (folded >> (u64::BITS - NEAR.ilog2())) as usize
 }
 
 #[inline]
@@ -377,8 +411,9 @@ impl Hasher for WordHasher {
     }
 
     fn write_u128(&mut self, word: u128) {
-        self.write_u64(word as u64);
-        self.write_u64((word >> 64) as u64);
+        let (low, high) = (word as u64 ^ 0x9E37_79B9_7F4A_7C15, (word >> 64) as u64 ^ 0xD1B5_4A32_D192_ED03);
+        let product = u128::from(low) * u128::from(high);
+        self.0 = product as u64 ^ (product >> 64) as u64;
     }
 
     fn write_usize(&mut self, length: usize) {
