@@ -19,13 +19,15 @@ pub(super) struct Prefixes {
     by_text: BTreeMap<String, usize>,
     /// By block: of a chunk that begins with it, and of one that begins inside it.
     by_block: Vec<[Option<usize>; 2]>,
+    /// The path that was looked for last, which is that of most blocks that follow, and its prefix.
+    last: Option<(Vec<String>, usize)>,
 }
 
 impl Prefixes {
     /// For chunks of at most `max` tokens.
     pub(super) fn new(document: &Document, max: usize) -> Self {
         let by_block = vec![[None; 2]; document.blocks.len()];
-        Self { max, known: vec![Prefix::default()], by_text: BTreeMap::new(), by_block }
+        Self { max, known: vec![Prefix::default()], by_text: BTreeMap::new(), by_block, last: None }
     }
 
     /// What a chunk carries that begins with the beginning of a block, or inside it.
@@ -72,6 +74,21 @@ impl Prefixes {
         if block.kind == Kind::Heading {
             path = &path[..path.len().saturating_sub(1)];
         }
+        let mut found = self.of_path(measure, path)?;
+        if !begins && block.kind == Kind::Table {
+            let header = table_header(document.text_of(block));
+            let number = self.count(measure, format!("{}{header}\n", self.known[found].text))?;
+            if self.known[number].tokens * 2 <= self.max {
+                found = number;
+            }
+        }
+        Ok(found)
+    }
+
+    fn of_path(&mut self, measure: &dyn Measure, path: &[String]) -> Result<usize, MeasureError> {
+        if let Some((_, number)) = self.last.as_ref().filter(|(last, _)| last == path) {
+            return Ok(*number);
+        }
         let mut found = 0;
         for outermost in 0..path.len() {
             let number = self.count(measure, format!("{}{BLOCK_BREAK}", path[outermost..].join(" > ")))?;
@@ -80,13 +97,7 @@ impl Prefixes {
                 break;
             }
         }
-        if !begins && block.kind == Kind::Table {
-            let header = table_header(document.text_of(block));
-            let number = self.count(measure, format!("{}{header}\n", self.known[found].text))?;
-            if self.known[number].tokens * 2 <= self.max {
-                found = number;
-            }
-        }
+        self.last = Some((path.to_vec(), found));
         Ok(found)
     }
 

@@ -86,13 +86,16 @@ pub fn chunks_with(
     let mut packer = Packer { document, measure, budget, references, falls, marks, atoms, prefixes, slack, counts };
     packer.split_long()?;
     let limits = Limits { max: budget.max, min: budget.min, by: budget.by };
-    let (mut ways, mut changed) = (Ways::default(), usize::MAX);
+    let (mut ways, mut changed) = (Ways::default(), ALL);
+    let mut layout = packer.layout()?;
     loop {
-        let layout = packer.layout()?;
         let cuts = layout.cheapest(limits, changed, &mut ways);
         let ends = cuts.iter().skip(1).copied().chain([packer.atoms.len()]);
         let spans: Vec<(usize, usize)> = cuts.iter().copied().zip(ends).collect();
-        if let Some(over) = packer.make_room(&layout, &spans)? {
+        if let Some(over) = packer.make_room(&mut layout, &spans)? {
+            if over == ALL {
+                layout = packer.layout()?;
+            }
             changed = over;
             continue;
         }
@@ -105,6 +108,9 @@ pub fn chunks_with(
         return Ok(pieces);
     }
 }
+
+/// There are other atoms than before.
+const ALL: usize = usize::MAX;
 
 struct Packer<'a> {
     document: &'a Document,
@@ -164,8 +170,8 @@ impl Packer<'_> {
 
     /// Counts every chunk as it is; nothing if all are within the budget. Where one is not, the next cuts leave it room:
     /// joined differently, the same text may take some tokens more than it did in the whole. Then it is the atom from which on
-    /// nothing changed.
-    fn make_room(&mut self, layout: &Layout, spans: &[(usize, usize)]) -> Result<Option<usize>, ChunkError> {
+    /// nothing changed, or `ALL`.
+    fn make_room(&mut self, layout: &mut Layout, spans: &[(usize, usize)]) -> Result<Option<usize>, ChunkError> {
         let mut to_split = Vec::new();
         let mut changed = None;
         for &(start, end) in spans {
@@ -177,13 +183,15 @@ impl Packer<'_> {
             if end - start > 1 || layout.from[start] < start {
                 let known = layout.tokens(start, end);
                 *self.slack.entry(self.atoms[start].start).or_default() += count.saturating_sub(known).max(1);
+                let (from, prefix) = self.beginning(start, &layout.first_token, layout.end_token[start])?;
+                (layout.from[start], layout.prefix[start]) = (from, prefix);
             } else {
                 to_split.push(start);
             }
         }
         for atom in to_split.into_iter().rev() {
             self.split(atom)?;
-            changed = Some(usize::MAX);
+            changed = Some(ALL);
         }
         Ok(changed)
     }
@@ -205,22 +213,9 @@ impl Packer<'_> {
         let (first_token, end_token) = self.tokens_of_atoms();
         let (mut from, mut prefix) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for (atom, end_token) in end_token.iter().enumerate() {
-            let slack = self.slack.get(&self.atoms[atom].start).copied().unwrap_or(0);
-            // Where the overlap leaves no room for what comes after it, there is less of it.
-            let mut start = self.overlap_start(atom, &first_token);
-            loop {
-                let carried = self.prefix(start)?.tokens + slack;
-                let tokens = end_token.saturating_sub(first_token[start]);
-                if start == atom || carried + tokens <= self.budget.max {
-                    from.push(start);
-                    prefix.push(carried);
-                    break;
-                }
-                start += 1;
-                while start < atom && matches!(self.atoms[start].joint, Joint::Word | Joint::Inside) {
-                    start += 1;
-                }
-            }
+            let (begins, carried) = self.beginning(atom, &first_token, *end_token)?;
+            from.push(begins);
+            prefix.push(carried);
         }
         Ok(Layout {
             joints: self.atoms.iter().map(|atom| atom.joint).collect(),
@@ -233,6 +228,29 @@ impl Packer<'_> {
             from,
             prefix,
         })
+    }
+
+    /// Where a chunk that is cut before an atom begins, with its overlap, and the tokens that it carries before that. `end_token` is the atom's.
+    fn beginning(
+        &mut self,
+        atom: usize,
+        first_token: &[usize],
+        end_token: usize,
+    ) -> Result<(usize, usize), ChunkError> {
+        let slack = self.slack.get(&self.atoms[atom].start).copied().unwrap_or(0);
+        // Where the overlap leaves no room for what comes after it, there is less of it.
+        let mut start = self.overlap_start(atom, first_token);
+        loop {
+            let carried = self.prefix(start)?.tokens + slack;
+            let tokens = end_token.saturating_sub(first_token[start]);
+            if start == atom || carried + tokens <= self.budget.max {
+                return Ok((start, carried));
+            }
+            start += 1;
+            while start < atom && matches!(self.atoms[start].joint, Joint::Word | Joint::Inside) {
+                start += 1;
+            }
+        }
     }
 
     /// Of every atom: the token that it begins in, and one past the one that it ends in.
