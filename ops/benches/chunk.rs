@@ -21,6 +21,10 @@ use retort_ops::document::Document;
 use retort_ops::extract::read;
 use walkdir::WalkDir;
 
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let Ok(folder) = std::env::var("CHUNK_DIR") else { return println!("CHUNK_DIR names no folder: nothing to do") };
     let documents = documents(&folder);

@@ -20,6 +20,10 @@ use retort_ops::document::Document;
 use retort_ops::extract::read;
 use walkdir::WalkDir;
 
+/// As the program has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What was read of one kind of file.
 #[derive(Default)]
 struct Tally {

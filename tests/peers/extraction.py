@@ -13,7 +13,8 @@ What is counted, of each HTML page, against its own markup (read by lxml):
     leaks      pages with a navigation bar of which six words that stand nowhere else on the page (its own title does) stand in the
                output in a row
 Speed is in MB (or pages) per CPU second of one process, start-up left out for the peers; retort's is that of a whole
-`retort run` without remembered rows, listing, hashing and writing the table included.
+`retort run` without remembered rows, listing, hashing and writing the table included. With `--reader target/release/deps/extract-*`,
+which `cargo bench --no-run --workspace --bench extract` makes, there is a second line, of the reading alone, as it is for the peers.
 """
 
 import argparse
@@ -238,6 +239,17 @@ def retort(binary, docs, files):
         return cpu, [rows.get(path, ([], "")) for path in paths]
 
 
+def reading(bench, kind, files):
+    """Seconds of one thread that reads files one after the other, and does nothing else."""
+    with tempfile.TemporaryDirectory() as folder:
+        for number, data in enumerate(files):
+            (Path(folder) / f"{number}.{kind}").write_bytes(data)
+        said = subprocess.run([bench, "--bench"], env={**os.environ, "EXTRACT_DIR": folder}, check=True,
+                              stdout=subprocess.PIPE).stdout.decode()
+        line = next(line for line in said.splitlines() if line.startswith(kind))
+        return float(line.split()[line.split().index("s") - 1])
+
+
 def compare_html(options, docs):
     files = sorted(path for path in docs.rglob("*.html") if path.is_file() and not path.is_symlink())
     random.Random(1).shuffle(files)
@@ -256,6 +268,8 @@ def compare_html(options, docs):
 
     cpu, outputs = retort(options.retort, docs, files)
     counts = line("retort", cpu, outputs)
+    if options.reader:
+        line("retort, reading", reading(options.reader, "html", pages), outputs)
     if options.misses:
         misses(files, truths, outputs)
     for name, convert in ({} if options.only else peers()).items():
@@ -318,6 +332,8 @@ def compare_pdf(options, docs):
 
     cpu, outputs = retort(options.retort, docs, [path for path, _ in pairs])
     line("retort", cpu, [text for _, text in outputs])
+    if options.reader:
+        line("retort, reading", reading(options.reader, "pdf", data), [text for _, text in outputs])
     if options.only:
         return
     for name, make in PDF_PEERS.items():
@@ -390,6 +406,7 @@ def main():
     parser.add_argument("--retort", required=True)
     parser.add_argument("--pages", type=int, default=300, help="HTML pages, drawn by a fixed seed")
     parser.add_argument("--pdf", action="store_true", help="PDF instead of HTML")
+    parser.add_argument("--reader", help="the bench `extract`")
     parser.add_argument("--only", action="store_true", help="no peers")
     parser.add_argument("--misses", action="store_true", help="print what retort lost")
     options = parser.parse_args()
