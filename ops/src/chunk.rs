@@ -79,9 +79,9 @@ pub struct Chunk {
     /// cosine of 0.3 or more below the places around it, a cut costs as little as before a heading. No rule above is broken for it.
     #[serde(default)]
     pub encoder: Option<ModelRef>,
-    /// Chunks of fewer tokens (or words) are joined to a neighbour where that tears nothing else; default a third of
-    /// the budget, 0 for never. The more, the fuller are chunks and the more sections share one: by `headings`, five sixths of the budget fill 86 of 100
-    /// tokens, where a third fills 79.
+    /// Chunks of fewer tokens (or words) are joined to a neighbour where that tears nothing else; default five sixths of
+    /// the budget by `headings`, else a third, 0 for never. The more, the fuller are chunks and the more sections share one: by `headings`, five sixths of
+    /// the budget fill 86 of 100 tokens, where a third fills 79.
     #[serde(default)]
     pub min_tokens: Option<usize>,
     /// What a chunk says at its end of the places that it points to (`see chapter 5`, links): nothing (`off`, default), their headings
@@ -91,9 +91,19 @@ pub struct Chunk {
     pub references: References,
 }
 
+impl Chunk {
+    /// Smaller chunks are joined to a neighbour. What more would tear, by sentences and paragraphs, it does not by headings.
+    fn least(&self, max: usize) -> usize {
+        self.min_tokens.unwrap_or(match self.by {
+            By::Headings => max * 5 / 6,
+            By::Paragraphs | By::Sentences | By::Semantic => max / 3,
+        })
+    }
+}
+
 impl Define for Chunk {
     const NAME: &'static str = "chunk";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
 
     fn assets(&self, env: &Env<'_>) -> Vec<Asset> {
         let model = self.model.as_ref().and_then(|model| model.asset(env));
@@ -131,7 +141,7 @@ impl Define for Chunk {
         if self.overlap * 2 > max {
             return Err(Problem::at_field("overlap", format!("`overlap` is more than half of the budget of {max}")));
         }
-        let min = self.min_tokens.unwrap_or(max / 3);
+        let min = self.least(max);
         if min > max {
             return Err(Problem::at_field("min_tokens", format!("`min_tokens` is more than the budget of {max}")));
         }

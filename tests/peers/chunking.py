@@ -172,7 +172,7 @@ NODE = "  {name}: {{op: chunk, from: documents, with: {{model: m, max_tokens: {b
 # Node and name of each way in which retort cuts, with its keys.
 WAYS = {
     "headings": "by: headings",
-    "headings_full": "by: headings, min_tokens: {five_sixths}",
+    "headings_apart": "by: headings, min_tokens: {third}",
     "paragraphs": "by: paragraphs",
     "sentences": "by: sentences",
 }
@@ -181,7 +181,7 @@ WAYS = {
 def run(options, folder, nodes):
     """CPU seconds of one run."""
     model = options.model.resolve()
-    keys = {name: WAYS[name].format(five_sixths=options.max * 5 // 6) for name in nodes}
+    keys = {name: WAYS[name].format(third=options.max // 3) for name in nodes}
     text = PIPELINE.format(model=model) + "".join(NODE.format(name=name, keys=keys[name], budget=options.max) for name in nodes)
     (folder / "chunking.yaml").write_text(text)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

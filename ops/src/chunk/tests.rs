@@ -279,6 +279,14 @@ fn an_edit_changes_the_chunks_of_its_section_only() {
 }
 
 #[test]
+fn how_full_chunks_are_without_being_asked() {
+    let least = |with: serde_json::Value| serde_json::from_value::<Chunk>(with).unwrap().least(384);
+    assert_eq!(least(serde_json::json!({})), 320);
+    assert_eq!(["paragraphs", "sentences", "semantic"].map(|by| least(serde_json::json!({"by": by}))), [128; 3]);
+    assert_eq!(least(serde_json::json!({"min_tokens": 0})), 0);
+}
+
+#[test]
 fn config_problems() {
     let env = Env { base: std::path::Path::new(".") };
     let problem = |with: serde_json::Value| {

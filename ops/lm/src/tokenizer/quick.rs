@@ -167,9 +167,9 @@ impl<'a> Key<'a> {
             return Self::Long(word);
         }
         // The first and the last bytes, which overlap: by far faster than to copy as many as there are.
-        let bytes = if let (Some(first), Some(last)) = (word.first_chunk(), word.last_chunk()) {
+        let bytes = if let (Some(first), Some(last)) = (word.first_chunk::<8>(), word.last_chunk::<8>()) {
             u128::from(u64::from_le_bytes(*first)) | u128::from(u64::from_le_bytes(*last)) << (8 * (length - 8))
-        } else if let (Some(first), Some(last)) = (word.first_chunk(), word.last_chunk()) {
+        } else if let (Some(first), Some(last)) = (word.first_chunk::<4>(), word.last_chunk::<4>()) {
             u128::from(u32::from_le_bytes(*first)) | u128::from(u32::from_le_bytes(*last)) << (8 * (length - 4))
         } else {
             word.iter().rev().fold(0, |bytes, byte| bytes << 8 | u128::from(*byte))
