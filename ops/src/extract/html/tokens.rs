@@ -382,6 +382,17 @@ mod tests {
     fn a_page_is_the_tree_that_html5ever_makes_of_it() {
         let whole = String::from_utf8_lossy(include_bytes!("../../../testdata/manual.html"));
         assert_eq!(here(&whole).outline(), by_html5ever(&whole).outline());
+        for page in [
+            // In a page of before the standard a table stands in the paragraph, else after it.
+            "<!DOCTYPE html PUBLIC '-//W3C//DTD HTML 3.2//EN' 'x'><p>a<table><tr><td>b</table>",
+            "<!DOCTYPE html PUBLIC '-//W3C//DTD HTML 4.01 Transitional//EN'><p>a<table><tr><td>b</table>",
+            "<!DOCTYPE html PUBLIC '-//W3C//DTD HTML 4.01 Transitional//EN' 'x'><p>a<table><tr><td>b</table>",
+            "<!DOCTYPE html SYSTEM 'about:legacy-compat'><p>a<table><tr><td>b</table>",
+            "\u{feff}<!DOCTYPE html><p>a<table><tr><td>b</table>",
+            "<p>a<table><tr><td>b</table>",
+        ] {
+            assert_eq!(here(page).outline(), by_html5ever(page).outline(), "{page}");
+        }
         let mut draw = Draw(1);
         for case in 0..20 * setting("RETORT_EXTRACT_CASES", 200) {
             let pieces = 1 + draw.below(24);
