@@ -9,6 +9,9 @@ use html5ever::tree_builder::{TreeBuilder, TreeBuilderOpts, TreeSink};
 use html5ever::{Attribute, LocalName, QualName, ns};
 use html5gum::{Emitter, Error, State, Tokenizer};
 
+/// An element keeps no more attributes. No page has so many; as each is held against those before it, a tag of a million would take hours.
+const MOST_ATTRS: usize = 1 << 10;
+
 /// Parses a page into a sink, as `html5ever::parse_document` does.
 pub(super) fn parse<S: TreeSink>(text: &str, sink: S) -> S::Output {
     let builder = TreeBuilder::new(sink, TreeBuilderOpts::default());
@@ -107,7 +110,7 @@ impl<'a, S: TokenSink> Bridge<'a, S> {
 
     /// An element keeps the first of two attributes of one name, an end tag none.
     fn end_attribute(&mut self) {
-        if std::mem::take(&mut self.in_attribute) && !self.is_end {
+        if std::mem::take(&mut self.in_attribute) && !self.is_end && self.attrs.len() < MOST_ATTRS {
             let local = LocalName::from(utf8(&self.attribute));
             if self.attrs.iter().all(|attr| attr.name.local != local) {
                 let name = QualName::new(None, ns!(), local);
@@ -375,6 +378,14 @@ mod tests {
 
     fn here(text: &str) -> Tree {
         parse(text, Tree::sink(text.len()))
+    }
+
+    #[test]
+    fn a_tag_of_very_many_attributes_keeps_the_first() {
+        let attrs: String = (0..100_000).map(|at| ["a", &at.to_string(), " "].concat()).collect();
+        let page = here(&["<p ", &attrs, ">text"].concat());
+        let element = page.root().descendants().find_map(|node| node.element().filter(|element| element.name() == "p"));
+        assert_eq!(element.unwrap().attrs().count(), MOST_ATTRS);
     }
 
     /// `RETORT_EXTRACT_CASES=20000 cargo test --workspace --lib html::tokens` looks longer.
