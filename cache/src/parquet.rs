@@ -16,6 +16,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::basic::{Compression, Encoding, Type, ZstdLevel};
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterVersion};
 
 use crate::seal::{CREATED_BY, Sealing};
@@ -137,7 +138,9 @@ pub fn read(path: &Path) -> Result<Batches, StoreError> {
 /// A file's schema, and its rows, batch by batch.
 pub fn open(path: &Path) -> Result<(SchemaRef, Batches), StoreError> {
     let name = path.display().to_string();
-    let builder = builder(path)?.with_batch_size(SLICE);
+    let builder = builder(path)?;
+    let rows = rows_at_a_time(builder.metadata());
+    let builder = builder.with_batch_size(rows);
     let schema = builder.schema().clone();
     let reader = builder.build().map_err(StoreError::table("read", &name))?;
     Ok((schema, Box::new(reader.map(move |batch| batch.map_err(StoreError::table("read", &name))))))
@@ -160,6 +163,13 @@ pub fn describe(path: &Path) -> Result<(SchemaRef, u64), StoreError> {
     let rows = builder.metadata().file_metadata().num_rows();
     let schema = builder.schema().as_ref().clone().with_metadata(std::collections::HashMap::new());
     Ok((std::sync::Arc::new(schema), rows as u64))
+}
+
+/// A slice, or fewer rows where they are long.
+fn rows_at_a_time(metadata: &ParquetMetaData) -> usize {
+    let bytes: i64 = metadata.row_groups().iter().map(RowGroupMetaData::total_byte_size).sum();
+    let each = bytes / metadata.file_metadata().num_rows().max(1);
+    (SLICE_BYTES / usize::try_from(each).unwrap_or(0).max(1)).clamp(1, SLICE)
 }
 
 fn builder(path: &Path) -> Result<ParquetRecordBatchReaderBuilder<File>, StoreError> {
@@ -193,7 +203,7 @@ mod tests {
 
     use arrow::array::{ArrayRef, StringArray};
     use parquet::basic::GzipLevel;
-    use parquet::file::metadata::{ColumnChunkMetaData, RowGroupMetaData};
+    use parquet::file::metadata::ColumnChunkMetaData;
 
     use super::*;
 
@@ -269,5 +279,17 @@ mod tests {
             let read = batches.collect::<Result<Vec<_>, _>>().unwrap();
             assert_eq!(concat_batches(&schema, &read).unwrap(), rows, "{kind:?}");
         }
+    }
+
+    #[test]
+    fn long_rows_are_read_few_at_a_time() {
+        let texts: ArrayRef = Arc::new(StringArray::from_iter_values((0..300).map(|_| "x".repeat(1 << 16))));
+        let batch = RecordBatch::try_from_iter([("text", texts)]).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.parquet");
+        std::fs::write(&path, file([batch.clone()].into_iter(), &batch.schema())).unwrap();
+        let rows: Vec<usize> = read(&path).unwrap().map(|batch| batch.unwrap().num_rows()).collect();
+        assert_eq!(rows.iter().sum::<usize>(), 300);
+        assert!(rows.iter().all(|rows| rows << 16 <= SLICE_BYTES), "{rows:?}");
     }
 }
