@@ -4,13 +4,16 @@
 //! |---|---|
 //! | window | some thousand rows are in memory with their keys, remembered answers beside them |
 //! | count | before the first row is asked, it is known how many of the input are remembered |
-//! | apply | every row of the window has an answer; a remembered kind is durable |
-//! | write | the window's rows are in the output in input order, refused ones in `rejects` |
+//! | apply | every row of the window has an answer; of a remembered kind it is durable soon (`log`), and surely when the run ends |
+//! | write | the window's rows are on their way to the output in input order (`behind`), refused ones to `rejects` |
 //!
-//! Memory is bounded by the window, in rows and in bytes; of long answers so many are made at a time as have room (`Pace`). Rows with equal
+//! Memory is bounded by the window, in rows and in bytes; of long answers so many are made at a time as have room (`Pace`), while those
+//! before them are written. Rows with equal
 //! keys are asked once: those that are asked together, and of a kind that is remembered all.
 
+mod behind;
 mod log;
+mod pieces;
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -25,11 +28,12 @@ use rayon::prelude::*;
 use retort_cache::{KeptRows, Lengths, RowAnswer, RowKey, RowMemo, StoreError, TableWriter, row_keys};
 
 use self::log::Log;
+use self::pieces::Pieces;
 use crate::check::{carried, project};
 use crate::event::EventKind;
 use crate::question::Question;
 use crate::verify::rows_that_differ;
-use crate::{Answers, Cx, Failure, Input, Memo, Node, RowBatch, RowOp, World};
+use crate::{Answers, Batching, Cx, Failure, Input, Memo, Node, RowBatch, RowOp, World};
 
 /// What becomes of remembered rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +50,10 @@ pub(crate) enum Remembered {
 const WINDOW: usize = 4096;
 /// Bytes of their input, roughly: there are fewer rows where these are long.
 const WINDOW_BYTES: usize = 16 << 20;
-/// Bytes of answers that are in memory at a time, roughly.
-const ANSWER_BYTES: usize = 8 << 20;
+/// Bytes of the answers to a piece, roughly.
+const ANSWER_BYTES: usize = 2 << 20;
+/// Pieces that are answered side by side, at most.
+const PIECES: usize = 8;
 /// Windows whose keys are kept from when they were counted until they are asked: 32 MB.
 const WINDOWS_AHEAD: usize = 256;
 
@@ -67,6 +73,11 @@ pub(crate) fn count_to_do(
         asked.extend(keys.into_iter().zip(known).filter(|(_, known)| !known).map(|(key, _)| key));
     }
     Ok(asked.len() as u64)
+}
+
+/// The keys of the rows that have no answer.
+fn unknown(keys: &[RowKey], known: &[Option<RowAnswer>]) -> impl Iterator<Item = RowKey> {
+    keys.iter().zip(known).filter(|(_, known)| known.is_none()).map(|(key, _)| *key)
 }
 
 fn count(known: &[bool]) -> u64 {
@@ -99,49 +110,15 @@ pub(crate) fn run(
     let recall = memo.as_deref().filter(|_| remembered == Remembered::Recall);
     let compare = memo.as_deref().filter(|_| remembered != Remembered::Recall);
     let log = memo.as_deref().filter(|_| remembered != Remembered::Leave);
-    let of = input.rows();
-    let pass = Pass { job: &job, memo: log, done: AtomicU64::new(0), of, cx };
-    let mut keys_ahead = VecDeque::new();
-    // While all rows are remembered they are looked up once; how many are is said before the first is asked.
-    let mut is_told = recall.is_none();
     let mut counts = Counts { asked: 0, rejects: 0, two_answers: 0 };
-    let mut first = 0;
-    let mut pace = Pace::of(op);
-    for (n, window) in windows(input).enumerate() {
-        let window = window?;
-        let window_keys = keys_ahead.pop_front().map_or_else(|| job.keys_of(&window), Ok)?;
-        let mut at = 0;
-        while at < window_keys.len() {
-            cx.check()?;
-            let window = window.slice(at, pace.rows.min(window_keys.len() - at));
-            let (keys, rest) = window_keys[at..].split_at(window.num_rows());
-            let known = recall.map_or_else(|| Ok(vec![None; keys.len()]), |memo| memo.recall(keys))?;
-            if let (Some(memo), false) = (recall, is_told) {
-                let here = known.iter().flatten().count() as u64;
-                let mut remembered = here + pass.done.fetch_add(here, Ordering::Relaxed);
-                if here < keys.len() as u64 {
-                    let ahead = count(&memo.knows(rest)?) + pass.look_ahead(memo, input, n + 1, &mut keys_ahead)?;
-                    remembered = ahead + pass.done.fetch_add(ahead, Ordering::Relaxed);
-                }
-                is_told = here < keys.len() as u64 || remembered == of;
-                let kind = EventKind::Recalled { rows: remembered, of };
-                cx.emit(if is_told { kind } else { EventKind::Progress { done: remembered, of } });
-            }
-            let before = compare.map(|memo| memo.recall(keys)).transpose()?;
-            let (answers, asked) = pass.answer(&window, keys, known)?;
-            if let Some(before) = before {
-                counts.two_answers += rows_that_differ(&before, &answers, first, counts.two_answers > 0, cx);
-            }
-            (first, at) = (first + keys.len() as u64, at + keys.len());
-            counts.asked += asked;
-            let (rejects, bytes) = write(&job, node, &window, &answers, out)?;
-            counts.rejects += rejects;
-            pace.after(keys.len(), bytes);
-        }
-    }
-    if !is_told {
-        cx.emit(EventKind::Recalled { rows: 0, of });
-    }
+    let write = |piece: [RecordBatch; 2]| Ok(out.iter_mut().zip(&piece).try_for_each(|(out, rows)| out.write(rows))?);
+    Log::beside(log, |log| {
+        let pass = Pass { job: &job, recall, compare, log, done: AtomicU64::new(0), of: input.rows(), cx };
+        behind::beside(write, |hand| {
+            counts = pass.answer_all(node, input, hand)?;
+            Ok(())
+        })
+    })?;
     Ok(counts)
 }
 
@@ -166,7 +143,8 @@ pub(crate) fn outcomes(
         Memo::Remember => Some(cx.world.store.rows(job.op_id, job.adds.clone())?),
         Memo::Recompute => None,
     };
-    let pass = Pass { job: &job, memo: None, done: AtomicU64::new(0), of: input.rows(), cx };
+    let pass =
+        Pass { job: &job, recall: None, compare: None, log: None, done: AtomicU64::new(0), of: input.rows(), cx };
     // The row that is looked for may be among the first: few are asked again at a time, many remembered ones looked up.
     let step = if memo.is_some() { WINDOW } else { op.batching().rows.saturating_mul(4).clamp(1, WINDOW) };
     let mut row = 0;
@@ -227,23 +205,29 @@ impl<'a> Job<'a> {
     }
 }
 
-/// How many rows of a window are answered before they are written: it goes by how long the answers were so far.
+/// How many rows of a window are answered before they are written, and how many such pieces side by side: it goes by how long the
+/// answers were so far.
 struct Pace {
     rows: usize,
-    /// No fewer: what the operator likes to be handed at a time.
+    pieces: usize,
+    /// No fewer rows: what the operator likes to be handed at a time.
     least: usize,
+    /// No more pieces.
+    most: usize,
 }
 
 impl Pace {
     fn of(op: &dyn RowOp) -> Self {
-        let least = op.batching().rows.clamp(64, WINDOW);
-        Pace { rows: least.max(256), least }
+        let Batching { rows, parallel } = op.batching();
+        let least = rows.clamp(64, WINDOW);
+        Pace { rows: least, pieces: 1, least, most: if parallel { PIECES } else { 1 } }
     }
 
-    /// Sets the next rows by the bytes that so many answers took, and doubles them at most: the next may be longer.
+    /// Sets what comes next by the bytes that so many answers took, and doubles the rows at most: the next may be longer.
     fn after(&mut self, answers: usize, bytes: usize) {
-        let wanted = ANSWER_BYTES.saturating_mul(answers) / bytes.max(1);
-        self.rows = wanted.min(self.rows * 2).clamp(self.least, WINDOW);
+        let each = (bytes / answers.max(1)).max(1);
+        self.rows = (ANSWER_BYTES / each).min(self.rows * 2).clamp(self.least, WINDOW);
+        self.pieces = (PIECES * ANSWER_BYTES / (each * self.rows)).clamp(1, self.most);
     }
 }
 
@@ -290,14 +274,127 @@ fn longest_first<'a>(projected: &RecordBatch, batches: impl Iterator<Item = &'a 
 /// One walk over an input: what is the same for all its windows.
 struct Pass<'a> {
     job: &'a Job<'a>,
-    memo: Option<&'a dyn RowMemo>,
+    /// Whose answers are taken, and whose are compared with the new ones.
+    recall: Option<&'a dyn RowMemo>,
+    compare: Option<&'a dyn RowMemo>,
+    /// Where answers are made durable, if they are.
+    log: Option<&'a Log>,
     /// Rows that have an answer.
     done: AtomicU64,
     of: u64,
     cx: &'a Cx<'a>,
 }
 
+/// Some rows with their answers.
+struct Piece {
+    rows: RecordBatch,
+    /// The number of the first among all of the input.
+    first: u64,
+    answers: Vec<RowAnswer>,
+    /// What was remembered of them, where that is compared.
+    before: Option<Vec<Option<RowAnswer>>>,
+    /// How many the operator was asked.
+    asked: u64,
+}
+
 impl Pass<'_> {
+    /// Answers all rows and hands over, in order, what comes of them.
+    fn answer_all(
+        &self,
+        node: &Node,
+        input: &Input,
+        hand: &dyn Fn([RecordBatch; 2]) -> Result<(), Failure>,
+    ) -> Result<Counts, Failure> {
+        let mut counts = Counts { asked: 0, rejects: 0, two_answers: 0 };
+        let mut pace = Pace::of(self.job.op);
+        let mut take = |piece: Result<Piece, Failure>, pace: &mut Pace| {
+            let Piece { rows, first, answers, before, asked } = piece?;
+            counts.asked += asked;
+            if let Some(before) = before {
+                counts.two_answers += rows_that_differ(&before, &answers, first, counts.two_answers > 0, self.cx);
+            }
+            let [kept, rejects] = output(self.job, node, &rows, &answers)?;
+            counts.rejects += rejects.num_rows() as u64;
+            pace.after(answers.len(), Lengths::of(&kept).all());
+            drop(answers);
+            hand([kept, rejects])
+        };
+        std::thread::scope(|scope| {
+            let mut pieces = Pieces::new(scope, self.log);
+            let mut keys_ahead = VecDeque::new();
+            // While all rows are remembered they are looked up once; how many are is said before the first is asked.
+            let mut is_told = self.recall.is_none();
+            let mut first = 0;
+            for (n, window) in windows(input).enumerate() {
+                let window = window?;
+                let window_keys = keys_ahead.pop_front().map_or_else(|| self.job.keys_of(&window), Ok)?;
+                let mut at = 0;
+                while at < window_keys.len() {
+                    self.cx.check()?;
+                    while pieces.len() >= pace.pieces {
+                        take(pieces.pop().expect("there is a piece"), &mut pace)?;
+                    }
+                    let rows = window.slice(at, pace.rows.min(window_keys.len() - at));
+                    let (keys, rest) = window_keys[at..].split_at(rows.num_rows());
+                    let mut known = self.recall(keys)?;
+                    if self.recall.is_some() && pieces.ask_any(unknown(keys, &known)) {
+                        while let Some(piece) = pieces.pop() {
+                            take(piece, &mut pace)?;
+                        }
+                        pieces.settle();
+                        known = self.recall(keys)?;
+                    }
+                    if let (Some(memo), false) = (self.recall, is_told) {
+                        is_told =
+                            self.tell(memo, &known, rest, || self.look_ahead(memo, input, n + 1, &mut keys_ahead))?;
+                    }
+                    let before = self.compare.map(|memo| memo.recall(keys)).transpose()?;
+                    let asks: Vec<RowKey> = unknown(keys, &known).collect();
+                    let (keys, of) = (keys.to_vec(), first);
+                    (first, at) = (first + keys.len() as u64, at + keys.len());
+                    pieces.push(asks.into_iter(), move || {
+                        let (answers, asked) = self.answer(&rows, &keys, known)?;
+                        Ok(Piece { rows, first: of, answers, before, asked })
+                    });
+                }
+            }
+            while let Some(piece) = pieces.pop() {
+                take(piece, &mut pace)?;
+            }
+            if !is_told {
+                self.cx.emit(EventKind::Recalled { rows: 0, of: self.of });
+            }
+            Ok::<_, Failure>(())
+        })?;
+        Ok(counts)
+    }
+
+    fn recall(&self, keys: &[RowKey]) -> Result<Vec<Option<RowAnswer>>, StoreError> {
+        self.recall.map_or_else(|| Ok(vec![None; keys.len()]), |memo| memo.recall(keys))
+    }
+
+    /// Tells how many rows are remembered, and that no more are if one of these is not: then those of the `rest` of its window, and `ahead`
+    /// of it, are counted. Whether all is told.
+    fn tell(
+        &self,
+        memo: &dyn RowMemo,
+        known: &[Option<RowAnswer>],
+        rest: &[RowKey],
+        ahead: impl FnOnce() -> Result<u64, Failure>,
+    ) -> Result<bool, Failure> {
+        let here = known.iter().flatten().count() as u64;
+        let mut remembered = here + self.done.fetch_add(here, Ordering::Relaxed);
+        let is_last = here < known.len() as u64;
+        if is_last {
+            let ahead = count(&memo.knows(rest)?) + ahead()?;
+            remembered = ahead + self.done.fetch_add(ahead, Ordering::Relaxed);
+        }
+        let is_told = is_last || remembered == self.of;
+        let kind = EventKind::Recalled { rows: remembered, of: self.of };
+        self.cx.emit(if is_told { kind } else { EventKind::Progress { done: remembered, of: self.of } });
+        Ok(is_told)
+    }
+
     /// How many rows from the window number `from` on are remembered. Their keys are kept, as far as memory is bounded.
     fn look_ahead(
         &self,
@@ -341,18 +438,16 @@ impl Pass<'_> {
         let size = batching.rows.clamp(1, WINDOW);
         let projected = self.job.projected(window)?;
         let found: Mutex<Vec<(usize, RowAnswer)>> = Mutex::new(Vec::new());
-        Log::beside(self.memo, |log| {
-            let apply = |rows: &[usize]| -> Result<(), Failure> {
-                let answers = self.apply(&projected, keys, rows, log)?;
-                found.lock().expect("no thread panics while it holds the answers").extend(answers);
-                Ok(())
-            };
-            if batching.parallel {
-                longest_first(&projected, ask.chunks(size)).into_par_iter().with_max_len(1).try_for_each(apply)
-            } else {
-                ask.chunks(size).try_for_each(apply)
-            }
-        })?;
+        let apply = |rows: &[usize]| -> Result<(), Failure> {
+            let answers = self.apply(&projected, keys, rows)?;
+            found.lock().expect("no thread panics while it holds the answers").extend(answers);
+            Ok(())
+        };
+        if batching.parallel {
+            longest_first(&projected, ask.chunks(size)).into_par_iter().with_max_len(1).try_for_each(apply)?;
+        } else {
+            ask.chunks(size).try_for_each(apply)?;
+        }
         for (row, answer) in found.into_inner().expect("no thread panicked") {
             answers[row] = Some(answer);
         }
@@ -373,14 +468,13 @@ impl Pass<'_> {
         projected: &RecordBatch,
         keys: &[RowKey],
         rows: &[usize],
-        log: Option<&Log>,
     ) -> Result<Vec<(usize, RowAnswer)>, Failure> {
         self.cx.check()?;
         let indices = UInt64Array::from_iter_values(rows.iter().map(|row| *row as u64));
         let batch = take_record_batch(projected, &indices).map_err(|error| Failure::op(error.to_string()))?;
         let batch = RowBatch { batch, keys: rows.iter().map(|row| keys[*row]).collect() };
         let on_answer = |row: usize, answer: &RowAnswer| -> Result<(), Failure> {
-            if let Some(log) = log {
+            if let Some(log) = self.log {
                 log.add(batch.keys[row], answer.clone())?;
             }
             let done = 1 + self.done.fetch_add(1, Ordering::Relaxed);
@@ -400,14 +494,13 @@ impl Pass<'_> {
     }
 }
 
-/// Writes a window's rows in input order. Returns how many were refused, and how many bytes were added, roughly.
-fn write(
+/// The rows that a window gives, in input order, and those that are refused.
+fn output(
     job: &Job<'_>,
     node: &Node,
     window: &RecordBatch,
     answers: &[RowAnswer],
-    out: &mut [Box<dyn TableWriter>],
-) -> Result<(u64, usize), Failure> {
+) -> Result<[RecordBatch; 2], Failure> {
     let broken = |error: arrow::error::ArrowError| Failure::op(error.to_string());
     let (mut parents, mut added, mut refused, mut reasons) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for (row, answer) in answers.iter().enumerate() {
@@ -421,12 +514,11 @@ fn write(
         }
     }
     let added = KeptRows::join(&job.adds, added).map_err(broken)?;
-    let bytes = Lengths::of(&added).all();
     let parents = UInt64Array::from(parents);
     let carried = job.carried.iter().map(|column| take(window.column(*column), &parents, None));
     let mut columns = carried.collect::<Result<Vec<ArrayRef>, _>>().map_err(broken)?;
     columns.extend(added.columns().iter().cloned());
-    out[0].write(&RecordBatch::try_new(node.ports[0].1.clone(), columns).map_err(broken)?)?;
+    let kept = RecordBatch::try_new(node.ports[0].1.clone(), columns).map_err(broken)?;
 
     let rejects = &node.ports[1].1;
     let refused = UInt64Array::from(refused);
@@ -436,8 +528,7 @@ fn write(
         columns.push(take(column, &refused, None).map_err(broken)?);
     }
     columns.push(std::sync::Arc::new(StringArray::from(reasons)));
-    out[1].write(&RecordBatch::try_new(rejects.clone(), columns).map_err(broken)?)?;
-    Ok((refused.len() as u64, bytes))
+    Ok([kept, RecordBatch::try_new(rejects.clone(), columns).map_err(broken)?])
 }
 
 #[cfg(test)]
@@ -446,15 +537,17 @@ mod tests {
 
     #[test]
     fn few_rows_at_a_time_where_answers_are_long() {
-        let mut pace = Pace { rows: 256, least: 64 };
+        let mut pace = Pace { rows: 256, pieces: 1, least: 64, most: 8 };
         pace.after(256, 256 * 10);
-        assert_eq!(pace.rows, 512, "no more than twice as many");
+        assert_eq!((pace.rows, pace.pieces), (512, 8), "no more than twice as many");
         (0..9).for_each(|_| pace.after(100, 100 * 10));
-        assert_eq!(pace.rows, WINDOW);
-        pace.after(100, 100 * 100_000);
-        assert!((70..100).contains(&pace.rows), "{}", pace.rows);
-        pace.after(2, 2 * 30_000_000);
-        assert_eq!(pace.rows, 64, "what the operator likes to have");
+        assert_eq!((pace.rows, pace.pieces), (WINDOW, 8));
+        pace.after(100, 100 * 10_000);
+        assert!((180..230).contains(&pace.rows) && pace.pieces == 8, "{} of {}", pace.pieces, pace.rows);
+        pace.after(2, 2 * 300_000);
+        assert_eq!((pace.rows, pace.pieces), (64, 1), "what the operator likes to have, and no more beside it");
+        pace.after(64, 64 * 100_000);
+        assert_eq!((pace.rows, pace.pieces), (64, 2));
     }
 
     #[test]

@@ -25,6 +25,11 @@ pub(super) struct Log {
 struct State {
     /// What came since the last sync began.
     rows: Vec<(RowKey, RowAnswer)>,
+    /// How many rows came, and how many of them are durable.
+    came: u64,
+    durable: u64,
+    /// How many of them somebody waits for.
+    wanted: u64,
     /// No more is coming, or nothing can be written any more.
     is_over: bool,
 }
@@ -62,10 +67,26 @@ impl Log {
             return Err(Failure::Cancelled);
         }
         state.rows.push((key, answer));
+        state.came += 1;
         if state.rows.len() == 1 {
-            self.changed.notify_one();
+            self.changed.notify_all();
         }
         Ok(())
+    }
+
+    /// How many rows came so far.
+    pub(super) fn came(&self) -> u64 {
+        self.state().came
+    }
+
+    /// Waits until the first `rows` that came are durable, or can't be.
+    pub(super) fn wait_for(&self, rows: u64) {
+        let mut state = self.state();
+        state.wanted = state.wanted.max(rows);
+        if state.is_behind() {
+            self.changed.notify_all();
+            drop(self.changed.wait_while(state, |state| state.is_behind() && !state.is_over));
+        }
     }
 
     fn write(&self, memo: &dyn RowMemo) -> Result<(), StoreError> {
@@ -77,14 +98,24 @@ impl Log {
                 return Ok(());
             }
             memo.commit(&rows)?;
-            let pause = self.changed.wait_timeout_while(self.state(), MOMENT, |state| !state.is_over);
-            drop(pause);
+            let n = rows.len() as u64;
+            drop(rows);
+            let mut state = self.state();
+            state.durable += n;
+            self.changed.notify_all();
+            drop(self.changed.wait_timeout_while(state, MOMENT, |state| !state.is_over && !state.is_behind()));
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing is left half done where a thread can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn is_behind(&self) -> bool {
+        self.durable < self.wanted
     }
 }
 
@@ -99,7 +130,7 @@ impl Drop for Over<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::mpsc::{self, Sender};
 
     use retort_cache::Digest;
@@ -107,9 +138,9 @@ mod tests {
     use super::*;
 
     /// Says how many rows each commit has, and fails where it is told to.
-    struct Told {
-        commits: Sender<usize>,
-        fails: bool,
+    pub(in super::super) struct Told {
+        pub(in super::super) commits: Sender<usize>,
+        pub(in super::super) fails: bool,
     }
 
     impl RowMemo for Told {
@@ -128,13 +159,13 @@ mod tests {
         }
     }
 
-    fn key(row: usize) -> RowKey {
+    pub(in super::super) fn key(row: usize) -> RowKey {
         RowKey(Digest::of("test", |hasher| {
             hasher.update(&row.to_le_bytes());
         }))
     }
 
-    fn answer() -> RowAnswer {
+    pub(in super::super) fn answer() -> RowAnswer {
         RowAnswer::Rejected("it was refused".into())
     }
 
@@ -152,6 +183,41 @@ mod tests {
         let later: Vec<usize> = committed.try_iter().collect();
         assert_eq!(later.iter().sum::<usize>(), 999, "none is lost at the end");
         assert!(later.len() < 500, "{} writes", later.len());
+    }
+
+    #[test]
+    fn who_waits_for_rows_has_them() {
+        let (commits, committed) = mpsc::channel();
+        let memo = Told { commits, fails: false };
+        let work = |log: Option<&Log>| {
+            let log = log.expect("there is a memo");
+            let mut durable = 0;
+            for piece in 1..6 {
+                (0..100).try_for_each(|row| log.add(key(100 * piece + row), answer()))?;
+                assert_eq!(log.came(), 100 * piece as u64);
+                log.wait_for(log.came() - 50);
+                durable += committed.try_iter().sum::<usize>();
+                assert!(durable >= 100 * piece - 50, "{durable} rows after piece {piece}");
+            }
+            Ok(())
+        };
+        Log::beside(Some(&memo), work).unwrap();
+    }
+
+    #[test]
+    fn nobody_waits_for_what_can_not_be_written() {
+        let (commits, _committed) = mpsc::channel();
+        let memo = Told { commits, fails: true };
+        let work = |log: Option<&Log>| {
+            let log = log.expect("there is a memo");
+            for row in 0..3 {
+                _ = log.add(key(row), answer());
+                log.wait_for(log.came());
+            }
+            Ok(())
+        };
+        let failed = Log::beside(Some(&memo), work).unwrap_err();
+        assert!(matches!(failed, Failure::Store(_)), "{failed:?}");
     }
 
     #[test]

@@ -43,6 +43,25 @@ fn equal_rows_are_asked_once() {
 }
 
 #[test]
+fn equal_rows_are_asked_once_however_far_apart() {
+    let texts: Vec<String> = (0..900).map(|n| format!("text {}", n * n % 157)).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let different: BTreeSet<&str> = texts.iter().copied().collect();
+    for serial in [false, true] {
+        on_every_store(|mut space| {
+            shelf(&mut space, &texts);
+            space.run();
+            space.asked();
+            space.node("loud", "upper", "docs", json!({"batch": 1, "serial": serial}));
+            space.run();
+            let mut asked = space.asked();
+            asked.sort();
+            assert_eq!(asked, different.iter().copied().collect::<Vec<_>>(), "each once");
+        });
+    }
+}
+
+#[test]
 fn refused_rows_are_kept_with_their_reason_and_remembered() {
     on_every_store(|mut space| {
         shelf(&mut space, &["good", "bad", "fine"]);
