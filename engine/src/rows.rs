@@ -303,7 +303,7 @@ impl Pass<'_> {
         &self,
         node: &Node,
         input: &Input,
-        hand: &dyn Fn([RecordBatch; 2]) -> Result<(), Failure>,
+        hand: &mut dyn FnMut([RecordBatch; 2]) -> Result<(), Failure>,
     ) -> Result<Counts, Failure> {
         let mut counts = Counts { asked: 0, rejects: 0, two_answers: 0 };
         let mut pace = Pace::of(self.job.op);
@@ -352,7 +352,7 @@ impl Pass<'_> {
                     let asks: Vec<RowKey> = unknown(keys, &known).collect();
                     let (keys, of) = (keys.to_vec(), first);
                     (first, at) = (first + keys.len() as u64, at + keys.len());
-                    pieces.push(asks.into_iter(), move || {
+                    pieces.push(pace.pieces == 1, asks.into_iter(), move || {
                         let (answers, asked) = self.answer(&rows, &keys, known)?;
                         Ok(Piece { rows, first: of, answers, before, asked })
                     });

@@ -13,12 +13,18 @@ use super::log::Log;
 /// What is being answered, and the rows that were asked and may not be durable yet.
 pub(super) struct Pieces<'scope, 'env, T> {
     scope: &'scope Scope<'scope, 'env>,
-    making: VecDeque<ScopedJoinHandle<'scope, T>>,
+    making: VecDeque<Making<'scope, T>>,
     log: Option<&'env Log>,
     /// Of the piece that came out last and of those that did not.
     asked: VecDeque<HashSet<RowKey>>,
     /// How many rows had come to the log when the last piece came out.
     came: u64,
+}
+
+enum Making<'scope, T> {
+    Beside(ScopedJoinHandle<'scope, T>),
+    /// By whoever waits for it.
+    Later(Box<dyn FnOnce() -> T + 'scope>),
 }
 
 impl<'scope, 'env, T: Send + 'scope> Pieces<'scope, 'env, T> {
@@ -31,22 +37,31 @@ impl<'scope, 'env, T: Send + 'scope> Pieces<'scope, 'env, T> {
         self.making.len()
     }
 
-    /// Begins with a piece, which asks for some rows.
-    pub(super) fn push(&mut self, asks: impl Iterator<Item = RowKey>, make: impl FnOnce() -> T + Send + 'scope) {
+    /// Begins with a piece, which asks for some rows. One that is made `alone` is begun when it is waited for, and needs no thread.
+    pub(super) fn push(
+        &mut self,
+        alone: bool,
+        asks: impl Iterator<Item = RowKey>,
+        make: impl FnOnce() -> T + Send + 'scope,
+    ) {
         if self.log.is_some() {
             self.asked.push_back(asks.collect());
         }
-        self.making.push_back(self.scope.spawn(make));
+        let making = if alone { Making::Later(Box::new(make)) } else { Making::Beside(self.scope.spawn(make)) };
+        self.making.push_back(making);
     }
 
     /// Waits for the first of the pieces that did not come out, and until all rows of those before it are durable.
     pub(super) fn pop(&mut self) -> Option<T> {
-        let made = self.making.pop_front()?.join();
+        let made = match self.making.pop_front()? {
+            Making::Beside(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+            Making::Later(make) => make(),
+        };
         if let Some(log) = self.log {
             log.wait_for(std::mem::replace(&mut self.came, log.came()));
             self.asked.drain(..self.asked.len().saturating_sub(self.len() + 1));
         }
-        Some(made.unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        Some(made)
     }
 
     /// Whether a row was asked and can't be recalled yet.
@@ -75,12 +90,12 @@ mod tests {
         let (later, told) = mpsc::channel();
         std::thread::scope(|scope| {
             let mut pieces = Pieces::new(scope, None);
-            pieces.push(std::iter::empty(), move || told.recv().unwrap());
-            pieces.push(std::iter::empty(), move || {
+            pieces.push(false, std::iter::empty(), move || told.recv().unwrap());
+            pieces.push(false, std::iter::empty(), move || {
                 later.send(1).unwrap();
                 2
             });
-            pieces.push(std::iter::empty(), || 3);
+            pieces.push(false, std::iter::empty(), || 3);
             assert_eq!(pieces.len(), 3);
             assert_eq!(std::iter::from_fn(|| pieces.pop()).collect::<Vec<_>>(), [1, 2, 3]);
         });
@@ -91,7 +106,7 @@ mod tests {
     fn a_panic_is_the_callers() {
         std::thread::scope(|scope| {
             let mut pieces = Pieces::new(scope, None);
-            pieces.push(std::iter::empty(), || panic!("a row that can't be"));
+            pieces.push(false, std::iter::empty(), || panic!("a row that can't be"));
             pieces.pop();
         });
     }
@@ -105,7 +120,7 @@ mod tests {
             std::thread::scope(|scope| {
                 let mut pieces = Pieces::new(scope, log);
                 for row in 0..4 {
-                    pieces.push([key(row)].into_iter(), move || log.unwrap().add(key(row), answer()));
+                    pieces.push(row == 0, [key(row)].into_iter(), move || log.unwrap().add(key(row), answer()));
                 }
                 pieces.pop().unwrap()?;
                 assert!((0..4).all(|row| pieces.ask_any([key(9), key(row)].into_iter())));
