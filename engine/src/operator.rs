@@ -44,6 +44,10 @@ pub trait RowOp: Send + Sync {
     fn batching(&self) -> Batching {
         Batching { rows: 64, parallel: true }
     }
+    /// How long a row of the columns that it reads takes, in any unit, where the lengths of its texts do not tell: who takes longest is begun first.
+    fn effort(&self, _rows: &RecordBatch, _row: usize) -> Option<u64> {
+        None
+    }
     /// Answers every row of `rows`, in any order, through `out`; an answer is durable soon after it is handed over.
     fn apply(&self, rows: &RowBatch, out: &Answers<'_>, cx: &Cx<'_>) -> Result<(), Failure>;
 }

@@ -263,11 +263,16 @@ fn windows(input: &Input) -> impl Iterator<Item = Result<RecordBatch, StoreError
     })
 }
 
-/// Batches of rows by the length of their texts: what takes longest is not begun last, when the other cores have nothing left to do.
-fn longest_first<'a>(projected: &RecordBatch, batches: impl Iterator<Item = &'a [usize]>) -> Vec<&'a [usize]> {
+/// Batches of rows by what they take: who takes longest is not begun last, when the other cores have nothing left to do.
+fn longest_first<'a>(
+    op: &dyn RowOp,
+    projected: &RecordBatch,
+    batches: impl Iterator<Item = &'a [usize]>,
+) -> Vec<&'a [usize]> {
     let lengths = Lengths::of(projected);
+    let effort = |row: &usize| op.effort(projected, *row).unwrap_or_else(|| lengths.row(*row) as u64);
     let mut batches: Vec<_> = batches.collect();
-    batches.sort_by_cached_key(|rows| Reverse(rows.iter().map(|row| lengths.row(*row)).sum::<usize>()));
+    batches.sort_by_cached_key(|rows| Reverse(rows.iter().map(effort).sum::<u64>()));
     batches
 }
 
@@ -444,7 +449,10 @@ impl Pass<'_> {
             Ok(())
         };
         if batching.parallel {
-            longest_first(&projected, ask.chunks(size)).into_par_iter().with_max_len(1).try_for_each(apply)?;
+            longest_first(self.job.op, &projected, ask.chunks(size))
+                .into_par_iter()
+                .with_max_len(1)
+                .try_for_each(apply)?;
         } else {
             ask.chunks(size).try_for_each(apply)?;
         }
@@ -533,7 +541,10 @@ fn output(
 
 #[cfg(test)]
 mod tests {
+    use arrow::datatypes::Schema;
+
     use super::*;
+    use crate::Problem;
 
     #[test]
     fn few_rows_at_a_time_where_answers_are_long() {
@@ -550,13 +561,36 @@ mod tests {
         assert_eq!((pace.rows, pace.pieces), (64, 2));
     }
 
+    /// Knows what its rows take, or leaves it to their texts.
+    struct Knows(bool);
+
+    impl RowOp for Knows {
+        fn reads(&self) -> Vec<String> {
+            Vec::new()
+        }
+
+        fn adds(&self, _reads: &Schema) -> Result<SchemaRef, Problem> {
+            Ok(SchemaRef::new(Schema::empty()))
+        }
+
+        fn effort(&self, _rows: &RecordBatch, row: usize) -> Option<u64> {
+            self.0.then_some(row as u64)
+        }
+
+        fn apply(&self, _rows: &RowBatch, _out: &Answers<'_>, _cx: &Cx<'_>) -> Result<(), Failure> {
+            Ok(())
+        }
+    }
+
     #[test]
-    fn batches_with_the_longest_texts_come_first() {
+    fn batches_that_take_longest_come_first() {
         let lengths = [1_usize, 2, 0, 90, 40, 40, 7];
         let texts: ArrayRef = std::sync::Arc::new(StringArray::from_iter_values(lengths.map(|n| "x".repeat(n))));
         let numbers: ArrayRef = std::sync::Arc::new(UInt64Array::from_iter_values(0..7));
         let batch = RecordBatch::try_from_iter([("n", numbers), ("text", texts)]).unwrap();
         let rows: Vec<usize> = (0..7).collect();
-        assert_eq!(longest_first(&batch, rows.chunks(2)), [&[2, 3][..], &[4, 5], &[0, 1], &[6]]);
+        let order = |op: &dyn RowOp| longest_first(op, &batch, rows.chunks(2));
+        assert_eq!(order(&Knows(false)), [&[2, 3][..], &[4, 5], &[0, 1], &[6]]);
+        assert_eq!(order(&Knows(true)), [&[4, 5][..], &[6], &[2, 3], &[0, 1]]);
     }
 }

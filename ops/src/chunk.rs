@@ -284,7 +284,7 @@ impl RowOp for Chunker {
 
     fn batching(&self) -> Batching {
         // An encoder has all threads for itself.
-        Batching { rows: 8, parallel: self.encoder.is_none() }
+        Batching { rows: if self.encoder.is_some() { 8 } else { 1 }, parallel: self.encoder.is_none() }
     }
 
     fn apply(&self, rows: &RowBatch, out: &Answers<'_>, cx: &Cx<'_>) -> Result<(), Failure> {

@@ -155,7 +155,13 @@ impl RowOp for Extractor {
     }
 
     fn batching(&self) -> Batching {
-        Batching { rows: 8, parallel: true }
+        Batching { rows: 1, parallel: true }
+    }
+
+    fn effort(&self, rows: &RecordBatch, row: usize) -> Option<u64> {
+        let paths = rows.column(0).as_string::<i32>();
+        let file = files::content_path(&self.base.join(paths.is_valid(row).then(|| paths.value(row))?));
+        Some(file.metadata().ok()?.len())
     }
 
     fn apply(&self, rows: &RowBatch, out: &Answers<'_>, cx: &Cx<'_>) -> Result<(), Failure> {

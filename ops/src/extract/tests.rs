@@ -41,6 +41,16 @@ fn golden(name: &str, expected: &ExpectFile) {
 }
 
 #[test]
+fn what_a_file_takes_goes_by_its_length() {
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata");
+    let extractor = Extractor { base, tools: Vec::new() };
+    let paths: ArrayRef = Arc::new(StringArray::from(vec![Some("manual.html"), Some("there is none"), None]));
+    let rows = RecordBatch::try_from_iter_with_nullable([("path", paths, true)]).unwrap();
+    let efforts: Vec<_> = (0..3).map(|row| extractor.effort(&rows, row)).collect();
+    assert_eq!(efforts, [Some(testdata("manual.html").len() as u64), None, None]);
+}
+
+#[test]
 fn html() {
     golden("manual.html", &expect_file!["../../testdata/manual.html.blocks"]);
 }
