@@ -220,7 +220,7 @@ impl Pace {
     fn of(op: &dyn RowOp) -> Self {
         let Batching { rows, parallel } = op.batching();
         let least = rows.clamp(64, WINDOW);
-        Pace { rows: least, pieces: 1, least, most: if parallel { PIECES } else { 1 } }
+        Pace { rows: least.max(256), pieces: 1, least, most: if parallel { PIECES } else { 1 } }
     }
 
     /// Sets what comes next by the bytes that so many answers took, and doubles the rows at most: the next may be longer.

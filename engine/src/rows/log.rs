@@ -160,7 +160,7 @@ pub(super) mod tests {
     }
 
     pub(in super::super) fn key(row: usize) -> RowKey {
-        RowKey(Digest::of("test", |hasher| {
+        RowKey(Digest::of("test 1", |hasher| {
             hasher.update(&row.to_le_bytes());
         }))
     }
