@@ -231,7 +231,7 @@ impl Pace {
     }
 }
 
-/// The input in pieces of `WINDOW` rows, whatever batches it comes in, or of fewer that are long.
+/// The input in windows: `WINDOW` rows, whatever batches they come in, or fewer that are long.
 fn windows(input: &Input) -> impl Iterator<Item = Result<RecordBatch, StoreError>> {
     let mut batches = Some(input.batches());
     let mut rest = RecordBatch::new_empty(input.schema.clone());
