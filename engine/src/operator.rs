@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Schema, SchemaRef};
 use retort_cache::{Batches, RowAnswer, RowKey, StoreError, Table, TableWriter};
 
@@ -98,12 +98,12 @@ pub struct Answers<'a> {
 
 impl Answers<'_> {
     /// Answers row `row` of the batch by any number of rows with the added columns.
-    pub fn keep(&self, row: usize, answer: &RecordBatch) -> Result<(), Failure> {
+    pub fn keep(&self, row: usize, answer: RecordBatch) -> Result<(), Failure> {
         self.put(row, RowAnswer::Kept(self.promised(answer)?.into()))
     }
 
     /// Answers row `row` of the batch by these rows, and refuses the rest of what was in it: nothing is dropped unsaid.
-    pub fn keep_some(&self, row: usize, answer: &RecordBatch, reason: impl Into<String>) -> Result<(), Failure> {
+    pub fn keep_some(&self, row: usize, answer: RecordBatch, reason: impl Into<String>) -> Result<(), Failure> {
         if answer.num_rows() == 0 {
             return self.reject(row, reason);
         }
@@ -115,10 +115,13 @@ impl Answers<'_> {
         self.put(row, RowAnswer::Rejected(reason.into()))
     }
 
-    fn promised(&self, answer: &RecordBatch) -> Result<RecordBatch, Failure> {
+    fn promised(&self, answer: RecordBatch) -> Result<RecordBatch, Failure> {
+        let (_, mut columns, n) = answer.into_parts();
+        // Builders begin with room for a thousand values, and thousands of answers are in memory.
+        columns.iter_mut().for_each(Array::shrink_to_fit);
         // An operator that adds no column still says how many rows it keeps.
-        let options = RecordBatchOptions::new().with_row_count(Some(answer.num_rows()));
-        RecordBatch::try_new_with_options(self.schema.clone(), answer.columns().to_vec(), &options)
+        let options = RecordBatchOptions::new().with_row_count(Some(n));
+        RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)
             .map_err(|error| Failure::op(format!("the answer does not have the columns that were promised: {error}")))
     }
 
@@ -230,4 +233,31 @@ pub enum Lane {
     Cpu,
     /// Nodes that fill the machine by themselves, one at a time: a model runs or is trained.
     Model,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, ListBuilder, StringBuilder};
+
+    use super::*;
+
+    #[test]
+    fn an_answer_takes_no_more_memory_than_its_values() {
+        let mut lists = ListBuilder::new(StringBuilder::new());
+        lists.values().append_value("one");
+        lists.append(true);
+        let column: ArrayRef = Arc::new(lists.finish());
+        assert!(column.get_buffer_memory_size() > 1024, "builders make room");
+        let answer = RecordBatch::try_from_iter([("list", column)]).unwrap();
+        let (schema, slots) = (answer.schema(), Mutex::new(vec![None]));
+        let answers = Answers { schema, slots, taken: &|_, _| Ok(()) };
+        answers.keep(0, answer).unwrap();
+        let slots = answers.slots.into_inner().unwrap();
+        let kept = slots[0].as_ref().unwrap().kept().unwrap().batch();
+        assert_eq!(kept.num_rows(), 1);
+        // Buffers are multiples of a cache line.
+        assert!(kept.column(0).get_buffer_memory_size() <= 4 * 64);
+    }
 }

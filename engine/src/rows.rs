@@ -52,6 +52,8 @@ const WINDOW: usize = 4096;
 const WINDOW_BYTES: usize = 16 << 20;
 /// Bytes of the answers to a piece, roughly.
 const ANSWER_BYTES: usize = 2 << 20;
+/// Rows of a piece: what they have apart from bytes of answers is a kilobyte or two.
+const PIECE: usize = 1024;
 /// Pieces that are answered side by side, at most.
 const PIECES: usize = 8;
 /// Windows whose keys are kept from when they were counted until they are asked: 32 MB.
@@ -226,7 +228,7 @@ impl Pace {
     /// Sets what comes next by the bytes that so many answers took, and doubles the rows at most: the next may be longer.
     fn after(&mut self, answers: usize, bytes: usize) {
         let each = (bytes / answers.max(1)).max(1);
-        self.rows = (ANSWER_BYTES / each).min(self.rows * 2).clamp(self.least, WINDOW);
+        self.rows = (ANSWER_BYTES / each).min(self.rows * 2).clamp(self.least, PIECE.max(self.least));
         self.pieces = (PIECES * ANSWER_BYTES / (each * self.rows)).clamp(1, self.most);
     }
 }
@@ -552,7 +554,7 @@ mod tests {
         pace.after(256, 256 * 10);
         assert_eq!((pace.rows, pace.pieces), (512, 8), "no more than twice as many");
         (0..9).for_each(|_| pace.after(100, 100 * 10));
-        assert_eq!((pace.rows, pace.pieces), (WINDOW, 8));
+        assert_eq!((pace.rows, pace.pieces), (PIECE, 8));
         pace.after(100, 100 * 10_000);
         assert!((180..230).contains(&pace.rows) && pace.pieces == 8, "{} of {}", pace.pieces, pace.rows);
         pace.after(2, 2 * 300_000);

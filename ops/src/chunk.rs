@@ -310,8 +310,8 @@ impl RowOp for Chunker {
                 Ok(chunks) => {
                     let answer = chunk_rows(ids.value(row), &chunks);
                     match self.lost(&document, &chunks) {
-                        Some(lost) => out.keep_some(row, &answer, lost)?,
-                        None => out.keep(row, &answer)?,
+                        Some(lost) => out.keep_some(row, answer, lost)?,
+                        None => out.keep(row, answer)?,
                     }
                 }
                 Err(error @ (ChunkError::TooSmall(_) | ChunkError::Measure(_))) => {

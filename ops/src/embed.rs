@@ -114,7 +114,7 @@ impl RowOp for Embedder {
                 list.values().append_slice(&vector);
                 list.append(true);
                 let column: ArrayRef = Arc::new(list.finish());
-                out.keep(*row, &RecordBatch::try_new(schema.clone(), vec![column]).expect("one vector"))?;
+                out.keep(*row, RecordBatch::try_new(schema.clone(), vec![column]).expect("one vector"))?;
             }
         }
         Ok(())

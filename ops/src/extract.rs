@@ -188,8 +188,8 @@ impl RowOp for Extractor {
                 return Err(not_read(path, reason));
             }
             match outcome {
-                Ok(outcome) if outcome.refused.is_empty() => out.keep(row, &document_rows(&outcome.documents))?,
-                Ok(outcome) => out.keep_some(row, &document_rows(&outcome.documents), outcome.reasons())?,
+                Ok(outcome) if outcome.refused.is_empty() => out.keep(row, document_rows(&outcome.documents))?,
+                Ok(outcome) => out.keep_some(row, document_rows(&outcome.documents), outcome.reasons())?,
                 Err(unreadable) => out.reject(row, unreadable.to_string())?,
             }
         }

@@ -174,7 +174,7 @@ impl RowOp for Condition {
         let kept = rows.batch.slice(0, 1).project(&[]).expect("no column is always there");
         for (row, verdict) in verdicts(condition.as_ref(), &rows.batch).iter().enumerate() {
             match verdict {
-                Verdict::True => out.keep(row, &kept)?,
+                Verdict::True => out.keep(row, kept.clone())?,
                 refused => out.reject(row, self.refusal(refused))?,
             }
         }

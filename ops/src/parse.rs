@@ -323,9 +323,9 @@ impl RowOp for Parser {
             }
             let cut = reasons.is_some_and(|reasons| reasons.is_valid(row) && CUT.contains(&reasons.value(row)));
             match self.reader.read(text, cut) {
-                Ok((found, None)) => out.keep(row, &self.answer(found, batch, row, &schema)?)?,
+                Ok((found, None)) => out.keep(row, self.answer(found, batch, row, &schema)?)?,
                 Ok((found, Some(left_out))) => {
-                    out.keep_some(row, &self.answer(found, batch, row, &schema)?, left_out)?;
+                    out.keep_some(row, self.answer(found, batch, row, &schema)?, left_out)?;
                 }
                 Err(reason) => out.reject(row, reason)?,
             }

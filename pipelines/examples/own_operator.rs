@@ -96,7 +96,7 @@ impl RowOp for Redactor {
             let clean = text.map(|text| self.pattern.replace_all(text, regex::NoExpand(&self.with)));
             let columns =
                 vec![Arc::new(StringArray::from_iter([clean])) as _, Arc::new(UInt64Array::from(vec![n_blots])) as _];
-            out.keep(row, &RecordBatch::try_new(schema.clone(), columns).map_err(Failure::op)?)?;
+            out.keep(row, RecordBatch::try_new(schema.clone(), columns).map_err(Failure::op)?)?;
         }
         Ok(())
     }

@@ -126,7 +126,7 @@ impl RowOp for Reader {
             let path = path.unwrap();
             self.probe.asked.lock().unwrap().push(path.into());
             let text = std::fs::read_to_string(self.folder.join(path)).map_err(Failure::op)?;
-            out.keep(row, &texts(&["text"], &[vec![text + &self.tail]]))?;
+            out.keep(row, texts(&["text"], &[vec![text + &self.tail]]))?;
         }
         Ok(())
     }
@@ -211,7 +211,7 @@ impl RowOp for Upperer {
                     let language = language.as_ref().map_or("", |language| language.value(row));
                     let suffix = self.config.suffix.as_deref().unwrap_or_default();
                     let text = format!("{}{suffix}{language}", text.to_uppercase());
-                    out.keep(row, &texts(&[&self.config.column], &[vec![text]]))?;
+                    out.keep(row, texts(&[&self.config.column], &[vec![text]]))?;
                 }
             }
         }
@@ -252,8 +252,8 @@ impl RowOp for Words {
             let (bad, words): (Vec<_>, Vec<_>) = words.partition(|word| word.contains('#'));
             let words = texts(&["word"], &[words]);
             match bad.as_slice() {
-                [] => out.keep(row, &words)?,
-                bad => out.keep_some(row, &words, format!("left out: {}", bad.join(" ")))?,
+                [] => out.keep(row, words)?,
+                bad => out.keep_some(row, words, format!("left out: {}", bad.join(" ")))?,
             }
         }
         Ok(())
@@ -291,7 +291,7 @@ impl RowOp for First {
 
     fn apply(&self, rows: &RowBatch, out: &Answers<'_>, _cx: &Cx<'_>) -> Result<(), Failure> {
         for (row, text) in rows.batch.column(0).as_string::<i32>().iter().enumerate() {
-            out.keep(row, &texts(&["text"], &[vec![text.unwrap().chars().take(self.n).collect()]]))?;
+            out.keep(row, texts(&["text"], &[vec![text.unwrap().chars().take(self.n).collect()]]))?;
         }
         Ok(())
     }

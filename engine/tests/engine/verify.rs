@@ -61,7 +61,7 @@ impl RowOp for Moody {
 
     fn apply(&self, rows: &RowBatch, out: &Answers<'_>, _cx: &Cx<'_>) -> Result<(), Failure> {
         let texts = rows.batch.column(0).as_string::<i32>();
-        (0..texts.len()).try_for_each(|row| out.keep(row, &say(texts.value(row))))
+        (0..texts.len()).try_for_each(|row| out.keep(row, say(texts.value(row))))
     }
 }
 

@@ -140,9 +140,9 @@ impl Sorter<'_, '_> {
         let Open { row, kept, reason } = std::mem::replace(&mut self.open, next);
         let kept = concat_batches(self.columns, &kept).map_err(|error| Failure::op(error.to_string()))?;
         match reason {
-            Some(reason) => self.out.keep_some(row, &kept, reason),
+            Some(reason) => self.out.keep_some(row, kept, reason),
             None if kept.num_rows() == 0 => self.out.reject(row, "the program gave no row for it"),
-            None => self.out.keep(row, &kept),
+            None => self.out.keep(row, kept),
         }
     }
 

@@ -78,8 +78,8 @@ impl<'a> Collected<'a> {
             (0..).zip(answers).filter(|(_, taken)| taken.1.is_none()).map(|(index, taken)| (index, &taken.0)).collect();
         match (kept.is_empty(), reasons.is_empty()) {
             (true, _) => self.out.reject(row, reasons.join("; ")),
-            (false, true) => self.out.keep(row, &self.batch(&kept)?),
-            (false, false) => self.out.keep_some(row, &self.batch(&kept)?, reasons.join("; ")),
+            (false, true) => self.out.keep(row, self.batch(&kept)?),
+            (false, false) => self.out.keep_some(row, self.batch(&kept)?, reasons.join("; ")),
         }
     }
 

@@ -229,8 +229,8 @@ fn answer(
     probe.asked.lock().unwrap().push(identity.clone());
     probe.trouble()?;
     match said {
-        Said::Rows(said) => out.keep(row, &batch_of(schema, said))?,
-        Said::Partly(said, reason) => out.keep_some(row, &batch_of(schema, said), reason)?,
+        Said::Rows(said) => out.keep(row, batch_of(schema, said))?,
+        Said::Partly(said, reason) => out.keep_some(row, batch_of(schema, said), reason)?,
         Said::Refused(reason) => out.reject(row, reason)?,
     }
     probe.answered.lock().unwrap().push(identity);
