@@ -1,7 +1,8 @@
 //! What writing and naming a table costs: `cargo bench --workspace --bench tables`.
 //!
 //! Megabytes of Arrow data a second of one core's time (what the kernel counts for the thread, so that neighbours do not
-//! show), the best of three. `TEXT=file` takes the words of a file instead of those in the repository's documents.
+//! show), the best of three. `TEXT=file` takes the words of a file instead of those in the repository's documents, and
+//! `KEEP=folder` leaves the tables there, for `tests/peers/tables.py`.
 #![expect(
     clippy::print_stdout,
     clippy::disallowed_methods,
@@ -38,7 +39,10 @@ fn main() {
         let hash = mb / seconds(|| hash(batch));
         let encode = mb / seconds(|| encode(batch));
         let mut bytes = 0;
-        let write = mb / seconds(|| bytes = write(batch));
+        let write = mb / seconds(|| bytes = write(batch, None));
+        if let Some(folder) = std::env::var_os("KEEP") {
+            self::write(batch, Some(&Path::new(&folder).join(format!("{name}.parquet"))));
+        }
         let of_target = write / TARGET;
         println!(
             "{name:8} {mb:4.0} {hash:6.0}  {encode:6.0}  {write:6.0} ({of_target:.2} of target)  {:4.0} %",
@@ -76,14 +80,17 @@ fn encode(batch: &RecordBatch) -> usize {
     writer.into_inner().unwrap().len()
 }
 
-/// As the engine writes a table. Gives the file's length.
-fn write(batch: &RecordBatch) -> u64 {
+/// As the engine writes a table. Gives the file's length, and may leave the file somewhere.
+fn write(batch: &RecordBatch, keep: Option<&Path>) -> u64 {
     let folder = tempfile::tempdir().unwrap();
     let mut writer = Disk::open(folder.path()).unwrap().writer(batch.schema()).unwrap();
     for at in (0..batch.num_rows()).step_by(4096) {
         writer.write(&batch.slice(at, 4096.min(batch.num_rows() - at))).unwrap();
     }
-    fs::metadata(writer.finish().unwrap().path().unwrap()).unwrap().len()
+    let table = writer.finish().unwrap();
+    let path = table.path().unwrap();
+    keep.map(|keep| fs::copy(path, keep).unwrap());
+    fs::metadata(path).unwrap().len()
 }
 
 /// Seconds that this thread was at work, the best of three.
