@@ -48,22 +48,77 @@ pub(super) fn pack_panel(isa: Isa, panel: &[f32], bytes: &mut [u8], scales: &mut
     );
 }
 
+/// All columns of a block side by side, each with the scale of [`WEIGHT_MOST`] that leaves it the least error.
 #[inline(always)]
 fn pack_blocks(panel: &[f32], bytes: &mut [u8], scales: &mut [f32]) {
-    let blocks = panel.chunks(BLOCK * PANEL).zip(bytes.chunks_exact_mut(BLOCK_BYTES));
-    for ((values, bytes), scales) in blocks.zip(scales.chunks_exact_mut(PANEL)) {
-        for (column, scale) in scales.iter_mut().enumerate() {
-            let mut block = [0.0; BLOCK];
-            for (value, from) in block.iter_mut().zip(values[column..].iter().step_by(PANEL)) {
-                *value = *from;
+    let (bytes, scales) = (bytes.as_chunks_mut::<BLOCK_BYTES>().0, scales.as_chunks_mut::<PANEL>().0);
+    for ((values, bytes), scales) in panel.chunks(BLOCK * PANEL).zip(bytes).zip(scales) {
+        // The last block may be short.
+        let mut block = [[0.0; PANEL]; BLOCK];
+        block.as_flattened_mut()[..values.len()].copy_from_slice(values);
+        let inverses = scale_weights(&block, scales);
+        for (inputs, bytes) in block.as_chunks::<4>().0.iter().zip(bytes.as_chunks_mut::<{ 4 * PANEL }>().0) {
+            let mut words = [0u32; PANEL];
+            for (s, input) in inputs.iter().enumerate() {
+                for ((word, value), inverse) in words.iter_mut().zip(input).zip(&inverses) {
+                    *word |= (round_one(*value, *inverse).wrapping_add(OFFSET) as u32 & 0xff) << (8 * s);
+                }
             }
-            let mut rounded = [0i8; BLOCK];
-            *scale = round_weights(&block, &mut rounded);
-            for (s, &byte) in rounded.iter().enumerate() {
-                bytes[(s / 4 * PANEL + column) * 4 + s % 4] = (i32::from(byte) + OFFSET) as u8;
+            for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
+                *bytes = word.to_le_bytes();
             }
         }
     }
+}
+
+/// Puts each column's scale into `scales`, and gives what its values are multiplied with before they are rounded.
+#[inline(always)]
+fn scale_weights(block: &[[f32; PANEL]; BLOCK], scales: &mut [f32; PANEL]) -> [f32; PANEL] {
+    let mut largest = [0u32; PANEL];
+    for input in block {
+        for (largest, value) in largest.iter_mut().zip(input) {
+            *largest = (*largest).max(magnitude(*value));
+        }
+    }
+    let mut inverses = [0.0; PANEL];
+    let mut least = [magnitude(f32::INFINITY); PANEL];
+    for most in WEIGHT_MOST {
+        let (mut scale, mut inverse) = ([0.0; PANEL], [0.0; PANEL]);
+        for ((largest, scale), inverse) in largest.iter().zip(&mut scale).zip(&mut inverse) {
+            (*scale, *inverse) = scale_of(f32::from_bits(*largest), most);
+        }
+        let mut error = [0u32; PANEL];
+        for input in block {
+            for (column, value) in input.iter().enumerate() {
+                let rounded = (value * inverse[column] + ROUND) - ROUND;
+                error[column] = error[column].max(magnitude(value - rounded * scale[column]));
+            }
+        }
+        for column in 0..PANEL {
+            // What is no number has no least error, and stays none by the first scale.
+            if error[column] < least[column] || most == MOST {
+                (least[column], scales[column], inverses[column]) = (error[column], scale[column], inverse[column]);
+            }
+        }
+    }
+    inverses
+}
+
+/// A float's bits without its sign. As whole numbers they are in the floats' order, what is no number last.
+#[inline(always)]
+fn magnitude(value: f32) -> u32 {
+    value.to_bits() & !(1 << 31)
+}
+
+/// The scale of a block with this largest value, and what its values are multiplied with, so that they round to bytes up to `most`.
+#[inline(always)]
+fn scale_of(largest: f32, most: f32) -> (f32, f32) {
+    if largest <= LEAST { (0.0, 0.0) } else { (largest / most, most / largest) }
+}
+
+#[inline(always)]
+fn round_one(value: f32, inverse: f32) -> i32 {
+    (value * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32
 }
 
 /// A packed panel.
@@ -87,32 +142,14 @@ impl<'a> Panel<'a> {
     }
 }
 
-/// Rounds a block of weights to bytes, with the least error of [`WEIGHT_MOST`]; gives the scale.
+/// Rounds a block to bytes up to [`MOST`]; gives the scale with which they are multiplied, and their sum.
 #[inline(always)]
-fn round_weights(values: &[f32; BLOCK], into: &mut [i8; BLOCK]) -> f32 {
-    let (mut least, mut best) = (f32::INFINITY, 0.0);
-    for most in WEIGHT_MOST {
-        let mut bytes = [0i8; BLOCK];
-        let (scale, _) = round(values, most, &mut bytes);
-        let errors = values.iter().zip(&bytes).map(|(value, &byte)| (value - f32::from(byte) * scale).abs());
-        // Errors are positive: their bits are in their order.
-        let error = f32::from_bits(errors.map(f32::to_bits).fold(0, u32::max));
-        if error < least {
-            (least, best, *into) = (error, scale, bytes);
-        }
-    }
-    best
-}
-
-/// Rounds a block to bytes up to `most`; gives the scale with which they are multiplied, and their sum.
-#[inline(always)]
-fn round(values: &[f32; BLOCK], most: f32, into: &mut [i8; BLOCK]) -> (f32, i32) {
-    // As whole numbers the bits of positive floats are in the floats' order, what is no number last: it stays none in the scale.
-    let largest = f32::from_bits(values.iter().map(|value| value.to_bits() & !(1 << 31)).fold(0, u32::max));
-    let (scale, inverse) = if largest <= LEAST { (0.0, 0.0) } else { (largest / most, most / largest) };
+fn round(values: &[f32; BLOCK], into: &mut [i8; BLOCK]) -> (f32, i32) {
+    let largest = values.iter().map(|value| magnitude(*value)).fold(0, u32::max);
+    let (scale, inverse) = scale_of(f32::from_bits(largest), MOST);
     let mut sum = 0i32;
     for (byte, value) in into.iter_mut().zip(values) {
-        let rounded = (value * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32;
+        let rounded = round_one(*value, inverse);
         *byte = rounded as i8;
         sum = sum.wrapping_add(rounded);
     }
@@ -159,7 +196,7 @@ fn round_row(x: &[f32], bytes: &mut [i8], scales: &mut [f32], begins: &mut [i32]
     let blocks = blocks.iter().chain((!rest.is_empty()).then_some(&last));
     for ((values, bytes), (scale, begin)) in blocks.zip(bytes.as_chunks_mut().0).zip(scales.iter_mut().zip(begins)) {
         let sum;
-        (*scale, sum) = round(values, MOST, bytes);
+        (*scale, sum) = round(values, bytes);
         *begin = sum.wrapping_mul(-OFFSET);
     }
 }
@@ -252,5 +289,66 @@ unsafe fn portable(tile: &Tile8) {
                 *out = (sum as f32).mul_add(scales[block] * weight_scales[column], *out);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::multiply::tests::values;
+    use super::*;
+
+    /// A column's block by itself, and its scale.
+    fn plain(block: &[f32; BLOCK]) -> ([i32; BLOCK], f32) {
+        let largest = block.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+        let tries = WEIGHT_MOST.map(|most| {
+            let (scale, inverse) = if largest <= LEAST { (0.0, 0.0) } else { (largest / most, most / largest) };
+            let bytes = block.map(|value| (value * inverse).round_ties_even() as i32);
+            let error = block.iter().zip(bytes).map(|(value, byte)| (value - byte as f32 * scale).abs());
+            (error.fold(0.0, f32::max), bytes, scale)
+        });
+        let (_, bytes, scale) =
+            tries.into_iter().reduce(|best, next| if next.0 < best.0 { next } else { best }).unwrap();
+        (bytes, scale)
+    }
+
+    #[test]
+    fn weights_are_rounded_with_the_least_error_on_every_instruction_set() {
+        let mut which = [0; WEIGHT_MOST.len()];
+        for (seed, k) in [(1, 32), (2, 96), (3, 50), (4, 1)] {
+            let mut panel = values(k * PANEL, seed);
+            // Multiples of an eighth and of a sixteenth, as GGUF's types have them; zeros; what is nearly zero.
+            for (s, input) in panel.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
+                input[1] = (s as f32 % 16.0 - 8.0) * 0.37;
+                input[2] = (s as f32 % 32.0 - 16.0) * 0.11;
+                (input[3], input[4]) = (0.0, 1e-31);
+            }
+            for isa in Isa::available() {
+                let blocks = k.div_ceil(BLOCK);
+                let (mut bytes, mut scales) = (vec![0; blocks * BLOCK_BYTES], vec![0.0; blocks * PANEL]);
+                pack_panel(isa, &panel, &mut bytes, &mut scales);
+                for (block, column) in (0..blocks).flat_map(|block| (0..PANEL).map(move |column| (block, column))) {
+                    let value = |s| panel.get((block * BLOCK + s) * PANEL + column).copied().unwrap_or(0.0);
+                    let (expected, scale) = plain(&std::array::from_fn(value));
+                    let found = std::array::from_fn(|s| {
+                        i32::from(bytes[block * BLOCK_BYTES + (s / 4 * PANEL + column) * 4 + s % 4]) - OFFSET
+                    });
+                    assert_eq!((found, scales[block * PANEL + column]), (expected, scale), "{isa:?}, {k}, {column}");
+                    let most = expected.into_iter().map(i32::abs).max().unwrap();
+                    which.iter_mut().zip(WEIGHT_MOST).for_each(|(n, of)| *n += usize::from(most == of as i32));
+                }
+            }
+        }
+        assert!(which.iter().all(|n| *n > 10), "{which:?}");
+    }
+
+    #[test]
+    fn what_is_no_number_is_none_when_it_is_rounded() {
+        let mut panel = vec![1.0; BLOCK * PANEL];
+        (panel[PANEL], panel[5 * PANEL + 1]) = (f32::NAN, f32::INFINITY);
+        let (mut bytes, mut scales) = (vec![0; BLOCK_BYTES], vec![0.0; PANEL]);
+        pack_panel(Isa::best(), &panel, &mut bytes, &mut scales);
+        assert!(
+            scales[..2].iter().all(|scale| !scale.is_finite()) && scales[2..].iter().all(|scale| *scale == 1.0 / 127.0)
+        );
     }
 }

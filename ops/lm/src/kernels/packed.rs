@@ -12,6 +12,9 @@ use super::buffer::Buffer;
 use super::tile::PANEL;
 use super::{Isa, bf16, int8};
 
+/// Values of a row that are put into a panel's columns at a time.
+const TURNED: usize = 32;
+
 /// How packed weights are stored, and what products with them are computed in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Precision {
@@ -326,9 +329,12 @@ impl Packed {
 
 /// Fills a panel from rows of `k` values, the first of which is row `first`.
 fn fill_from_rows(rows: &[f32], k: usize, panel: &mut [f32], first: usize) {
-    for (j, row) in rows.chunks_exact(k.max(1)).skip(first).take(PANEL).enumerate() {
-        for (s, &value) in row.iter().enumerate() {
-            panel[s * PANEL + j] = value;
+    // A few values of all rows, then the next few: what is written lies in the first cache.
+    for (at, some) in panel.chunks_mut(TURNED * PANEL).enumerate() {
+        for (j, row) in rows.chunks_exact(k.max(1)).skip(first).take(PANEL).enumerate() {
+            for (into, &value) in some.as_chunks_mut::<PANEL>().0.iter_mut().zip(&row[at * TURNED..]) {
+                into[j] = value;
+            }
         }
     }
 }
