@@ -15,6 +15,7 @@ use retort_lm::model::{Model, Span};
 
 static MODEL: LazyLock<Model> = LazyLock::new(|| load(Precision::F16));
 static INT8: LazyLock<Model> = LazyLock::new(|| load(Precision::Int8));
+static BF16: LazyLock<Model> = LazyLock::new(|| load(Precision::Bf16));
 
 #[expect(clippy::disallowed_methods, reason = "a bench may be told which model to run")]
 fn load(precision: Precision) -> Model {
@@ -43,6 +44,12 @@ fn prompt_int8(bencher: Bencher<'_, '_>, length: usize) {
     prompt_of(bencher, &INT8, length);
 }
 
+/// The same in bfloat16.
+#[divan::bench(args = [64, 512, 2048], sample_count = 3, sample_size = 1)]
+fn prompt_bf16(bencher: Bencher<'_, '_>, length: usize) {
+    prompt_of(bencher, &BF16, length);
+}
+
 fn prompt_of(bencher: Bencher<'_, '_>, model: &Model, length: usize) {
     let text = tokens(length);
     bencher.counter(ItemsCount::new(length)).bench_local(|| {
@@ -62,6 +69,12 @@ fn decode(bencher: Bencher<'_, '_>, rows: usize) {
 #[divan::bench(args = [1, 4, 16, 32], sample_count = 10, sample_size = 2)]
 fn decode_int8(bencher: Bencher<'_, '_>, rows: usize) {
     decode_with(bencher, &INT8, rows, None);
+}
+
+/// The same in bfloat16.
+#[divan::bench(args = [1, 4, 16, 32], sample_count = 10, sample_size = 2)]
+fn decode_bf16(bencher: Bencher<'_, '_>, rows: usize) {
+    decode_with(bencher, &BF16, rows, None);
 }
 
 /// The same with an adapter of rank 16 on all layers.
