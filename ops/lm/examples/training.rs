@@ -1,6 +1,6 @@
-//! Retort's side of `tests/peers/training.py`: trains on sequences of token ids and says how long each step took.
+//! Retort's side of `tests/peers/training.py` and `phi2.py`: trains on sequences of token ids and says how long each step took.
 //!
-//! `training MODEL FOLDER BATCH STEPS f32|bf16|qlora-f32|qlora-bf16` reads `FOLDER/tokens.json`, writes the adapter that it begins with to `FOLDER/adapter` (as PEFT has
+//! `training MODEL FOLDER BATCH STEPS f32|bf16|qlora-f32|qlora-bf16 [RANK]` reads `FOLDER/tokens.json`, writes the adapter that it begins with to `FOLDER/adapter` (as PEFT has
 //! it) and the order of the sequences to `FOLDER/order-BATCH.json`, and prints one line of JSON.
 
 #![expect(clippy::disallowed_methods, clippy::print_stdout, reason = "a measuring program reads the clock and prints")]
@@ -25,9 +25,11 @@ const EPOCHS: u64 = 20;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, folder, batch, count, precision] = &arguments[..] else {
-        return Err("MODEL FOLDER BATCH STEPS f32|bf16|qlora-f32|qlora-bf16".into());
+    let (words, rank) = arguments.split_at(arguments.len().min(5));
+    let (&[model, folder, batch, count, precision], [] | [_]) = (&words.iter().collect::<Vec<_>>()[..], rank) else {
+        return Err("MODEL FOLDER BATCH STEPS f32|bf16|qlora-f32|qlora-bf16 [RANK]".into());
     };
+    let rank = rank.first().map_or(Ok(16), |rank| rank.parse())?;
     let (folder, batch, count) = (Path::new(folder), Batch::Sequences(batch.parse()?), count.parse()?);
     // In f32 the frozen weights are half floats, as `lora-train` has them.
     let as_stored = precision.starts_with("qlora-");
@@ -37,7 +39,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let segments: Vec<Segment> = sequences.iter().map(|ids| Segment::next_token(ids, &vec![true; ids.len()])).collect();
     let lengths: Vec<usize> = segments.iter().map(|segment| segment.tokens.len()).collect();
 
-    let config = config(batch, count);
+    let config = config(batch, count, rank, lengths.iter().copied().max().unwrap_or_default());
     let order: Vec<Vec<usize>> = steps(&lengths, &[], batch, EPOCHS, SEED).map(|step| step.segments).collect();
     std::fs::write(folder.join(format!("order-{}.json", arguments[2])), serde_json::to_string(&order)?)?;
     let card = Card { title: "start".into(), base_model: "base".into(), ..Card::default() };
@@ -59,7 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn config(batch: Batch, steps: u64) -> TrainConfig {
+fn config(batch: Batch, steps: u64, rank: usize, max_length: usize) -> TrainConfig {
     let schedule = Schedule { peak: 2e-4, warmup: Warmup::Steps(0), decay: Decay::Constant, min_ratio: 0.0 };
     let phase = Phase {
         name: "text".into(),
@@ -68,12 +70,12 @@ fn config(batch: Batch, steps: u64) -> TrainConfig {
         max_steps: Some(steps),
         schedule,
         batch,
-        max_length: 256,
+        max_length,
         patience: 0,
         ..Phase::default()
     };
     TrainConfig {
-        lora: LoraConfig { rank: 16, alpha: 32.0, ..LoraConfig::default() },
+        lora: LoraConfig { rank, alpha: 2.0 * rank as f32, ..LoraConfig::default() },
         phases: vec![phase],
         lora_plus: 1.0,
         weight_decay: 0.0,
