@@ -16,8 +16,9 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
 from pathlib import Path
+
+from training import take_steps
 
 LENGTH = 325
 RANK = 128
@@ -57,19 +58,8 @@ def theirs(folder, steps):
     base.config.use_cache = False
     model = PeftModel.from_pretrained(base, str(folder / "adapter"), is_trainable=True).to(torch.bfloat16)
     model.train()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-4, weight_decay=0.0)
-    losses, walls = [], []
-    for (at,) in order[: steps + 1]:
-        ids = torch.tensor([sequences[at]])
-        begun = time.perf_counter()
-        logits = model(input_ids=ids[:, :-1]).logits
-        loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        losses.append(loss.item())
-        walls.append(time.perf_counter() - begun)
+    batches = ([sequences[at] for at in step] for step in order[: steps + 1])
+    losses, walls, _ = take_steps(model, model, batches, False)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps({"losses": losses, "walls": walls, "peak_kib": peak}))
 

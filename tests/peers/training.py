@@ -59,6 +59,28 @@ def prepare(args):
     (args.folder / "tokens.json").write_text(json.dumps(sequences))
 
 
+def take_steps(model, run, batches, autocast):
+    """Trains on batches of sequences: the loss, wall seconds and processor seconds of each step. `run` is the model, compiled or not."""
+    import torch
+
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE, weight_decay=0.0)
+    losses, walls, cpus = [], [], []
+    for batch in batches:
+        ids = torch.tensor(batch)
+        wall, cpu = time.perf_counter(), time.process_time()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            logits = run(input_ids=ids[:, :-1]).logits
+            loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+        walls.append(time.perf_counter() - wall)
+        cpus.append(time.process_time() - cpu)
+    return losses, walls, cpus
+
+
 def theirs(args, way, batch, steps):
     """One way in PyTorch: a line of JSON."""
     import torch
@@ -75,22 +97,9 @@ def theirs(args, way, batch, steps):
             parameter.data = parameter.data.half().float()
     model = PeftModel.from_pretrained(base, str(args.folder / "adapter"), is_trainable=True)
     model.train()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE, weight_decay=0.0)
     run = torch.compile(model) if way == "compile" else model
-    losses, walls, cpus = [], [], []
-    for step in order[: steps + WARM]:
-        ids = torch.tensor([sequences[at] for at in step])
-        wall, cpu = time.perf_counter(), time.process_time()
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=way != "f32"):
-            logits = run(input_ids=ids[:, :-1]).logits
-            loss = torch.nn.functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        losses.append(loss.item())
-        walls.append(time.perf_counter() - wall)
-        cpus.append(time.process_time() - cpu)
+    batches = ([sequences[at] for at in step] for step in order[: steps + WARM])
+    losses, walls, cpus = take_steps(model, run, batches, way != "f32")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(json.dumps({"losses": losses, "walls": walls, "cpus": cpus, "peak_kib": peak}))
 
