@@ -99,7 +99,9 @@ impl Block {
             copy_rows(&mut values.middle, x);
         }
 
-        self.forward_inner(pass, values);
+        self.norm_middle(values);
+        self.widen(pass, values);
+        curve(pass, values);
         let Values { inner, change, lows: [.., low_down], .. } = values;
         linear::forward(rows, inner, &mut [self.part(pass, Target::DownProj, change, low_down)]);
         if let Some(norm) = &self.post_mlp_norm {
@@ -108,27 +110,29 @@ impl Block {
         add_rows(x, change);
     }
 
-    /// From what stands before the MLP to its inner values.
-    fn forward_inner(&self, pass: Pass<'_>, values: &mut Values) {
+    /// From what stands before the MLP to what its first layers read.
+    fn norm_middle(&self, values: &mut Values) {
         if let Some(norm) = &self.mlp_norm {
             norm.forward(&values.middle, &mut values.middle_normed);
         }
-        let Values { rows, normed, middle_normed, gate, up, inner, lows: [.., low_gate, low_up, _], .. } = values;
+    }
+
+    /// The MLP's first layers.
+    fn widen(&self, pass: Pass<'_>, values: &mut Values) {
+        let Values { rows, normed, middle_normed, gate, up, lows: [.., low_gate, low_up, _], .. } = values;
         let input = if self.mlp_norm.is_some() { middle_normed } else { normed };
-        let curve = pass.config.facts().activation;
-        let width = ROWS * pass.config.intermediate_size;
+        let mut layers = Vec::with_capacity(2);
         if pass.config.facts().gated() {
-            let mut layers =
-                [self.part(pass, Target::GateProj, gate, low_gate), self.part(pass, Target::UpProj, up, low_up)];
-            linear::forward(*rows, input, &mut layers);
-            inner
-                .par_chunks_mut(width)
-                .zip(gate.par_chunks(width).zip(up.par_chunks(width)))
-                .for_each(|(inner, (gate, up))| curve.gate(gate, up, inner));
-        } else {
-            linear::forward(*rows, input, &mut [self.part(pass, Target::UpProj, up, low_up)]);
-            inner.par_chunks_mut(width).zip(up.par_chunks(width)).for_each(|(inner, up)| curve.apply(up, inner));
+            layers.push(self.part(pass, Target::GateProj, gate, low_gate));
         }
+        layers.push(self.part(pass, Target::UpProj, up, low_up));
+        linear::forward(*rows, input, &mut layers);
+    }
+
+    /// Whether the MLP's inner values are kept for the way back, and not computed again: unless weights are held so as to
+    /// take the least memory.
+    pub(crate) fn keeps_inner(&self) -> bool {
+        !self.linear(Target::UpProj).is_as_stored()
     }
 
     fn linear(&self, target: Target) -> &Linear {
@@ -138,6 +142,21 @@ impl Block {
     fn part<'a>(&'a self, pass: Pass<'a>, target: Target, out: &'a mut [f32], low: &'a mut Vec<f32>) -> Forward<'a> {
         let linear = self.linear(target);
         Forward { linear, adapted: pass.adapted(target, linear), out, low }
+    }
+}
+
+/// From what the MLP's first layers give to its inner values.
+fn curve(pass: Pass<'_>, values: &mut Values) {
+    let Values { gate, up, inner, .. } = values;
+    let curve = pass.config.facts().activation;
+    let width = ROWS * pass.config.intermediate_size;
+    if pass.config.facts().gated() {
+        inner
+            .par_chunks_mut(width)
+            .zip(gate.par_chunks(width).zip(up.par_chunks(width)))
+            .for_each(|(inner, (gate, up))| curve.gate(gate, up, inner));
+    } else {
+        inner.par_chunks_mut(width).zip(up.par_chunks(width)).for_each(|(inner, up)| curve.apply(up, inner));
     }
 }
 

@@ -120,6 +120,11 @@ impl Linear {
         })
     }
 
+    /// Whether its weights are packed each time they are used, for the sake of memory.
+    pub(crate) fn is_as_stored(&self) -> bool {
+        matches!(self.weight, Frozen::AsStored(_))
+    }
+
     /// Bytes held now.
     pub fn bytes(&self) -> usize {
         match &self.weight {
