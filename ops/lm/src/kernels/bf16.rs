@@ -35,9 +35,11 @@ use super::tile::{HALF_PANEL, PANEL};
 pub(super) const BLOCK: usize = 32;
 /// Rows of inputs that lie together.
 pub(super) const GROUP: usize = 16;
+/// Inputs that a panel's weights are packed by.
+pub(super) const QUAD: usize = 4;
 /// Most rows in a tile.
 pub(super) const ROWS: usize = 2 * GROUP;
-/// Values of a block of a panel: `[2][16][16][2]`, a half of the columns after the other, two inputs of a column side by side.
+/// Values of a block of a panel.
 pub(super) const BLOCK_VALUES: usize = BLOCK * PANEL;
 /// Inputs that are worth a task of their own when they are rounded.
 const TASK_VALUES: usize = 1 << 15;
@@ -111,13 +113,52 @@ impl Way {
         probe.product(self) == probe.product(Self::Plain(Isa::Portable))
     }
 
-    /// Whether rows of inputs lie as AVX-512 wants them.
-    fn in_chains(self) -> bool {
-        #[cfg(target_arch = "x86_64")]
-        if self == Self::Pairs {
-            return true;
+    /// How it wants weights and inputs to lie.
+    pub(super) fn layout(self) -> Layout {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::Pairs => Layout::Chains,
+            _ => Layout::Tiles,
         }
-        false
+    }
+}
+
+/// How the values of a block lie, of weights and of inputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// As AMX has them: weights `[2][16][16][2]`, a half of the columns after the other, two neighbouring inputs of a column side by side; inputs in
+    /// their order.
+    Tiles,
+    /// As AVX-512 has them, which takes the upper half of a pair first: weights `[8][2][2][16][2]`, of four inputs in a row the pairs of the even
+    /// chain, then of the odd, the later input first; inputs 2, 0, 6, 4, … 3, 1, 7, 5, ….
+    Chains,
+}
+
+impl Layout {
+    /// That of packed weights on this machine.
+    pub(super) fn of_weights() -> Self {
+        Way::best(Isa::best()).layout()
+    }
+
+    /// Where input `s` of column `column` lies in a packed panel.
+    #[inline(always)]
+    pub(super) fn place(self, s: usize, column: usize) -> usize {
+        let (block, s) = (s / BLOCK * BLOCK_VALUES, s % BLOCK);
+        let (half, column) = (column / HALF_PANEL, column % HALF_PANEL);
+        block
+            + match self {
+                Self::Tiles => half * (BLOCK_VALUES / 2) + s / 2 * 32 + column * 2 + s % 2,
+                Self::Chains => s / QUAD * 128 + s % 2 * 64 + half * 32 + column * 2 + (s / 2 + 1) % 2,
+            }
+    }
+
+    /// Which input of a block stands at place `at`.
+    #[inline(always)]
+    const fn input(self, at: usize) -> usize {
+        match self {
+            Self::Tiles => at,
+            Self::Chains => 2 * ((at % 16) ^ 1) + at / 16,
+        }
     }
 }
 
@@ -142,9 +183,9 @@ impl Probe {
     fn product(&self, way: Way) -> Vec<f32> {
         let inputs = Inputs::round(way, &self.x, ROWS, Self::BLOCKS * BLOCK);
         let mut space = Vec::new();
-        let weight = Weight::new(way, &self.weight, &mut space);
+        let weight = Weight::new((way, Layout::Tiles), &self.weight, &mut space);
         let mut out = vec![0.5; ROWS * PANEL];
-        let tile = Tile16::of(&inputs, 0..ROWS, weight, (out.as_mut_ptr(), PANEL), Sums::AddTo);
+        let tile = Tile16::of(&inputs, 0..ROWS, (weight, PANEL), (out.as_mut_ptr(), PANEL), Sums::AddTo);
         #[expect(unsafe_code, reason = "inputs, weight and output have their shapes")]
         unsafe {
             tile.run(&Ready::make(way));
@@ -170,42 +211,46 @@ pub(super) fn widen(value: u16) -> f32 {
     f32::from_bits(u32::from(value) << 16)
 }
 
-/// Where input `s` of column `column` lies in a packed panel.
-#[inline(always)]
-pub(super) fn place(s: usize, column: usize) -> usize {
-    let (block, s) = (s / BLOCK, s % BLOCK);
-    block * BLOCK_VALUES + column / 16 * (BLOCK_VALUES / 2) + s / 2 * 32 + column % 16 * 2 + s % 2
-}
-
 /// Writes a panel's rounded weights; `wide` is `[k][32]`.
 pub(super) fn pack_panel(isa: Isa, wide: &[f32], panel: &mut [u16]) {
+    let layout = Layout::of_weights();
     isa.run(
         #[inline(always)]
         || {
-            for (pair, rows) in wide.chunks(2 * PANEL).enumerate() {
-                let (first, second) = rows.split_at(PANEL);
-                let second = if second.is_empty() { &[0.0; PANEL] } else { second };
-                pack_pair(first, second, &mut panel[place(2 * pair, 0)..]);
+            for (at, rows) in wide.chunks(QUAD * PANEL).enumerate() {
+                let mut quad = [&[0.0; PANEL]; QUAD];
+                for (quad, row) in quad.iter_mut().zip(rows.as_chunks().0) {
+                    *quad = row;
+                }
+                pack_quad(layout, quad, &mut panel[at * QUAD / BLOCK * BLOCK_VALUES..], at % (BLOCK / QUAD));
             }
         },
     );
 }
 
-/// Writes the weights of two neighbouring inputs, [`PANEL`] each, to where the first of them lies in a panel.
+/// Writes the weights of four inputs in a row, which are number `at` of those of the block that `to` begins with.
 #[inline(always)]
-pub(super) fn pack_pair(first: &[f32], second: &[f32], panel: &mut [u16]) {
-    let (first, second) = (&first[..PANEL], &second[..PANEL]);
-    for half in 0..2 {
-        let to: &mut [u16; PANEL] = panel[half * (BLOCK_VALUES / 2)..].first_chunk_mut().expect("a row of pairs");
-        for column in 0..HALF_PANEL {
-            to[2 * column] = round(first[half * HALF_PANEL + column]);
-            to[2 * column + 1] = round(second[half * HALF_PANEL + column]);
+pub(super) fn pack_quad(layout: Layout, quad: [&[f32; PANEL]; QUAD], to: &mut [u16], at: usize) {
+    // Which inputs lie side by side, where, and how far apart the halves of the columns are.
+    let (pairs, apart) = match layout {
+        Layout::Tiles => ([(0, 1, 0), (2, 3, 32)], BLOCK_VALUES / 2),
+        Layout::Chains => ([(2, 0, 0), (3, 1, 64)], 32),
+    };
+    let first = layout.place(at * QUAD, 0) / 32 * 32;
+    for (one, other, begin) in pairs {
+        for half in 0..2 {
+            let to: &mut [u16; 32] = to[first + begin + half * apart..].first_chunk_mut().expect("half a row of pairs");
+            for column in 0..HALF_PANEL {
+                to[2 * column] = round(quad[one][half * HALF_PANEL + column]);
+                to[2 * column + 1] = round(quad[other][half * HALF_PANEL + column]);
+            }
         }
     }
 }
 
 /// Rounded inputs of some rows: `[rows / 16][blocks][16][32]`, filled up with zeros.
 pub(super) struct Inputs {
+    k: usize,
     blocks: usize,
     values: Buffer<u16>,
 }
@@ -223,17 +268,17 @@ impl Inputs {
             groups.zip(x.par_chunks(GROUP * k)).for_each(|(group, x)| {
                 Isa::best().run(
                     #[inline(always)]
-                    || round_group(way.in_chains(), x, k, group),
+                    || round_group(way.layout(), x, k, group),
                 );
             });
         }
-        Self { blocks, values }
+        Self { k, blocks, values }
     }
 }
 
 /// Block by block, so that what is written lies in a row.
 #[inline(always)]
-fn round_group(in_chains: bool, x: &[f32], k: usize, group: &mut [u16]) {
+fn round_group(layout: Layout, x: &[f32], k: usize, group: &mut [u16]) {
     for (block, to) in group.as_chunks_mut::<{ GROUP * BLOCK }>().0.iter_mut().enumerate() {
         let (rows, first) = (x.chunks_exact(k), block * BLOCK);
         for (row, to) in rows.zip(to.as_chunks_mut::<BLOCK>().0) {
@@ -243,28 +288,20 @@ fn round_group(in_chains: bool, x: &[f32], k: usize, group: &mut [u16]) {
                 &last
             });
             // Loops, not closures: those stay calls, a value at a time.
-            if in_chains {
-                let mut rounded = [0u16; BLOCK];
-                for (to, &value) in rounded.iter_mut().zip(values) {
-                    *to = round(value);
-                }
-                for (at, to) in to.iter_mut().enumerate() {
-                    *to = rounded[in_chain(at)];
-                }
-            } else {
-                for (to, &value) in to.iter_mut().zip(values) {
-                    *to = round(value);
+            let mut rounded = [0u16; BLOCK];
+            for (to, &value) in rounded.iter_mut().zip(values) {
+                *to = round(value);
+            }
+            match layout {
+                Layout::Tiles => *to = rounded,
+                Layout::Chains => {
+                    for (at, to) in to.iter_mut().enumerate() {
+                        *to = rounded[Layout::Chains.input(at)];
+                    }
                 }
             }
         }
     }
-}
-
-/// Which input of a block stands at place `at` for AVX-512, which takes the upper half of a pair first: 2, 0, 6, 4, … 3, 1, 7, 5, ….
-#[inline(always)]
-const fn in_chain(at: usize) -> usize {
-    let (chain, at) = (at / 16, at % 16);
-    2 * (at ^ 1) + chain
 }
 
 /// A thread that is ready to run tiles.
@@ -290,16 +327,23 @@ impl Ready {
 pub(super) struct Weight<'a>(&'a [u16]);
 
 impl<'a> Weight<'a> {
-    /// Of a packed panel; `space` is for those that must be laid out anew.
-    pub(super) fn new(way: Way, panel: &'a [u16], space: &'a mut Vec<u16>) -> Self {
-        #[cfg(target_arch = "x86_64")]
-        if way == Way::Pairs {
-            space.resize(panel.len(), 0);
-            avx512::to_chains(panel, space);
-            return Self(space);
-        }
-        let _ = (way, space);
+    /// Of a panel that lies as its way of multiplying wants it.
+    pub(super) fn of(panel: &'a [u16]) -> Self {
         Self(panel)
+    }
+
+    /// Of a panel that is packed in a layout. Where `way` wants another, which only tests do, `space` is for the panel laid out anew.
+    pub(super) fn new((way, layout): (Way, Layout), panel: &'a [u16], space: &'a mut Vec<u16>) -> Self {
+        if way.layout() == layout {
+            return Self::of(panel);
+        }
+        space.resize(panel.len(), 0);
+        for s in 0..panel.len() / PANEL {
+            for column in 0..PANEL {
+                space[way.layout().place(s, column)] = panel[layout.place(s, column)];
+            }
+        }
+        Self::of(space)
     }
 }
 
@@ -307,10 +351,14 @@ impl<'a> Weight<'a> {
 #[derive(Clone, Copy)]
 pub(super) struct Tile16<'a> {
     rows: usize,
+    /// Inputs; past them there are zeros up to a whole block.
+    k: usize,
     blocks: usize,
     /// The groups of the rows, the first row at the beginning of a group.
     x: &'a [u16],
     weight: &'a [u16],
+    /// Only the first [`HALF_PANEL`] columns need be right; the others get any numbers.
+    narrow: bool,
     /// Row `i` begins at `i * out_row`.
     out: *mut f32,
     out_row: usize,
@@ -318,16 +366,17 @@ pub(super) struct Tile16<'a> {
 }
 
 impl<'a> Tile16<'a> {
-    /// Of `rows`, the first of which begins a group.
+    /// Of `rows`, the first of which begins a group, and a panel's first `columns`.
     pub(super) fn of(
         inputs: &'a Inputs,
         rows: Range<usize>,
-        weight: Weight<'a>,
+        (weight, columns): (Weight<'a>, usize),
         (out, out_row): (*mut f32, usize),
         sums: Sums,
     ) -> Self {
-        let x = &inputs.values[rows.start / GROUP * inputs.blocks * GROUP * BLOCK..];
-        Self { rows: rows.len(), blocks: inputs.blocks, x, weight: weight.0, out, out_row, sums }
+        let Inputs { k, blocks, .. } = *inputs;
+        let x = &inputs.values[rows.start / GROUP * blocks * GROUP * BLOCK..];
+        Self { rows: rows.len(), k, blocks, x, weight: weight.0, narrow: columns <= HALF_PANEL, out, out_row, sums }
     }
 
     /// Computes the tile.

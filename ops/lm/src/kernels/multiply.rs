@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-use super::bf16::{self, Ready, Sums, Tile16, Way, Weight};
+use super::bf16::{self, Layout, Ready, Sums, Tile16, Way, Weight};
 use super::int8::{self, Tile8};
 use super::packed::PanelAt;
 use super::tile::{HALF_PANEL, PANEL, Start, TILE_ROWS, Tile};
@@ -213,13 +213,14 @@ impl<'a> Share<'a> {
 
     /// All terms of a tile, then the next.
     fn run_bf16(&self, way: Way, terms: &[Term<'_>], sums: Sums, rows: &Range<usize>, panels: &Range<usize>) {
-        let ready = Ready::make(way);
+        let (ready, ways) = (Ready::make(way), (way, Layout::of_weights()));
         let mut spaces = vec![Vec::new(); terms.len()];
         for panel in panels.clone() {
             let weights = terms.iter().zip(&mut spaces);
             let weights =
-                weights.map(|((x, weight), space)| (x.bf16(), Weight::new(way, weight.panel_16(panel), space)));
+                weights.map(|((x, weight), space)| (x.bf16(), Weight::new(ways, weight.panel_16(panel), space)));
             let weights: Vec<_> = weights.collect();
+            let columns = PANEL.min(self.n - panel * PANEL);
             for row in rows.clone().step_by(bf16::ROWS) {
                 let rows = row..rows.end.min(row + bf16::ROWS);
                 #[expect(unsafe_code, reason = "shapes were asserted; no other task has these rows and columns")]
@@ -227,7 +228,8 @@ impl<'a> Share<'a> {
                     self.write(row, rows.len(), (panel, PANEL), |out, out_row| {
                         let mut sums = sums;
                         for &(inputs, weight) in &weights {
-                            Tile16::of(inputs, rows.clone(), weight, (out, out_row), sums).run(&ready);
+                            let tile = Tile16::of(inputs, rows.clone(), (weight, columns), (out, out_row), sums);
+                            tile.run(&ready);
                             sums = sums.after();
                         }
                     });

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::bf16::{self, Inputs, Ready, Sums, Tile16, Way, Weight};
+use super::bf16::{self, Inputs, Layout, QUAD, Ready, Sums, Tile16, Way, Weight};
 use super::gemm::{Left, Right, gemm};
 use super::tile::{PANEL, Start};
 use super::{Isa, Precision};
@@ -135,7 +135,7 @@ fn in_bf16(
     let count = columns.len().div_ceil(PANEL);
     // `[panels][m][32]` of each.
     let mut sums: Vec<Vec<f32>> = lefts.iter().map(|(_, m)| vec![0.0; count * m * PANEL]).collect();
-    let (ready, mut space) = (Ready::make(way), Vec::new());
+    let (ready, layout) = (Ready::make(way), way.layout());
     let mut panels = vec![0; count * ROWS / bf16::BLOCK * bf16::BLOCK_VALUES];
     for (at, some) in right.chunks(ROWS * n).enumerate() {
         let blocks = (some.len() / n).div_ceil(bf16::BLOCK);
@@ -146,16 +146,16 @@ fn in_bf16(
         }
         Isa::best().run(
             #[inline(always)]
-            || pack(some, n, columns, panels),
+            || pack(layout, some, n, columns, panels),
         );
         for (panel, packed) in panels.chunks_exact(size).enumerate() {
-            let weight = Weight::new(way, packed, &mut space);
+            let weight = Weight::of(packed);
             for ((left, m), sums) in lefts.iter().zip(&mut sums) {
                 let sums = &mut sums[panel * m * PANEL..][..m * PANEL];
                 for row in (0..*m).step_by(bf16::ROWS) {
                     let own = row..(row + bf16::ROWS).min(*m);
                     let out = sums[row * PANEL..].as_mut_ptr();
-                    let tile = Tile16::of(&left[at], own, weight, (out, PANEL), Sums::GoOn);
+                    let tile = Tile16::of(&left[at], own, (weight, PANEL), (out, PANEL), Sums::GoOn);
                     #[expect(unsafe_code, reason = "`sums` has whole panels of all rows")]
                     unsafe {
                         tile.run(&ready);
@@ -177,29 +177,25 @@ fn in_bf16(
     sums.into_iter().zip(lefts).map(whole).collect()
 }
 
-/// Rounds some columns of rows of `n` values into panels, two rows at a time; where rows end inside a block, the rest must be zeros.
-#[expect(clippy::inline_always, reason = "it must be compiled anew for each instruction set")]
+/// Rounds some columns of rows of `n` values into panels, four rows at a time; where rows end inside a block, the rest must be zeros.
 #[inline(always)]
-fn pack(rows: &[f32], n: usize, columns: &Range<usize>, panels: &mut [u16]) {
+fn pack(layout: Layout, rows: &[f32], n: usize, columns: &Range<usize>, panels: &mut [u16]) {
+    const QUADS: usize = bf16::BLOCK / QUAD;
     let size = (rows.len() / n).div_ceil(bf16::BLOCK) * bf16::BLOCK_VALUES;
-    for (pair, two) in rows.chunks(2 * n).enumerate() {
-        let (first, second) = two.split_at(n);
-        let place = bf16::place(2 * pair, 0);
+    // Of the last columns, which are always as many.
+    let mut ends = [[0.0; PANEL]; QUAD];
+    for (at, rows) in rows.chunks(QUAD * n).enumerate() {
         for (panel, column) in columns.clone().step_by(PANEL).enumerate() {
             let width = PANEL.min(columns.end - column);
-            let to = &mut panels[panel * size + place..];
-            match (first.get(column..column + PANEL), second.get(column..column + PANEL)) {
-                (Some(first), Some(second)) if width == PANEL => bf16::pack_pair(first, second, to),
-                _ => {
-                    let mut ends = [[0.0; PANEL]; 2];
-                    for (end, row) in ends.iter_mut().zip([first, second]) {
-                        if let Some(row) = row.get(column..column + width) {
-                            end[..width].copy_from_slice(row);
-                        }
-                    }
-                    bf16::pack_pair(&ends[0], &ends[1], to);
-                }
+            let mut quad = [&[0.0; PANEL]; QUAD];
+            for ((quad, end), row) in quad.iter_mut().zip(&mut ends).zip(rows.chunks_exact(n)) {
+                *quad = row[column..column + width].first_chunk().unwrap_or_else(|| {
+                    end[..width].copy_from_slice(&row[column..column + width]);
+                    end
+                });
             }
+            let block = panel * size + at / QUADS * bf16::BLOCK_VALUES;
+            bf16::pack_quad(layout, quad, &mut panels[block..], at % QUADS);
         }
     }
 }

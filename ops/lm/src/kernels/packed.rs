@@ -8,6 +8,7 @@ use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::bf16::Layout;
 use super::buffer::Buffer;
 use super::tile::PANEL;
 use super::{Isa, bf16, int8};
@@ -41,7 +42,7 @@ pub struct Packed {
 enum Panels {
     F16(Buffer<u16>),
     F32(Buffer<f32>),
-    /// As [`bf16::place`] says.
+    /// As [`bf16::Layout::of_weights`] says.
     Bf16(Buffer<u16>),
     Int8 {
         bytes: Buffer<u8>,
@@ -177,9 +178,9 @@ impl Packed {
                 }
             }
             Panels::Bf16(_) => {
-                let panel = self.panel_16(panel);
+                let (panel, layout) = (self.panel_16(panel), Layout::of_weights());
                 for (s, value) in into[..self.k].iter_mut().enumerate() {
-                    *value = bf16::widen(panel[bf16::place(s, column)]);
+                    *value = bf16::widen(panel[layout.place(s, column)]);
                 }
             }
             Panels::Int8 { bytes, scales } => {
@@ -311,9 +312,9 @@ impl Packed {
             }
             Panels::F32(all) => values.copy_from_slice(&all[start..start + PANEL]),
             Panels::Bf16(_) => {
-                let panel = self.panel_16(panel);
+                let (panel, layout) = (self.panel_16(panel), Layout::of_weights());
                 for (column, value) in values.iter_mut().enumerate() {
-                    *value = bf16::widen(panel[bf16::place(s, column)]);
+                    *value = bf16::widen(panel[layout.place(s, column)]);
                 }
             }
             Panels::Int8 { bytes, scales } => {

@@ -123,7 +123,7 @@ fn the_probe_tells_chains_that_are_taken_otherwise() {
     let k = Probe::BLOCKS * BLOCK;
     let product = |at: usize, s: usize| {
         let x = probe.x[at / PANEL * k + s];
-        (half::bf16::from_f32(x).to_f32(), widen(probe.weight[place(s, at % PANEL)]))
+        (half::bf16::from_f32(x).to_f32(), widen(probe.weight[Layout::Tiles.place(s, at % PANEL)]))
     };
     let all = 0..ROWS * PANEL;
     let one_chain = |at| (0..k).fold(0.5, |sum, s| product(at, s).0.mul_add(product(at, s).1, sum));
