@@ -34,6 +34,7 @@ use std::path::PathBuf;
 use crate::LmError;
 use crate::data::{Examples, Step};
 use crate::gradient::{LossSum, Segment};
+use crate::kernels::MorePages;
 use crate::lora::{Adapter, Grads};
 use crate::model::Model;
 use crate::optim::{clip, scale};
@@ -106,6 +107,7 @@ pub fn train_across(
     watch: &mut Watch<'_>,
 ) -> Result<Trained, LmError> {
     config.check(data, evals)?;
+    let _pages = MorePages::keep();
     let run = Run { replicas, ..Run::new(model, config, data, evals, checkpoint) };
     let mut state = match run.found()? {
         Some(state) => run.replay(state, watch)?,

@@ -7,6 +7,7 @@
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use memmap2::MmapMut;
@@ -19,6 +20,12 @@ const LARGE: usize = 1 << 18;
 
 /// Bytes of pages that are kept for the next buffer.
 const KEPT: usize = 192 << 20;
+
+/// Bytes of pages that are kept while there is a [`MorePages`].
+const MORE: usize = 768 << 20;
+
+/// How many [`MorePages`] there are.
+static MORE_PAGES: AtomicUsize = AtomicUsize::new(0);
 
 /// Pages of a buffer that was given up, for one that is hardly smaller.
 static PAGES: Mutex<Vec<MmapMut>> = Mutex::new(Vec::new());
@@ -146,19 +153,38 @@ fn take_pages(size: usize) -> Option<MmapMut> {
 }
 
 /// Keeps pages for another buffer, and gives the oldest back to the system where they are too many.
-fn keep_pages(pages: MmapMut) {
+fn keep_pages(pages: Option<MmapMut>) {
     let mut kept = PAGES.lock().unwrap_or_else(PoisonError::into_inner);
-    kept.push(pages);
+    kept.extend(pages);
+    let most = if MORE_PAGES.load(Ordering::Relaxed) > 0 { MORE } else { KEPT };
     let mut held: usize = kept.iter().map(|pages| pages.len()).sum();
-    while held > KEPT {
+    while held > most {
         held -= kept.remove(0).len();
+    }
+}
+
+/// As long as it lives more pages are kept: for training, where one pass gives up all its values and the next wants as many at once.
+#[derive(Debug)]
+pub(crate) struct MorePages(());
+
+impl MorePages {
+    pub(crate) fn keep() -> Self {
+        MORE_PAGES.fetch_add(1, Ordering::Relaxed);
+        Self(())
+    }
+}
+
+impl Drop for MorePages {
+    fn drop(&mut self) {
+        MORE_PAGES.fetch_sub(1, Ordering::Relaxed);
+        keep_pages(None);
     }
 }
 
 impl<T: Plain> Drop for Buffer<T> {
     fn drop(&mut self) {
         if let Some(pages) = self.pages.take() {
-            keep_pages(pages);
+            keep_pages(Some(pages));
         } else if self.len > 0 {
             #[expect(unsafe_code, reason = "allocated with this very layout")]
             unsafe {

@@ -45,6 +45,7 @@ mod portable;
 mod rows;
 mod tile;
 
+pub(crate) use buffer::MorePages;
 pub use buffer::{Buffer, Plain};
 pub use curves::{Activation, layer_norm, layer_norm_backward};
 pub use gemm::{Left, Right, gemm};
