@@ -132,7 +132,7 @@ impl Block {
     /// Whether the MLP's inner values are kept for the way back, and not computed again: unless weights are held so as to
     /// take the least memory.
     pub(crate) fn keeps_inner(&self) -> bool {
-        !self.linear(Target::UpProj).is_as_stored()
+        !self.linear(Target::UpProj).is_lean()
     }
 
     fn linear(&self, target: Target) -> &Linear {

@@ -137,15 +137,16 @@ impl Model {
         let size = ROWS.min(targets.len());
         let mut logits = Buffer::any(size * vocab);
         let mut x = Buffer::any(size * width);
+        let head = self.head();
+        let (weight, back) = (head.weight(), d_hidden.is_some().then(|| head.back()));
         for chunk in targets.chunks(ROWS) {
             let rows = chunk.len();
             let (logits, x) = (&mut logits[..rows * vocab], &mut x[..rows * width]);
             for (x, &(_, row, _)) in x.chunks_exact_mut(width).zip(chunk) {
                 x.copy_from_slice(&hidden[row * width..(row + 1) * width]);
             }
-            let head = self.head();
             let start = head.begin(logits);
-            multiply(rows, &mut [Product { x: &Rows::new(x), weight: &head.weight(), out: logits, start }]);
+            multiply(rows, &mut [Product { x: &Rows::new(x), weight: &weight, out: logits, start }]);
             let nlls: Vec<f64> = logits
                 .par_chunks_exact_mut(vocab)
                 .zip(chunk)
@@ -154,11 +155,8 @@ impl Model {
             for (&(segment, ..), nll) in chunk.iter().zip(nlls) {
                 losses[segment].add(LossSum { nll, tokens: 1 });
             }
-            if let Some(d_hidden) = &mut d_hidden {
-                multiply(
-                    rows,
-                    &mut [Product { x: &Rows::new(logits), weight: &head.back(), out: x, start: Start::Zero }],
-                );
+            if let (Some(d_hidden), Some(back)) = (&mut d_hidden, &back) {
+                multiply(rows, &mut [Product { x: &Rows::new(logits), weight: back, out: x, start: Start::Zero }]);
                 for (x, &(_, row, _)) in x.chunks_exact(width).zip(chunk) {
                     d_hidden[row * width..(row + 1) * width].copy_from_slice(x);
                 }

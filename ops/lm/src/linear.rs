@@ -13,7 +13,7 @@ use crate::kernels::{
     Buffer, OverRows, Packed, Precision, Product, Rows, Start, Sum, add_assign, multiply, multiply_sums, sum_over_rows,
 };
 use crate::lazy::get_or_make;
-use crate::lora::{Factors, PackedPair};
+use crate::lora::{Factors, Pair};
 use crate::weights::AsStored;
 
 /// A frozen linear layer.
@@ -21,6 +21,8 @@ use crate::weights::AsStored;
 pub struct Linear {
     weight: Frozen,
     bias: Option<Vec<f32>>,
+    /// Whether nothing is kept that can be made of the weights.
+    lean: bool,
     /// The squared length of each output's weights, for DoRA.
     squares: OnceLock<Vec<f64>>,
 }
@@ -28,7 +30,7 @@ pub struct Linear {
 /// How the weights `(outputs, inputs)` of a layer are held.
 #[derive(Debug)]
 pub(crate) enum Frozen {
-    /// Packed, and the same transposed, made when a gradient is first asked for.
+    /// Packed, and the same transposed, made when a gradient is first asked for and then kept, unless the layer is lean.
     Packed(Packed, OnceLock<Packed>),
     /// As the file has them: less memory, and more work each time.
     AsStored(AsStored),
@@ -41,16 +43,24 @@ impl From<Packed> for Frozen {
 }
 
 impl Linear {
-    /// Of weights `(outputs, inputs)`, and a bias if the layer has one.
+    /// Of weights `(outputs, inputs)`; if it is lean, what carries gradients back is made each time, and packed forms of an adapter on it too.
+    pub(crate) fn new(weight: impl Into<Frozen>, lean: bool) -> Self {
+        Self { weight: weight.into(), bias: None, lean, squares: OnceLock::new() }
+    }
+
+    /// The same with a bias.
     ///
     /// # Panics
     ///
-    /// If the bias does not have a value for each output.
-    pub(crate) fn new(weight: impl Into<Frozen>, bias: Option<Vec<f32>>) -> Self {
-        let linear = Self { weight: weight.into(), bias, squares: OnceLock::new() };
-        let values = linear.bias.as_ref().map_or(linear.n(), Vec::len);
-        assert!(values == linear.n(), "a bias of {values} values");
-        linear
+    /// If it does not have a value for each output.
+    pub(crate) fn with_bias(self, bias: Vec<f32>) -> Self {
+        assert!(bias.len() == self.n(), "a bias of {} values", bias.len());
+        Self { bias: Some(bias), ..self }
+    }
+
+    /// Whether it takes the least memory, and more work each time.
+    pub(crate) fn is_lean(&self) -> bool {
+        self.lean
     }
 
     /// Outputs.
@@ -107,6 +117,7 @@ impl Linear {
     /// The weights with inputs and outputs exchanged, which carry gradients back.
     pub fn back(&self) -> Cow<'_, Packed> {
         match &self.weight {
+            Frozen::Packed(weight, _) if self.lean => Cow::Owned(weight.transposed()),
             Frozen::Packed(weight, back) => Cow::Borrowed(get_or_make(back, || weight.transposed())),
             Frozen::AsStored(weight) => Cow::Owned(weight.transposed()),
         }
@@ -120,11 +131,6 @@ impl Linear {
         })
     }
 
-    /// Whether its weights are packed each time they are used, for the sake of memory.
-    pub(crate) fn is_as_stored(&self) -> bool {
-        matches!(self.weight, Frozen::AsStored(_))
-    }
-
     /// Bytes held now.
     pub fn bytes(&self) -> usize {
         match &self.weight {
@@ -135,9 +141,8 @@ impl Linear {
 }
 
 /// An adapter on a layer, as a pass sees it.
-#[derive(Clone, Copy)]
 pub(crate) struct Adapted<'a> {
-    pub(crate) pair: &'a PackedPair,
+    pub(crate) pair: Pair<'a>,
     /// What of the input `A` does not see, in training.
     pub(crate) dropout: Dropout,
 }
@@ -161,7 +166,7 @@ pub(crate) fn forward(rows: usize, x: &[f32], layers: &mut [Forward<'_>]) {
     for (layer, weight) in layers.iter_mut().zip(&weights) {
         // What DoRA's factors multiply is without the bias.
         let start = if layer.factors().is_some() { Start::Zero } else { layer.linear.begin(layer.out) };
-        let up = layer.adapted.map(|adapted| (Rows::new(layer.low), &adapted.pair.up));
+        let up = layer.adapted.as_ref().map(|adapted| (Rows::new(layer.low), &adapted.pair.up));
         parts.push((weight.as_ref(), up, &mut *layer.out, start));
     }
     let mut sums = Vec::with_capacity(parts.len());
@@ -174,9 +179,10 @@ pub(crate) fn forward(rows: usize, x: &[f32], layers: &mut [Forward<'_>]) {
     drop(sums);
     drop(parts);
     for layer in layers {
-        if let Some(factors) = layer.factors() {
-            multiply_columns(layer.out, &factors.factors);
-            layer.linear.add_bias(layer.out);
+        let Forward { linear, adapted, out, .. } = layer;
+        if let Some(factors) = adapted.as_ref().and_then(|adapted| adapted.pair.factors(linear)) {
+            multiply_columns(out, &factors.factors);
+            linear.add_bias(out);
         }
     }
 }
@@ -184,11 +190,11 @@ pub(crate) fn forward(rows: usize, x: &[f32], layers: &mut [Forward<'_>]) {
 /// Puts `s·A·dropout(x)` into the layers' `low`.
 fn lower(rows: usize, (x, all): (&[f32], &Rows<'_>), layers: &mut [Forward<'_>]) {
     let dropped: Vec<Option<Buffer<f32>>> =
-        layers.iter().map(|layer| layer.adapted.and_then(|adapted| adapted.dropout.apply(x))).collect();
+        layers.iter().map(|layer| layer.adapted.as_ref().and_then(|adapted| adapted.dropout.apply(x))).collect();
     let dropped: Vec<Option<Rows<'_>>> = dropped.iter().map(|dropped| dropped.as_deref().map(Rows::new)).collect();
     let mut downs = Vec::new();
     for (layer, dropped) in layers.iter_mut().zip(&dropped) {
-        if let Some(adapted) = layer.adapted {
+        if let Some(adapted) = &layer.adapted {
             layer.low.resize(rows * adapted.pair.rank(), 0.0);
             let x = dropped.as_ref().unwrap_or(all);
             downs.push(Product { x, weight: &adapted.pair.down, out: layer.low, start: Start::Zero });
@@ -197,15 +203,15 @@ fn lower(rows: usize, (x, all): (&[f32], &Rows<'_>), layers: &mut [Forward<'_>])
     multiply(rows, &mut downs);
     drop(downs);
     for layer in layers {
-        if let Some(adapted) = layer.adapted {
+        if let Some(adapted) = &layer.adapted {
             layer.low.iter_mut().for_each(|v| *v *= adapted.pair.scaling);
         }
     }
 }
 
-impl<'a> Forward<'a> {
-    fn factors(&self) -> Option<&'a Factors> {
-        self.adapted.and_then(|adapted| adapted.pair.factors(self.linear))
+impl Forward<'_> {
+    fn factors(&self) -> Option<&Factors> {
+        self.adapted.as_ref().and_then(|adapted| adapted.pair.factors(self.linear))
     }
 }
 
@@ -236,18 +242,18 @@ pub(crate) fn backward(rows: usize, x: &[f32], layers: &mut [Backward<'_>], d_x:
     let d_lows = lower_back(rows, layers, &d_outs);
     let low_rows: Vec<Rows<'_>> = d_lows.iter().map(|d_low| Rows::new(d_low)).collect();
     let dropped: Vec<Option<Buffer<f32>>> =
-        layers.iter().map(|layer| layer.adapted.and_then(|adapted| adapted.dropout.apply(x))).collect();
+        layers.iter().map(|layer| layer.adapted.as_ref().and_then(|adapted| adapted.dropout.apply(x))).collect();
 
     let backs: Vec<_> = layers.iter().map(|layer| layer.linear.back()).collect();
     let mut terms: Vec<_> = backs.iter().zip(&d_outs).map(|(back, (_, d_out))| (d_out, back.as_ref())).collect();
     for ((layer, d_low), dropped) in layers.iter().zip(&low_rows).zip(&dropped) {
-        if let (Some(adapted), None) = (layer.adapted, dropped) {
+        if let (Some(adapted), None) = (&layer.adapted, dropped) {
             terms.push((d_low, adapted.pair.down_back()));
         }
     }
     multiply_sums(rows, &mut [Sum { terms, out: d_x, start: Start::Zero }]);
     for ((layer, d_low), dropped) in layers.iter().zip(&low_rows).zip(&dropped) {
-        if let (Some(adapted), Some(_)) = (layer.adapted, dropped) {
+        if let (Some(adapted), Some(_)) = (&layer.adapted, dropped) {
             let mut d_dropped = Buffer::any(d_x.len());
             let weight = adapted.pair.down_back();
             multiply(rows, &mut [Product { x: d_low, weight, out: &mut d_dropped, start: Start::Zero }]);
@@ -261,17 +267,17 @@ pub(crate) fn backward(rows: usize, x: &[f32], layers: &mut [Backward<'_>], d_x:
 
 /// The gradient by what `A` gives of each layer, `(rows, rank)`; empty where there is no adapter.
 fn lower_back(rows: usize, layers: &[Backward<'_>], d_outs: &[(&[f32], Rows<'_>)]) -> Vec<Vec<f32>> {
-    let size = |layer: &Backward<'_>| layer.adapted.map_or(0, |adapted| rows * adapted.pair.rank());
+    let size = |layer: &Backward<'_>| layer.adapted.as_ref().map_or(0, |adapted| rows * adapted.pair.rank());
     let mut d_lows: Vec<Vec<f32>> = layers.iter().map(|layer| vec![0.0; size(layer)]).collect();
     let mut products = Vec::with_capacity(layers.len());
     for ((layer, (_, x)), out) in layers.iter().zip(d_outs).zip(&mut d_lows) {
-        if let Some(adapted) = layer.adapted {
+        if let Some(adapted) = &layer.adapted {
             products.push(Product { x, weight: adapted.pair.up_back(), out, start: Start::Zero });
         }
     }
     multiply(rows, &mut products);
     for (layer, d_low) in layers.iter().zip(&mut d_lows) {
-        if let Some(adapted) = layer.adapted {
+        if let Some(adapted) = &layer.adapted {
             d_low.iter_mut().for_each(|value| *value *= adapted.pair.scaling);
         }
     }
@@ -282,7 +288,7 @@ impl Backward<'_> {
     /// With DoRA, the gradient of what the factors multiply, and that of the lengths: `f = m / ‖V‖`, so
     /// `d_m = Σ over rows of d_out ∘ (W·x + B·low) / ‖V‖`. The factors' input is computed again.
     fn through_factors(&mut self, rows: usize, x: &[f32]) -> Option<Buffer<f32>> {
-        let pair = self.adapted?.pair;
+        let pair = &self.adapted.as_ref()?.pair;
         let factors = pair.factors(self.linear)?;
         let mut inner = Buffer::any(self.d_out.len());
         let weight = self.linear.weight();
@@ -312,7 +318,9 @@ fn pair_gradients(
     d_outs: &[(&[f32], Rows<'_>)],
     layers: &mut [Backward<'_>],
 ) {
-    let Some(precision) = layers.iter().find_map(|layer| layer.adapted.map(|adapted| adapted.pair.precision())) else {
+    let Some(precision) =
+        layers.iter().find_map(|layer| layer.adapted.as_ref().map(|adapted| adapted.pair.precision()))
+    else {
         return;
     };
     let turned = |layer: &Backward<'_>| vec![0.0; layer.grads[1].len()];
@@ -327,7 +335,7 @@ fn pair_gradients(
     sum_over_rows(rows, precision, &mut products);
     drop(products);
     for (layer, d_b) in layers.iter_mut().zip(d_bs) {
-        let Some(adapted) = layer.adapted else { continue };
+        let Some(adapted) = &layer.adapted else { continue };
         let (rank, outputs) = (adapted.pair.rank(), layer.linear.n());
         layer.grads[1].par_chunks_exact_mut(rank).enumerate().with_min_len(64).for_each(|(output, row)| {
             row.iter_mut().enumerate().for_each(|(r, value)| *value = d_b[r * outputs + output]);

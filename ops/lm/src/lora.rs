@@ -11,6 +11,7 @@ mod shape;
 #[cfg(test)]
 mod tests;
 
+use std::ops::DerefMut;
 use std::sync::OnceLock;
 
 use rand_chacha::ChaCha8Rng;
@@ -20,12 +21,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::LmError;
 use crate::config::{Architecture, Config};
-use crate::kernels::Precision;
+use crate::kernels::{Buffer, Precision};
 use crate::lazy::get_or_make;
 use crate::linear::Linear;
 use crate::model::Model;
 
-pub(crate) use packed::{Factors, PackedPair};
+pub(crate) use packed::{Factors, PackedPair, Pair};
 pub use shape::{LoraConfig, Place};
 
 /// A linear layer of a block that an adapter can sit on.
@@ -128,7 +129,7 @@ pub struct Adapter {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grads {
     /// A vector a tensor, laid out as the tensor.
-    pub tensors: Vec<Vec<f32>>,
+    pub tensors: Vec<Buffer<f32>>,
 }
 
 impl Model {
@@ -241,21 +242,25 @@ impl Adapter {
 
     /// All gradients zero.
     pub fn zero_grads(&self) -> Grads {
-        Grads { tensors: self.tensors.iter().map(|tensor| vec![0.0; tensor.values.len()]).collect() }
+        Grads { tensors: self.tensors.iter().map(|tensor| Buffer::zeroed(tensor.values.len())).collect() }
     }
 
     /// The packed pair of a target in a block, for products beside those of `linear`: in bfloat16 if its weights are, else in single floats.
-    pub(crate) fn pair(&self, layer: usize, target: Target, linear: &Linear) -> Option<&PackedPair> {
+    /// On a lean layer it is made for the caller, unless DoRA's factors are dear to find.
+    pub(crate) fn pair(&self, layer: usize, target: Target, linear: &Linear) -> Option<Pair<'_>> {
         let at = self.index(layer, target)?;
         let (packed, precision) = match linear.precision() {
             Precision::Bf16 => (&self.packed[1], Precision::Bf16),
             Precision::F16 | Precision::F32 | Precision::Int8 => (&self.packed[0], Precision::F32),
         };
+        if linear.is_lean() && !self.config.dora {
+            return Some(Pair::Own(Box::new(PackedPair::new(&self.parts(at), precision))));
+        }
         let packed = get_or_make(packed, || {
             let places = (0..self.places.len()).into_par_iter();
             places.map(|at| PackedPair::new(&self.parts(at), precision)).collect()
         });
-        Some(&packed[at])
+        Some(Pair::Kept(&packed[at]))
     }
 
     /// The number of a target in a block among the places.
@@ -333,9 +338,9 @@ impl Grads {
         let n = adapter.places.len();
         let (pairs, lengths) = self.tensors.split_at_mut(2 * n);
         let mut lengths = lengths.iter_mut();
-        let of_place = |(place, [a, b]): (&Place, &'a mut [Vec<f32>; 2])| {
-            let lengths = lengths.next().map_or(Default::default(), Vec::as_mut_slice);
-            (place.layer == layer).then_some((place.target, [a.as_mut_slice(), b, lengths]))
+        let of_place = |(place, [a, b]): (&Place, &'a mut [Buffer<f32>; 2])| {
+            let lengths = lengths.next().map_or(Default::default(), DerefMut::deref_mut);
+            (place.layer == layer).then_some((place.target, [&mut **a, &mut **b, lengths]))
         };
         adapter.places.iter().zip(pairs.as_chunks_mut::<2>().0).filter_map(of_place).collect()
     }

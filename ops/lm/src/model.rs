@@ -40,8 +40,9 @@ pub struct Model {
 pub struct Keep {
     /// What weights are packed in, and products with them computed.
     pub precision: Precision,
-    /// Whether the layers of blocks stay as the file has them, quantised, and are packed each time they are used: the
-    /// same bits in less memory, and slower. What it is for is QLoRA (Dettmers et al. 2023, arXiv 2305.14314).
+    /// Whether the layers of blocks stay as the file has them, quantised, and are packed each time they are used (or once, where that takes no more
+    /// memory), and nothing is held that can be made of them: the same bits in less memory, and slower. What it is for is QLoRA (Dettmers et al. 2023,
+    /// arXiv 2305.14314).
     pub as_stored: bool,
 }
 
@@ -148,6 +149,11 @@ impl Model {
         let start = head.begin(&mut out);
         multiply(rows, &mut [Product { x: &Rows::new(hidden), weight: &head.weight(), out: &mut out, start }]);
         out
+    }
+
+    /// Whether it takes the least memory, and more work each time: see [`Keep::as_stored`].
+    pub(crate) fn is_lean(&self) -> bool {
+        self.head().is_lean()
     }
 
     pub(crate) fn head(&self) -> &Linear {

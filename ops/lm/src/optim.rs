@@ -3,6 +3,7 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::kernels::Buffer;
 use crate::lora::{Adapter, Grads};
 
 /// The optimizer's numbers.
@@ -48,8 +49,15 @@ pub struct AdamState {
 impl AdamW {
     /// A fresh optimizer of an adapter: moments are zero.
     pub fn new(config: AdamWConfig, adapter: &Adapter) -> Self {
-        let zeros = adapter.zero_grads().tensors;
-        Self { config, state: AdamState { steps: 0, first: zeros.clone(), second: zeros } }
+        let zeros = || adapter.tensors().iter().map(|tensor| vec![0.0; tensor.values.len()]).collect();
+        Self { config, state: AdamState { steps: 0, first: zeros(), second: zeros() } }
+    }
+
+    /// Begins anew, in the memory that it has.
+    pub(crate) fn restart(&mut self) {
+        let AdamState { steps, first, second } = &mut self.state;
+        *steps = 0;
+        first.par_iter_mut().chain(second).for_each(|moments| moments.fill(0.0));
     }
 
     /// Goes on from what was remembered.
@@ -115,7 +123,7 @@ pub fn scale(grads: &mut Grads, by: f32) {
 /// Scales the gradients down to a norm of `max_norm`, if it is above 0 and they are longer; gives their norm before:
 /// the root of the sum of all squares, summed in `f64`, tensor by tensor.
 pub fn clip(grads: &mut Grads, max_norm: f32) -> f64 {
-    let squares = |tensor: &Vec<f32>| tensor.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>();
+    let squares = |tensor: &Buffer<f32>| tensor.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>();
     let sums: Vec<f64> = grads.tensors.par_iter().map(squares).collect();
     let norm = sums.iter().sum::<f64>().sqrt();
     if max_norm > 0.0 && norm > f64::from(max_norm) {

@@ -35,16 +35,16 @@ impl Model {
         precision: Precision,
         tensor: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, LmError>,
     ) -> Result<Self, LmError> {
-        Self::assemble(config, precision, Whole(tensor))
+        Self::assemble(config, precision, false, Whole(tensor))
     }
 
     /// Makes a model of an opened checkpoint, matrices a part at a time.
     pub(crate) fn read(weights: &Weights, keep: Keep) -> Result<Self, LmError> {
-        Self::assemble(weights.config(), keep.precision, Opened { weights, as_stored: keep.as_stored })
+        Self::assemble(weights.config(), keep.precision, keep.as_stored, Opened(weights))
     }
 
-    fn assemble(config: &Config, precision: Precision, tensors: impl Tensors) -> Result<Self, LmError> {
-        let mut from = Checkpoint { config, precision, tensors };
+    fn assemble(config: &Config, precision: Precision, lean: bool, tensors: impl Tensors) -> Result<Self, LmError> {
+        let mut from = Checkpoint { config, precision, lean, tensors };
         let (facts, vocab, hidden) = (config.facts(), config.vocab_size, config.hidden_size);
         let embedding = from.embedding([vocab, hidden])?;
         let head = if config.tie_word_embeddings {
@@ -89,30 +89,24 @@ impl Model {
 trait Tensors {
     fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LmError>;
     fn packed(&mut self, name: &str, shape: [usize; 2], precision: Precision) -> Result<Packed, LmError>;
-    /// The weights of a layer within a block.
-    fn frozen(&mut self, name: &str, shape: [usize; 2], precision: Precision) -> Result<Frozen, LmError> {
-        self.packed(name, shape, precision).map(Frozen::from)
-    }
+    /// The weights of a layer within a block; if it is lean, as they take the least memory.
+    fn frozen(&mut self, name: &str, shape: [usize; 2], precision: Precision, lean: bool) -> Result<Frozen, LmError>;
 }
 
 /// The tensors of a checkpoint.
-struct Opened<'a> {
-    weights: &'a Weights,
-    /// Whether blocks keep theirs as the file has them.
-    as_stored: bool,
-}
+struct Opened<'a>(&'a Weights);
 
 impl Tensors for Opened<'_> {
     fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>, LmError> {
-        self.weights.tensor(name, shape)
+        self.0.tensor(name, shape)
     }
 
     fn packed(&mut self, name: &str, shape: [usize; 2], precision: Precision) -> Result<Packed, LmError> {
-        self.weights.packed(name, shape, precision)
+        self.0.packed(name, shape, precision)
     }
 
-    fn frozen(&mut self, name: &str, shape: [usize; 2], precision: Precision) -> Result<Frozen, LmError> {
-        let kept = if self.as_stored { self.weights.as_stored(name, shape, precision)? } else { None };
+    fn frozen(&mut self, name: &str, shape: [usize; 2], precision: Precision, lean: bool) -> Result<Frozen, LmError> {
+        let kept = if lean { self.0.as_stored(name, shape, precision)? } else { None };
         match kept {
             Some(kept) => Ok(Frozen::AsStored(kept)),
             None => self.packed(name, shape, precision).map(Frozen::from),
@@ -131,12 +125,18 @@ impl<F: FnMut(&str, &[usize]) -> Result<Vec<f32>, LmError>> Tensors for Whole<F>
     fn packed(&mut self, name: &str, [n, k]: [usize; 2], precision: Precision) -> Result<Packed, LmError> {
         Ok(Packed::from_rows(&self.0(name, &[n, k])?, n, k, precision))
     }
+
+    fn frozen(&mut self, name: &str, shape: [usize; 2], precision: Precision, _lean: bool) -> Result<Frozen, LmError> {
+        self.packed(name, shape, precision).map(Frozen::from)
+    }
 }
 
 /// Where a model's tensors come from.
 struct Checkpoint<'a, T> {
     config: &'a Config,
     precision: Precision,
+    /// Whether layers shall take the least memory.
+    lean: bool,
     tensors: T,
 }
 
@@ -154,11 +154,16 @@ impl<T: Tensors> Checkpoint<'_, T> {
 
     fn linear(&mut self, name: &str, [outputs, inputs]: [usize; 2], bias: bool) -> Result<Linear, LmError> {
         let weight = self.tensors.packed(&format!("{name}.weight"), [outputs, inputs], self.precision)?;
-        Ok(Linear::new(weight, self.bias(name, outputs, bias)?))
+        self.layer(weight, name, bias)
     }
 
-    fn bias(&mut self, name: &str, outputs: usize, there: bool) -> Result<Option<Vec<f32>>, LmError> {
-        there.then(|| self.tensors.tensor(&format!("{name}.bias"), &[outputs])).transpose()
+    fn layer(&mut self, weight: impl Into<Frozen>, name: &str, bias: bool) -> Result<Linear, LmError> {
+        let layer = Linear::new(weight, self.lean);
+        if !bias {
+            return Ok(layer);
+        }
+        let bias = self.tensors.tensor(&format!("{name}.bias"), &[layer.n()])?;
+        Ok(layer.with_bias(bias))
     }
 
     fn norm(&mut self, name: &str, width: usize) -> Result<Norm, LmError> {
@@ -175,8 +180,9 @@ impl<T: Tensors> Checkpoint<'_, T> {
             if let Some(path) = target.path(self.config, layer) {
                 let (outputs, inputs) = target.shape(self.config);
                 let bias = self.config.biases.contains(&target);
-                let weight = self.tensors.frozen(&format!("{path}.weight"), [outputs, inputs], self.precision)?;
-                linears[target as usize] = Some(Linear::new(weight, self.bias(&path, outputs, bias)?));
+                let name = format!("{path}.weight");
+                let weight = self.tensors.frozen(&name, [outputs, inputs], self.precision, self.lean)?;
+                linears[target as usize] = Some(self.layer(weight, &path, bias)?);
             }
         }
         let mut norm = |named: Named, width: usize| self.norm(&path(layer, named), width);

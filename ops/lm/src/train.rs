@@ -107,7 +107,7 @@ pub fn train_across(
     watch: &mut Watch<'_>,
 ) -> Result<Trained, LmError> {
     config.check(data, evals)?;
-    let _pages = MorePages::keep();
+    let _pages = (!model.is_lean()).then(MorePages::keep);
     let run = Run { replicas, ..Run::new(model, config, data, evals, checkpoint) };
     let mut state = match run.found()? {
         Some(state) => run.replay(state, watch)?,
@@ -116,7 +116,8 @@ pub fn train_across(
     while state.phase < config.phases.len() {
         run.phase(&mut state, watch)?;
     }
-    Ok(Trained { adapter: state.whole(model)?.into_owned(), metrics: state.metrics })
+    let metrics = std::mem::take(&mut state.metrics);
+    Ok(Trained { adapter: state.into_whole(model)?, metrics })
 }
 
 /// What does not change while training runs.

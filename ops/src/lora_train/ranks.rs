@@ -19,6 +19,7 @@ use mpi::{Rank, Tag, Threading};
 use retort_engine::Cx;
 use retort_lm::LmError;
 use retort_lm::gradient::{LossSum, Segment};
+use retort_lm::kernels::Buffer;
 use retort_lm::lora::{Adapter, Grads, LoraConfig, Place};
 use retort_lm::model::{Keep, Model};
 use retort_lm::train::{Pass, Passed, Replicas};
@@ -148,7 +149,7 @@ impl<'a> Ranks<'a> {
             let (own, after) = rest
                 .split_at_checked(tensor.values.len())
                 .ok_or_else(|| broken(process.rank(), "its gradients are too few"))?;
-            tensors.push(own.to_vec());
+            tensors.push(Buffer::from_slice(own));
             rest = after;
         }
         Ok(Passed { losses, grads: Some(Grads { tensors }) })
@@ -221,7 +222,8 @@ fn serve(world: &SimpleCommunicator) {
             };
             master.send_with_tag(&serde_json::to_vec(&answer).expect("plain data"), DONE);
             if let Some(grads) = grads {
-                master.send_with_tag(&grads.tensors.concat(), DONE);
+                let all: Vec<f32> = grads.tensors.iter().flatten().copied().collect();
+                master.send_with_tag(&all, DONE);
             }
         }
     }

@@ -145,7 +145,7 @@ impl Tensors<'_> {
     fn linear(&self, name: &str, [outputs, inputs]: [usize; 2]) -> Result<Linear, String> {
         let weight = self.get(&format!("{name}.weight"), &[outputs, inputs])?;
         let weight = Packed::from_rows(&weight, outputs, inputs, Precision::F32);
-        Ok(Linear::new(weight, Some(self.get(&format!("{name}.bias"), &[outputs])?)))
+        Ok(Linear::new(weight, false).with_bias(self.get(&format!("{name}.bias"), &[outputs])?))
     }
 
     fn norm(&self, name: &str, width: usize) -> Result<Norm, String> {

@@ -29,6 +29,17 @@ pub enum Precision {
     Int8,
 }
 
+impl Precision {
+    /// Bytes of so many weights, without those that fill up.
+    pub(crate) fn bytes(self, values: usize) -> usize {
+        match self {
+            Self::F32 => 4 * values,
+            Self::F16 | Self::Bf16 => 2 * values,
+            Self::Int8 => values + values / int8::BLOCK * 4,
+        }
+    }
+}
+
 /// A weight matrix of `n` outputs and `k` inputs, in panels: `[n / 32][k][32]`, zeros past `n`. In eight bits and
 /// in bfloat16 `k` is filled up to whole blocks.
 #[derive(Clone, Debug)]
@@ -115,8 +126,8 @@ impl Packed {
     #[must_use]
     pub fn transposed(&self) -> Self {
         let precision = match self.panels {
+            Panels::Bf16(_) => return self.transposed_16(),
             Panels::F16(_) => Precision::F16,
-            Panels::Bf16(_) => Precision::Bf16,
             Panels::F32(_) | Panels::Int8 { .. } => Precision::F32,
         };
         Self::pack(self.k, self.n, precision, |panel, first| {
@@ -130,6 +141,29 @@ impl Packed {
                 }
             }
         })
+    }
+
+    /// The same in bfloat16, where a block of a panel becomes a block: inputs and columns are as many.
+    fn transposed_16(&self) -> Self {
+        const { assert!(PANEL == bf16::BLOCK, "blocks are square") };
+        let layout = Layout::of_weights();
+        let mut from = [0; bf16::BLOCK_VALUES];
+        for s in 0..bf16::BLOCK {
+            for column in 0..PANEL {
+                from[layout.place(column, s)] = layout.place(s, column);
+            }
+        }
+        let blocks = self.n.div_ceil(PANEL);
+        let mut all = Buffer::any(self.k.div_ceil(PANEL) * blocks * bf16::BLOCK_VALUES);
+        all.par_chunks_exact_mut((blocks * bf16::BLOCK_VALUES).max(1)).enumerate().for_each(|(at, panel)| {
+            for (block, into) in panel.as_chunks_mut::<{ bf16::BLOCK_VALUES }>().0.iter_mut().enumerate() {
+                let own = &self.panel_16(block).as_chunks::<{ bf16::BLOCK_VALUES }>().0[at];
+                for (into, &from) in into.iter_mut().zip(&from) {
+                    *into = own[from];
+                }
+            }
+        });
+        Self { n: self.k, k: self.n, panels: Panels::Bf16(all) }
     }
 
     /// Outputs.

@@ -4,6 +4,7 @@
 //! is multiplied with `f = m / ‖V‖`. As in the paper (section 4.3) and in PEFT the norms take part in no gradient. They are found without `V`:
 //! `‖V_j‖² = ‖W_j‖² + 2s·B_j·(A·W_jᵀ) + s²·B_j·(A·Aᵀ)·B_jᵀ`.
 
+use std::ops::Deref;
 use std::sync::OnceLock;
 
 use rayon::prelude::*;
@@ -33,6 +34,23 @@ pub(crate) struct PackedPair {
     /// `d_u · A` and `d_y · B`.
     back: OnceLock<(Packed, Packed)>,
     dora: Option<Dora>,
+}
+
+/// A packed pair: kept by its adapter, or made for one product.
+pub(crate) enum Pair<'a> {
+    Kept(&'a PackedPair),
+    Own(Box<PackedPair>),
+}
+
+impl Deref for Pair<'_> {
+    type Target = PackedPair;
+
+    fn deref(&self) -> &PackedPair {
+        match self {
+            Self::Kept(pair) => pair,
+            Self::Own(pair) => pair,
+        }
+    }
 }
 
 impl PackedPair {
@@ -90,7 +108,8 @@ impl Adapter {
                 row.iter_mut().zip(a).for_each(|(value, &a)| *value += scaling * b * a);
             }
         });
-        if let Some(factors) = self.pair(layer, target, linear).and_then(|pair| pair.factors(linear)) {
+        let pair = self.pair(layer, target, linear);
+        if let Some(factors) = pair.as_ref().and_then(|pair| pair.factors(linear)) {
             values.par_chunks_exact_mut(inputs).zip(&factors.factors).for_each(|(row, factor)| {
                 row.iter_mut().for_each(|value| *value *= factor);
             });

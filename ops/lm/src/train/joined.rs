@@ -6,6 +6,7 @@
 
 use crate::LmError;
 use crate::config::Config;
+use crate::kernels::Buffer;
 use crate::lora::{Adapter, AdapterTensor, Grads, LoraConfig, Place};
 
 /// `before` and `now` as one adapter.
@@ -55,8 +56,10 @@ pub(crate) fn of_the_new(whole: &Adapter, now: &Adapter, grads: Grads) -> Grads 
         let old_rank = place.rank - new.rank;
         let by_new = new.scaling(rslora) / place.scaling(rslora);
         let inputs = a.len() / place.rank;
-        own.push(a[old_rank * inputs..].to_vec());
-        own.push(b.chunks_exact(place.rank).flat_map(|row| &row[old_rank..]).map(|value| value * by_new).collect());
+        own.push(Buffer::from_slice(&a[old_rank * inputs..]));
+        let b: Vec<f32> =
+            b.chunks_exact(place.rank).flat_map(|row| &row[old_rank..]).map(|value| value * by_new).collect();
+        own.push(Buffer::from_slice(&b));
     }
     Grads { tensors: own }
 }

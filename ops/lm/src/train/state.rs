@@ -121,6 +121,14 @@ impl State {
         })
     }
 
+    /// As [`State::whole`], at the end.
+    pub(crate) fn into_whole(self, model: &Model) -> Result<Adapter, LmError> {
+        match &self.merged {
+            Some(_) => Ok(self.whole(model)?.into_owned()),
+            None => Ok(self.adapter),
+        }
+    }
+
     /// A row of the log as of now.
     pub(crate) fn row(&self, phase: &str, epoch: f64, learning_rate: f64) -> Metric {
         Metric {
@@ -156,7 +164,7 @@ impl State {
             self.merged = Some(self.whole(model)?.into_owned());
             self.adapter = model.fresh_adapter(&config.lora, config.seed.wrapping_add((next as u64) << 32))?;
         }
-        self.optimizer = AdamW::new(optimizer(config), &self.adapter);
+        self.optimizer.restart();
         self.phase = next;
         self.phase_step = 0;
         self.mark = None;

@@ -72,7 +72,10 @@ fn every_type_is_read_as_candle_widens_it() {
         let error: f32 = read.iter().zip(random(256 * 256, 3)).map(|(a, b)| (a - b).abs()).sum();
         assert!(error / 65_536.0 < 0.25, "{dtype:?}: {error}");
         let name = "model.layers.0.self_attn.o_proj.weight";
-        let kept = weights.as_stored(name, [256, 256], Precision::F32).unwrap().unwrap();
+        let Some(kept) = weights.as_stored(name, [256, 256], Precision::F32).unwrap() else {
+            assert_eq!(dtype, F32, "packed it takes as much");
+            continue;
+        };
         assert_eq!(kept.bytes(), 65_536 / dtype.block_size() * dtype.type_size());
         assert_eq!(kept.packed().unpack(), read, "{dtype:?}");
         assert_eq!(kept.transposed().unpack(), kept.packed().transposed().unpack(), "{dtype:?}");
@@ -146,12 +149,13 @@ fn layers_that_stay_as_stored_give_the_same_gradients() {
     for precision in [Precision::F16, Precision::Bf16] {
         let packed = Model::load_in(precision, &path).unwrap();
         let stored = Model::load_in(Keep { precision, as_stored: true }, &path).unwrap();
-        let adapter = crate::testing::random_dora(&packed);
-        let of = |model: &Model| model.gradients(&adapter, &segments, Some(1)).unwrap();
-        let ((loss, grads), (stored_loss, stored_grads)) = (of(&packed), of(&stored));
-        assert_eq!(stored_loss, loss, "{precision:?}");
-        assert_eq!(stored_grads, grads, "{precision:?}");
-        let (file, head) = (std::fs::metadata(&path).unwrap().len() as usize, 2 * 2 * 49_152 * 576);
+        for adapter in [crate::testing::random_dora(&packed), crate::testing::random_adapter(packed.config())] {
+            let of = |model: &Model| model.gradients(&adapter, &segments, Some(1)).unwrap();
+            let ((loss, grads), (stored_loss, stored_grads)) = (of(&packed), of(&stored));
+            assert_eq!(stored_loss, loss, "{precision:?}");
+            assert_eq!(stored_grads, grads, "{precision:?}");
+        }
+        let (file, head) = (std::fs::metadata(&path).unwrap().len() as usize, 2 * 49_152 * 576);
         assert!(stored.bytes() < file + head, "{} of {file}", stored.bytes());
         assert!(packed.bytes() > 3 * (stored.bytes() - head), "{}", packed.bytes());
         assert!(stored.tensors(None).eq(packed.tensors(None)), "{precision:?}");

@@ -27,14 +27,15 @@ pub(crate) struct AsStored {
 }
 
 impl AsStored {
-    /// Reads it; none where a row is no whole blocks.
+    /// Reads it; none where a row is no whole blocks, or where it takes no less memory than packed.
     pub(in crate::weights) fn read(
         found: &Found,
         [n, k]: [usize; 2],
         precision: Precision,
     ) -> Result<Option<Self>, LmError> {
         let (stored, kind) = (&found.stored, found.stored.kind);
-        if !k.is_multiple_of(kind.block()) || k == 0 || n == 0 {
+        let smaller = kind.size_of(n * k) < precision.bytes(n * k);
+        if !k.is_multiple_of(kind.block()) || !smaller {
             return Ok(None);
         }
         // A type that can't be read is found here, not where there is nobody to tell.
