@@ -151,15 +151,6 @@ impl Layout {
                 Self::Chains => s / QUAD * 128 + s % 2 * 64 + half * 32 + column * 2 + (s / 2 + 1) % 2,
             }
     }
-
-    /// Which input of a block stands at place `at`.
-    #[inline(always)]
-    const fn input(self, at: usize) -> usize {
-        match self {
-            Self::Tiles => at,
-            Self::Chains => 2 * ((at % 16) ^ 1) + at / 16,
-        }
-    }
 }
 
 /// A product of many magnitudes, in which the order of sums shows.
@@ -288,19 +279,35 @@ fn round_group(layout: Layout, x: &[f32], k: usize, group: &mut [u16]) {
                 &last
             });
             // Loops, not closures: those stay calls, a value at a time.
-            let mut rounded = [0u16; BLOCK];
-            for (to, &value) in rounded.iter_mut().zip(values) {
-                *to = round(value);
-            }
             match layout {
-                Layout::Tiles => *to = rounded,
-                Layout::Chains => {
-                    for (at, to) in to.iter_mut().enumerate() {
-                        *to = rounded[Layout::Chains.input(at)];
+                Layout::Tiles => {
+                    for (to, &value) in to.iter_mut().zip(values) {
+                        *to = round(value);
                     }
+                }
+                Layout::Chains => {
+                    let mut wide = [0; BLOCK];
+                    for (wide, &value) in wide.iter_mut().zip(values) {
+                        *wide = u32::from(round(value)) << 16;
+                    }
+                    in_chains(&wide, to);
                 }
             }
         }
+    }
+}
+
+/// Lays inputs, which are in the upper halves, as [`Layout::Chains`] says.
+#[inline(always)]
+fn in_chains(wide: &[u32; BLOCK], to: &mut [u16; BLOCK]) {
+    #[cfg(target_arch = "x86_64")]
+    #[expect(unsafe_code, reason = "only a machine that has AVX-512 wants chains")]
+    unsafe {
+        avx512::in_chains(wide, to);
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    for (at, to) in to.iter_mut().enumerate() {
+        *to = (wide[2 * ((at % 16) ^ 1) + at / 16] >> 16) as u16;
     }
 }
 

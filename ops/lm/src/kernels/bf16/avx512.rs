@@ -4,8 +4,9 @@
 //! inputs of the same chain.
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
-    _mm512_setzero_ps, _mm512_storeu_ps,
+    __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_or_si512,
+    _mm512_permutex2var_epi32, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_srli_epi32, _mm512_storeu_ps,
+    _mm512_storeu_si512,
 };
 
 use super::super::tile::PANEL;
@@ -80,6 +81,24 @@ unsafe fn rows<const ROWS: usize, const HALVES: usize>(tile: &Tile16<'_>, first:
         }
     }
     ROWS
+}
+
+/// Lays inputs, which are in the upper halves, as [`super::Layout::Chains`] says: of four in a row the pair of the even chain in the first half of the
+/// block, that of the odd chain in the second.
+#[expect(unsafe_code, reason = "machine instructions")]
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) unsafe fn in_chains(wide: &[u32; BLOCK], to: &mut [u16; BLOCK]) {
+    const FIRST: [u32; 16] = [0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29];
+    unsafe {
+        let begin = _mm512_loadu_si512(wide.as_ptr().cast());
+        let end = _mm512_loadu_si512(wide.as_ptr().add(16).cast());
+        let first = _mm512_loadu_si512(FIRST.as_ptr().cast());
+        let second = _mm512_or_si512(first, _mm512_set1_epi32(2));
+        let first = _mm512_permutex2var_epi32(begin, first, end);
+        let second = _mm512_srli_epi32::<16>(_mm512_permutex2var_epi32(begin, second, end));
+        _mm512_storeu_si512(to.as_mut_ptr().cast(), _mm512_or_si512(first, second));
+    }
 }
 
 /// Adds to sixteen values.
