@@ -38,13 +38,15 @@ unsafe fn rows<const ROWS: usize>(tile: &Tile8) {
                 *sum = [_mm512_loadu_ps(out), _mm512_loadu_ps(out.add(16))];
             }
         }
+        // Were it known, the loop would be unrolled, and the sums would leave their registers for each block.
+        let groups = std::hint::black_box(BLOCK / 4);
         for block in 0..tile.blocks {
             let mut dots = [[_mm512_set1_epi32(0); 2]; ROWS];
             for (i, dot) in dots.iter_mut().enumerate() {
                 *dot = [_mm512_set1_epi32(*tile.begins.add(i * tile.row_blocks + block)); 2];
             }
             let weight = tile.weight.add(block * BLOCK_BYTES);
-            for group in 0..BLOCK / 4 {
+            for group in 0..groups {
                 let at = weight.add(group * 4 * PANEL);
                 let low = _mm512_loadu_si512(at.cast());
                 let high = _mm512_loadu_si512(at.add(64).cast());
