@@ -80,6 +80,8 @@ pub(crate) fn over_caches(heads: Heads, layer: usize, sequences: &[(&KvCache, us
             done += rows;
         }
     }
+    // Sequences often share their prefix: what they see of a head lies in the cache while one after the other looks at it.
+    tasks.sort_by_key(|(_, keys, ..)| keys.start);
     tasks.into_par_iter().for_each_init(Vec::new, |scores, (query, keys, q, out)| {
         for (at, key) in keys.enumerate() {
             query.attend(key, at, q, out, scores);

@@ -142,9 +142,9 @@ impl Model {
     /// # Panics
     ///
     /// If `hidden` is not whole rows.
-    pub fn logits(&self, hidden: &[f32]) -> Vec<f32> {
+    pub fn logits(&self, hidden: &[f32]) -> Buffer<f32> {
         let rows = hidden.len() / self.config.hidden_size;
-        let mut out = vec![0.0; rows * self.config.vocab_size];
+        let mut out = Buffer::any(rows * self.config.vocab_size);
         let head = self.head();
         let start = head.begin(&mut out);
         multiply(rows, &mut [Product { x: &Rows::new(hidden), weight: &head.weight(), out: &mut out, start }]);

@@ -23,7 +23,7 @@ const PROMPT: [u32; 24] = [
 fn last_logits(model: &Model, prompt: &[u32]) -> Vec<f32> {
     let mut cache = KvCache::new(model.config());
     let hidden = model.forward(None, &mut [Span { tokens: prompt, cache: &mut cache }]).unwrap();
-    model.logits(hidden.row(prompt.len() - 1))
+    model.logits(hidden.row(prompt.len() - 1)).to_vec()
 }
 
 fn top(logits: &[f32]) -> usize {

@@ -25,7 +25,7 @@ fn logits(model: &Model, tokens: &[u32], cut: usize) -> Vec<Vec<f32>> {
     let mut rows = Vec::new();
     for tokens in tokens.chunks(cut) {
         let hidden = model.forward(None, &mut [Span { tokens, cache: &mut cache }]).unwrap();
-        rows.extend((0..hidden.rows()).map(|row| model.logits(hidden.row(row))));
+        rows.extend((0..hidden.rows()).map(|row| model.logits(hidden.row(row)).to_vec()));
     }
     rows
 }
