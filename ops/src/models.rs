@@ -104,6 +104,7 @@ pub struct LoadedModel {
 /// What a model that runs here computes in.
 ///
 /// As a fact the default is left out, as it was before there was a choice: rows are seeded by their facts, so a new fact would have every drawn answer be another.
+/// The fact of eight bits says which kind, as there was one before it: its answers are not these.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 #[schemars(description = "What a model that runs here computes in.")]
@@ -120,7 +121,7 @@ impl Serialize for Precision {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::F16 => serializer.serialize_none(),
-            Self::Int8 => serializer.serialize_str("int8"),
+            Self::Int8 => serializer.serialize_str("int8, halves"),
         }
     }
 }

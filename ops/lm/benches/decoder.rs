@@ -53,7 +53,7 @@ fn prompt_bf16(bencher: Bencher<'_, '_>, length: usize) {
 fn prompt_of(bencher: Bencher<'_, '_>, model: &Model, length: usize) {
     let text = tokens(length);
     bencher.counter(ItemsCount::new(length)).bench_local(|| {
-        let mut cache = KvCache::new(model.config());
+        let mut cache = model.cache();
         let hidden = model.forward(None, &mut [Span { tokens: &text, cache: &mut cache }]).expect("a good prompt");
         model.logits(hidden.row(length - 1))
     });
@@ -84,7 +84,7 @@ fn decode_adapted(bencher: Bencher<'_, '_>, rows: usize) {
 }
 
 fn decode_with(bencher: Bencher<'_, '_>, model: &Model, rows: usize, adapter: Option<&Adapter>) {
-    let mut prefix = KvCache::new(model.config());
+    let mut prefix = model.cache();
     model.forward(adapter, &mut [Span { tokens: &tokens(512), cache: &mut prefix }]).expect("a good prompt");
     let mut caches: Vec<KvCache> = (0..rows).map(|_| prefix.fork()).collect();
     bencher.counter(ItemsCount::new(rows)).bench_local(|| {

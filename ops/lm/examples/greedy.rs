@@ -9,7 +9,6 @@ use std::io::{BufRead as _, Write as _, stdin, stdout};
 use std::path::PathBuf;
 
 use retort_lm::kernels::Precision;
-use retort_lm::kv::KvCache;
 use retort_lm::model::{Model, Span};
 use retort_lm::tokenizer::Tokenizer;
 
@@ -38,7 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn greedy(model: &Model, prompt: &[u32], n_tokens: usize) -> Result<(Vec<u32>, Vec<f32>), Box<dyn Error>> {
-    let mut cache = KvCache::new(model.config());
+    let mut cache = model.cache();
     let (mut output, mut margins) = (Vec::new(), Vec::new());
     let mut next = prompt.to_vec();
     while output.len() < n_tokens {

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::config::Config;
 use crate::kernels::{Buffer, Left, Right, Start, dot, gemm, softmax};
-use crate::kv::{KvCache, PAGE_TOKENS};
+use crate::kv::{Head, KvCache, PAGE_TOKENS};
 
 /// Queries of a sequence that one task takes.
 const QUERIES: usize = 48;
@@ -132,18 +132,25 @@ impl Queries<'_> {
         let pages = seen(rows - 1).div_ceil(PAGE_TOKENS);
         let width = pages * PAGE_TOKENS;
         scores.resize(rows * width, 0.0);
-        for (page, (keys, _)) in self.cache.pages(self.layer, key).take(pages).enumerate() {
-            let (left, right) = (Left { data: q, row: stride, step: 1 }, Right { data: keys, step: PAGE_TOKENS });
-            let shape = (rows, PAGE_TOKENS, dim);
-            gemm(shape, left, right, &mut scores[page * PAGE_TOKENS..], width, Start::Zero);
+        for (page, head) in self.cache.pages(self.layer, key).take(pages).enumerate() {
+            let (shape, left) = ((rows, PAGE_TOKENS, dim), Left { data: q, row: stride, step: 1 });
+            let (step, out) = (PAGE_TOKENS, &mut scores[page * PAGE_TOKENS..]);
+            match head {
+                Head::Single(data, _) => gemm(shape, left, Right { data, step }, out, width, Start::Zero),
+                Head::Half(data, _) => gemm(shape, left, Right { data, step }, out, width, Start::Zero),
+            }
         }
         for (row, scores) in scores.chunks_exact_mut(width).take(rows).enumerate() {
             self.heads.softmax(scores, seen(row));
         }
-        for (page, (_, values)) in self.cache.pages(self.layer, key).take(pages).enumerate() {
+        for (page, head) in self.cache.pages(self.layer, key).take(pages).enumerate() {
             let start = if page == 0 { Start::Zero } else { Start::Out };
             let left = Left { data: &scores[page * PAGE_TOKENS..], row: width, step: 1 };
-            gemm((rows, dim, PAGE_TOKENS), left, Right { data: values, step: dim }, out, stride, start);
+            let (shape, step) = ((rows, dim, PAGE_TOKENS), dim);
+            match head {
+                Head::Single(_, data) => gemm(shape, left, Right { data, step }, out, stride, start),
+                Head::Half(_, data) => gemm(shape, left, Right { data, step }, out, stride, start),
+            }
         }
     }
 }

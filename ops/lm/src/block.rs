@@ -10,11 +10,13 @@
 mod backward;
 mod values;
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use crate::config::Config;
 use crate::dropout::Dropout;
-use crate::kernels::{Buffer, add_assign};
+use crate::kernels::{Buffer, Precision, add_assign};
 use crate::linear::{self, Adapted, Forward, Linear};
 use crate::lora::{Adapter, Target};
 use crate::norm::Norm;
@@ -27,6 +29,9 @@ const ROWS: usize = 16;
 
 /// Values that one task adds or copies.
 const TASK: usize = 1 << 15;
+
+/// Values that are rounded to half floats at a time.
+const HALVED: usize = 256;
 
 /// The weights of a decoder block.
 #[derive(Debug)]
@@ -89,6 +94,10 @@ impl Block {
         }
         pass.rope.rotate(q);
         pass.rope.rotate(k);
+        if self.halves_keys() {
+            to_halves(k);
+            to_halves(v);
+        }
         attend(q, k, v, mixed);
         linear::forward(rows, mixed, &mut [self.part(pass, Target::OProj, change, low_o)]);
         if let Some(norm) = &self.post_attention_norm {
@@ -135,6 +144,11 @@ impl Block {
         !self.linear(Target::UpProj).is_lean()
     }
 
+    /// Whether keys and values are rounded to half floats: where the layer that gives them rounds its inputs to eight bits.
+    pub(crate) fn halves_keys(&self) -> bool {
+        self.linear(Target::KProj).precision() == Precision::Int8
+    }
+
     fn linear(&self, target: Target) -> &Linear {
         self.linears[target as usize].as_ref().expect("a pass asks for the layers that its family has")
     }
@@ -168,6 +182,20 @@ fn add_rows(to: &mut [f32], from: &[f32]) {
 /// `to = from`, on all threads.
 fn copy_rows(to: &mut [f32], from: &[f32]) {
     to.par_chunks_mut(TASK).zip(from.par_chunks(TASK)).for_each(|(to, from)| to.copy_from_slice(from));
+}
+
+/// Rounds to half floats, the largest to the largest there is.
+fn to_halves(values: &mut [f32]) {
+    let most = f16::MAX.to_f32();
+    values.par_chunks_mut(TASK).for_each(|values| {
+        let mut halves = [f16::ZERO; HALVED];
+        for some in values.chunks_mut(HALVED) {
+            some.iter_mut().for_each(|value| *value = value.clamp(-most, most));
+            let halves = &mut halves[..some.len()];
+            halves.convert_from_f32_slice(some);
+            halves.convert_to_f32_slice(some);
+        }
+    });
 }
 
 /// Norms `values`, and keeps in `raw` what they were.

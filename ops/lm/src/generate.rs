@@ -178,7 +178,7 @@ pub fn generate(
     on_event: OnEvent<'_>,
 ) -> Result<(), LmError> {
     check(model, requests)?;
-    let base = KvCache::new(model.config());
+    let base = model.cache();
     let mut batch = Batch { model, tokenizer, adapter, limits, base, rows: Vec::new(), keeps: false, left: Vec::new() };
     batch.compute_prefix(prefix::shared(requests), on_event)?;
     // Always in the same order, so what runs side by side is the same every time.
@@ -227,12 +227,10 @@ impl Batch<'_> {
         if self.rows.is_empty() {
             return Some(self.base.fork());
         }
-        let config = self.model.config();
-        let cost = |request: &Request| {
-            KvCache::bytes_after(config, self.base.len(), request.prompt.len() + request.max_tokens)
-        };
+        let cost =
+            |request: &Request| self.base.bytes_after(self.base.len(), request.prompt.len() + request.max_tokens);
         let taken: usize = self.rows.iter().map(|row| cost(&row.request)).sum();
-        let base = KvCache::bytes(config, self.base.len());
+        let base = self.base.bytes(self.base.len());
         if self.rows.len() >= self.limits.rows || base + taken + cost(request) > self.limits.cache_bytes {
             return None;
         }

@@ -7,8 +7,8 @@ use crate::kv::{KvCache, PAGE_TOKENS};
 use crate::lora::Adapter;
 use crate::model::{Model, Span};
 use crate::testing::{
-    random_adapter, random_dora, random_model, random_model_in, segment, smollm2, tiny_adapter, tiny_config,
-    tiny_config_of, tiny_model, tokens,
+    random_adapter, random_dora, random_model_in, segment, smollm2, tiny_adapter, tiny_config, tiny_config_of,
+    tiny_model, tokens,
 };
 
 fn bits(values: &[f32]) -> Vec<u32> {
@@ -21,7 +21,7 @@ fn pool(threads: usize) -> rayon::ThreadPool {
 
 /// All hidden states of one sequence, alone, in one call.
 fn alone(model: &Model, adapter: Option<&Adapter>, tokens: &[u32]) -> Vec<u32> {
-    let mut cache = KvCache::new(model.config());
+    let mut cache = model.cache();
     bits(model.forward(adapter, &mut [Span { tokens, cache: &mut cache }]).unwrap().values())
 }
 
@@ -31,7 +31,7 @@ fn check_any_company(model: &Model, adapter: Option<&Adapter>, lengths: &[usize]
     let expected: Vec<Vec<u32>> = texts.iter().map(|text| alone(model, adapter, text)).collect();
     let width = model.config().hidden_size;
     for threads in [1, 2, 3] {
-        let mut caches: Vec<KvCache> = texts.iter().map(|_| KvCache::new(model.config())).collect();
+        let mut caches: Vec<KvCache> = texts.iter().map(|_| model.cache()).collect();
         let mut got = vec![Vec::new(); texts.len()];
         for step in 0.. {
             let cut = cuts[step % cuts.len()];
@@ -105,7 +105,7 @@ fn check_forks(model: &Model, adapter: &Adapter) {
     for shared in [1, 31, 32, 33, 64, 80] {
         let text = tokens(shared + 40, 3);
         let expected = alone(model, Some(adapter), &text);
-        let mut prefix = KvCache::new(model.config());
+        let mut prefix = model.cache();
         model.forward(Some(adapter), &mut [Span { tokens: &text[..shared], cache: &mut prefix }]).unwrap();
         let (mut one, mut two) = (prefix.fork(), prefix.fork());
         let mut spans =
@@ -142,13 +142,14 @@ fn check_logits(model: &Model) {
 
 #[test]
 fn a_cache_takes_what_it_says() {
-    let model = tiny_model();
-    let config = model.config();
-    let page = KvCache::bytes(config, 1);
-    assert_eq!(page, PAGE_TOKENS * config.num_hidden_layers * config.key_value_width() * 2 * 4);
-    assert_eq!(KvCache::bytes(config, 0), 0);
-    assert_eq!(KvCache::bytes(config, PAGE_TOKENS + 1), 2 * page);
-    assert_eq!(KvCache::bytes_after(config, PAGE_TOKENS + 1, PAGE_TOKENS + 2), page);
+    for (model, value) in [(tiny_model(), 4), (random_model_in(Precision::Int8, &tiny_config()), 2)] {
+        let (config, cache) = (model.config(), model.cache());
+        let page = cache.bytes(1);
+        assert_eq!(page, PAGE_TOKENS * config.num_hidden_layers * config.key_value_width() * 2 * value);
+        assert_eq!(cache.bytes(0), 0);
+        assert_eq!(cache.bytes(PAGE_TOKENS + 1), 2 * page);
+        assert_eq!(cache.bytes_after(PAGE_TOKENS + 1, PAGE_TOKENS + 2), page);
+    }
 }
 
 #[test]
@@ -168,13 +169,15 @@ fn packed_segments_lose_what_each_loses_alone() {
 fn loss_is_what_the_logits_of_decoding_say() {
     for architecture in Architecture::ALL {
         let config = tiny_config_of(architecture);
-        check_loss_beside_decoding(&random_model(&config), &random_adapter(&config));
+        for precision in [Precision::F32, Precision::Int8, Precision::Bf16] {
+            check_loss_beside_decoding(&random_model_in(precision, &config), &random_adapter(&config));
+        }
     }
 }
 
 fn check_loss_beside_decoding(model: &Model, adapter: &Adapter) {
     let one = segment(60, 5);
-    let mut cache = KvCache::new(model.config());
+    let mut cache = model.cache();
     let hidden = model.forward(Some(adapter), &mut [Span { tokens: &one.tokens, cache: &mut cache }]).unwrap();
     let mut nll = 0.0;
     for (row, target) in one.targets.iter().enumerate() {
@@ -232,7 +235,7 @@ fn losses_and_gradients_in_bfloat16_come_near_those_in_single_floats() {
 #[test]
 fn senseless_calls_are_refused() {
     let (model, adapter) = (tiny_model(), tiny_adapter());
-    let mut cache = KvCache::new(model.config());
+    let mut cache = model.cache();
     let mut refused = |tokens: &[u32]| {
         let mut spans = [Span { tokens, cache: &mut cache }];
         model.forward(None, &mut spans).unwrap_err().to_string()

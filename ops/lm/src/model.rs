@@ -124,6 +124,15 @@ impl Model {
         linears.chain([&self.embedding]).chain(&self.head).map(Linear::bytes).sum()
     }
 
+    /// An empty cache for a sequence.
+    pub fn cache(&self) -> KvCache {
+        KvCache::new(&self.config, self.halves_keys())
+    }
+
+    fn halves_keys(&self) -> bool {
+        self.blocks.first().is_some_and(Block::halves_keys)
+    }
+
     /// Runs the next tokens of any number of sequences and gives their hidden states, laid end to end. The caches grow
     /// by the tokens; on an error they are as before.
     ///
@@ -199,8 +208,8 @@ impl Model {
     fn check(&self, adapter: Option<&Adapter>, spans: &[Span<'_>]) -> Result<(), LmError> {
         adapter.map_or(Ok(()), |adapter| self.check_adapter(adapter))?;
         for span in spans {
-            if !span.cache.fits(&self.config) {
-                return Err(LmError::Argument("the cache was made for a model of another shape".to_owned()));
+            if !span.cache.fits(&self.config, self.halves_keys()) {
+                return Err(LmError::Argument("the cache was made for another model".to_owned()));
             }
             self.check_tokens(span.tokens, span.cache.len())?;
         }

@@ -10,7 +10,6 @@ use candle_core::{DType, Device, Tensor};
 use candle_nn::VarBuilder;
 use candle_transformers::models::{llama, quantized_llama};
 
-use crate::kv::KvCache;
 use crate::model::{Model, Span};
 use crate::testing::smollm2;
 
@@ -21,7 +20,7 @@ const PROMPT: [u32; 24] = [
 ];
 
 fn last_logits(model: &Model, prompt: &[u32]) -> Vec<f32> {
-    let mut cache = KvCache::new(model.config());
+    let mut cache = model.cache();
     let hidden = model.forward(None, &mut [Span { tokens: prompt, cache: &mut cache }]).unwrap();
     model.logits(hidden.row(prompt.len() - 1)).to_vec()
 }

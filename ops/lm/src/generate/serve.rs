@@ -38,7 +38,7 @@ pub fn serve(
     next: &mut dyn FnMut(bool) -> Next,
     on_event: OnEvent<'_>,
 ) -> Result<(), LmError> {
-    let base = KvCache::new(model.config());
+    let base = model.cache();
     let mut batch = Batch { model, tokenizer, adapter, limits, base, rows: Vec::new(), keeps: true, left: Vec::new() };
     let mut waiting: VecDeque<(usize, Box<Request>)> = VecDeque::new();
     let mut kept = Kept(VecDeque::new());
@@ -90,10 +90,9 @@ impl Kept {
             self.0.push_front(left);
         }
         self.0.truncate(KEPT);
-        let config = batch.model.config();
         let mut room = batch.limits.cache_bytes / KEPT_SHARE;
         let fits = |(_, cache): &(Vec<u32>, KvCache)| {
-            let left = room.checked_sub(KvCache::bytes(config, cache.len()));
+            let left = room.checked_sub(cache.bytes(cache.len()));
             room = left.unwrap_or(0);
             left.is_some()
         };

@@ -70,7 +70,7 @@ fn a_row_has_the_same_bits_alone_and_in_any_company() {
         .map(|(index, request)| Finished { index, ..run(std::slice::from_ref(request), Limits::default()).0.remove(0) })
         .collect();
     assert!(alone.iter().any(|row| row.reason == FinishReason::Stop) && alone.iter().any(|row| row.drawn_from != 0));
-    let one_row = KvCache::bytes(SMOL.0.config(), 160);
+    let one_row = SMOL.0.cache().bytes(160);
     let all = [
         Limits::default(),
         Limits { rows: 3, step_tokens: 7, ..Limits::default() },

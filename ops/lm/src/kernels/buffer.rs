@@ -10,6 +10,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use half::f16;
 use memmap2::MmapMut;
 
 /// Bytes in a cache line, and in the widest vector register.
@@ -35,6 +36,7 @@ static PAGES: Mutex<Vec<MmapMut>> = Mutex::new(Vec::new());
 /// Sealed by being implemented here only: [`Buffer`] relies on it.
 pub trait Plain: Copy + Send + Sync + 'static + sealed::Sealed {}
 impl Plain for f32 {}
+impl Plain for f16 {}
 impl Plain for u16 {}
 impl Plain for u8 {}
 impl Plain for i8 {}
@@ -43,6 +45,7 @@ impl Plain for i32 {}
 mod sealed {
     pub trait Sealed {}
     impl Sealed for f32 {}
+    impl Sealed for super::f16 {}
     impl Sealed for u16 {}
     impl Sealed for u8 {}
     impl Sealed for i8 {}

@@ -1,7 +1,10 @@
 //! Strided products of small matrices on the calling thread: attention and adapter gradients.
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
 use super::Isa;
-use super::buffer::Buffer;
+use super::buffer::{Buffer, Plain};
 use super::tile::{HALF_PANEL, PANEL, Start, TILE_ROWS, Tile};
 
 /// Steps of `k` that are taken at a time, so that a tile's left rows stay in the first cache.
@@ -18,11 +21,36 @@ pub struct Left<'a> {
     pub step: usize,
 }
 
+/// What a right operand may hold. Half floats are widened exactly when used.
+pub trait Float: Plain + Default {
+    /// Whether it is a half float.
+    const HALF: bool;
+
+    /// Puts the nearest there are into `into`, which is as long.
+    fn narrow(values: &[f32], into: &mut [Self]);
+}
+
+impl Float for f32 {
+    const HALF: bool = false;
+
+    fn narrow(values: &[f32], into: &mut [Self]) {
+        into.copy_from_slice(values);
+    }
+}
+
+impl Float for f16 {
+    const HALF: bool = true;
+
+    fn narrow(values: &[f32], into: &mut [Self]) {
+        into.convert_from_f32_slice(values);
+    }
+}
+
 /// A right operand: element `(s, j)` is `data[s * step + j]`.
 #[derive(Clone, Copy, Debug)]
-pub struct Right<'a> {
+pub struct Right<'a, T = f32> {
     /// The elements.
-    pub data: &'a [f32],
+    pub data: &'a [T],
     /// Elements from one step of `k` to the next.
     pub step: usize,
 }
@@ -32,10 +60,10 @@ pub struct Right<'a> {
 /// # Panics
 ///
 /// If an operand is shorter than its shape says.
-pub fn gemm(
+pub fn gemm<T: Float>(
     (m, n, k): (usize, usize, usize),
     left: Left<'_>,
-    right: Right<'_>,
+    right: Right<'_, T>,
     out: &mut [f32],
     out_row: usize,
     start: Start,
@@ -43,11 +71,11 @@ pub fn gemm(
     gemm_with(Isa::best(), (m, n, k), left, right, out, out_row, start);
 }
 
-fn gemm_with(
+fn gemm_with<T: Float>(
     isa: Isa,
     (m, n, k): (usize, usize, usize),
     left: Left<'_>,
-    right: Right<'_>,
+    right: Right<'_, T>,
     out: &mut [f32],
     out_row: usize,
     start: Start,
@@ -74,7 +102,7 @@ fn gemm_with(
                 left_step: left.step,
                 right: std::ptr::null(),
                 right_step: right.step,
-                half: false,
+                half: T::HALF,
                 narrow: false,
                 out: std::ptr::null_mut(),
                 out_row,
@@ -99,13 +127,13 @@ fn gemm_with(
 }
 
 /// The right operand's last columns, too few for a panel, filled up with zeros.
-struct Tail {
+struct Tail<T: Float> {
     columns: usize,
-    right: Buffer<f32>,
+    right: Buffer<T>,
 }
 
-impl Tail {
-    fn cut(n: usize, k: usize, right: Right<'_>, whole: usize) -> Option<Self> {
+impl<T: Float> Tail<T> {
+    fn cut(n: usize, k: usize, right: Right<'_, T>, whole: usize) -> Option<Self> {
         let columns = n - whole;
         if columns == 0 {
             return None;
@@ -167,6 +195,7 @@ mod tests {
             [(1, 1, 1), (1, 32, 5), (3, 33, 64), (12, 32, 576), (13, 64, 9), (25, 31, 520), (7, 95, 1100), (2, 40, 0)];
         for (m, n, k) in shapes {
             let (x, w, was) = (values(m * k + 1, 1), values(k * n + 1, 2), values(m * (n + 3), 3));
+            let halves: Vec<f16> = w.iter().map(|value| f16::from_f32(*value)).collect();
             for start in [Start::Zero, Start::Out] {
                 for transposed in [false, true] {
                     let (row, step) = if transposed { (1, m) } else { (k, 1) };
@@ -174,16 +203,21 @@ mod tests {
                         let mut out = was.clone();
                         let (left, right) = (Left { data: &x, row, step }, Right { data: &w, step: n });
                         gemm_with(isa, (m, n, k), left, right, &mut out, n + 3, start);
+                        let mut of_halves = was.clone();
+                        let right = Right { data: &halves, step: n };
+                        gemm_with(isa, (m, n, k), left, right, &mut of_halves, n + 3, start);
                         for i in 0..m {
                             for j in 0..n + 3 {
                                 let at = i * (n + 3) + j;
                                 let begin = if start == Start::Out { was[at] } else { 0.0 };
-                                let expected = if j < n {
-                                    chain(k, |s| x[i * row + s * step], |s| w[s * n + j], begin)
-                                } else {
-                                    was[at]
+                                let expected = |right: &dyn Fn(usize) -> f32| {
+                                    if j < n { chain(k, |s| x[i * row + s * step], right, begin) } else { was[at] }
                                 };
-                                assert_eq!(out[at].to_bits(), expected.to_bits(), "{isa:?} {m}x{n}x{k} at {i},{j}");
+                                let place = format!("{isa:?} {m}x{n}x{k} at {i},{j}");
+                                let [single, half] =
+                                    [expected(&|s| w[s * n + j]), expected(&|s| halves[s * n + j].to_f32())];
+                                assert_eq!(out[at].to_bits(), single.to_bits(), "{place}");
+                                assert_eq!(of_halves[at].to_bits(), half.to_bits(), "halves, {place}");
                             }
                         }
                     }

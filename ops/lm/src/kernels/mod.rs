@@ -48,7 +48,7 @@ mod tile;
 pub(crate) use buffer::MorePages;
 pub use buffer::{Buffer, Plain};
 pub use curves::{Activation, layer_norm, layer_norm_backward};
-pub use gemm::{Left, Right, gemm};
+pub use gemm::{Float, Left, Right, gemm};
 pub use isa::Isa;
 pub use multiply::{Product, Rows, Sum, multiply, multiply_sums};
 pub use over_rows::{OverRows, sum_over_rows};

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use crate::config::{Architecture, Config};
-use crate::kv::KvCache;
 use crate::model::{Model, Span};
 use crate::weights::Weights;
 
@@ -21,7 +20,7 @@ fn expected(folder: &std::path::Path) -> (Vec<u32>, Vec<Vec<f32>>) {
 
 /// The logits after each token, in calls of `cut` tokens.
 fn logits(model: &Model, tokens: &[u32], cut: usize) -> Vec<Vec<f32>> {
-    let mut cache = KvCache::new(model.config());
+    let mut cache = model.cache();
     let mut rows = Vec::new();
     for tokens in tokens.chunks(cut) {
         let hidden = model.forward(None, &mut [Span { tokens, cache: &mut cache }]).unwrap();
