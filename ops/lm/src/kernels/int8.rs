@@ -1,6 +1,6 @@
 //! Products in eight bits: weights and inputs rounded by blocks of 32, sums in integers.
 //!
-//! A block of a weight's row is 32 signed bytes and their scale; so is a block of a token's inputs, rounded when it is used. The sum of a
+//! A block of a weight's row is 32 signed bytes and their scale, a half float; a block of a token's inputs, rounded when it is used, has a single float. The sum of a
 //! block's products is an exact integer whatever order an instruction set takes them in; the blocks' sums, times both scales, are one chain of
 //! fused multiply-adds in ascending order. So the law holds as it does in single floats.
 //!
@@ -14,6 +14,8 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
 use rayon::prelude::*;
 
 use super::Isa;
@@ -32,16 +34,16 @@ const TASK_VALUES: usize = 1 << 14;
 const OFFSET: i32 = 128;
 /// What the largest input of a block is rounded to.
 const MOST: f32 = 127.0;
-/// What the largest weight of a block is rounded to: whichever of these leaves the least error. With the others all values of a block of Q4_0 and of Q5_0, whole multiples
-/// of an eighth and of a sixteenth of the largest, are kept as they are; of Q8_0 with the first.
-const WEIGHT_MOST: [f32; 3] = [MOST, 120.0, 112.0];
-/// Below this a block is zeros: its scale would be too small to be divided by.
+/// What the largest weight of a block is rounded to: whichever of these leaves the least error. With the second all values of a block of Q4_0 and of Q5_0, whole multiples
+/// of an eighth and of a sixteenth of the largest, are kept as they are, as their scale becomes an eighth or a quarter of what the file has; of Q8_0 with the first.
+const WEIGHT_MOST: [f32; 2] = [MOST, 64.0];
+/// Below this a block of inputs is zeros: its scale would be too small to be divided by.
 const LEAST: f32 = 1e-30;
 /// Adding this to a number between -2²² and 2²² leaves it rounded to a whole one, half to even, in the low bits.
 const ROUND: f32 = 12_582_912.0;
 
 /// Writes a panel's rounded weights: `bytes` of `[blocks][8][32][4]` and `scales` of `[blocks][32]`; `panel` is `[k][32]`.
-pub(super) fn pack_panel(isa: Isa, panel: &[f32], bytes: &mut [u8], scales: &mut [f32]) {
+pub(super) fn pack_panel(isa: Isa, panel: &[f32], bytes: &mut [u8], scales: &mut [f16]) {
     isa.run(
         #[inline(always)]
         || pack_blocks(panel, bytes, scales),
@@ -50,7 +52,7 @@ pub(super) fn pack_panel(isa: Isa, panel: &[f32], bytes: &mut [u8], scales: &mut
 
 /// All columns of a block side by side, each with the scale of [`WEIGHT_MOST`] that leaves it the least error.
 #[inline(always)]
-fn pack_blocks(panel: &[f32], bytes: &mut [u8], scales: &mut [f32]) {
+fn pack_blocks(panel: &[f32], bytes: &mut [u8], scales: &mut [f16]) {
     let (bytes, scales) = (bytes.as_chunks_mut::<BLOCK_BYTES>().0, scales.as_chunks_mut::<PANEL>().0);
     for ((values, bytes), scales) in panel.chunks(BLOCK * PANEL).zip(bytes).zip(scales) {
         // The last block may be short.
@@ -61,7 +63,8 @@ fn pack_blocks(panel: &[f32], bytes: &mut [u8], scales: &mut [f32]) {
             let mut words = [0u32; PANEL];
             for (s, input) in inputs.iter().enumerate() {
                 for ((word, value), inverse) in words.iter_mut().zip(input).zip(&inverses) {
-                    *word |= (round_one(*value, *inverse).wrapping_add(OFFSET) as u32 & 0xff) << (8 * s);
+                    let rounded = whole(round_weight(*value, *inverse));
+                    *word |= (rounded.wrapping_add(OFFSET) as u32 & 0xff) << (8 * s);
                 }
             }
             for (bytes, word) in bytes.as_chunks_mut().0.iter_mut().zip(words) {
@@ -73,7 +76,7 @@ fn pack_blocks(panel: &[f32], bytes: &mut [u8], scales: &mut [f32]) {
 
 /// Puts each column's scale into `scales`, and gives what its values are multiplied with before they are rounded.
 #[inline(always)]
-fn scale_weights(block: &[[f32; PANEL]; BLOCK], scales: &mut [f32; PANEL]) -> [f32; PANEL] {
+fn scale_weights(block: &[[f32; PANEL]; BLOCK], scales: &mut [f16; PANEL]) -> [f32; PANEL] {
     let mut largest = [0u32; PANEL];
     for input in block {
         for (largest, value) in largest.iter_mut().zip(input) {
@@ -84,20 +87,27 @@ fn scale_weights(block: &[[f32; PANEL]; BLOCK], scales: &mut [f32; PANEL]) -> [f
     let mut least = [magnitude(f32::INFINITY); PANEL];
     for most in WEIGHT_MOST {
         let (mut scale, mut inverse) = ([0.0; PANEL], [0.0; PANEL]);
-        for ((largest, scale), inverse) in largest.iter().zip(&mut scale).zip(&mut inverse) {
-            (*scale, *inverse) = scale_of(f32::from_bits(*largest), most);
+        for (largest, scale) in largest.iter().zip(&mut scale) {
+            *scale = f32::from_bits(*largest) / most;
+        }
+        let mut halves = [f16::ZERO; PANEL];
+        halves.convert_from_f32_slice(&scale);
+        halves.convert_to_f32_slice(&mut scale);
+        for (scale, inverse) in scale.iter_mut().zip(&mut inverse) {
+            // What is too small for a scale is zero.
+            *inverse = if *scale == 0.0 { 0.0 } else { 1.0 / *scale };
         }
         let mut error = [0u32; PANEL];
         for input in block {
             for (column, value) in input.iter().enumerate() {
-                let rounded = (value * inverse[column] + ROUND) - ROUND;
+                let rounded = round_weight(*value, inverse[column]) - ROUND;
                 error[column] = error[column].max(magnitude(value - rounded * scale[column]));
             }
         }
         for column in 0..PANEL {
             // What is no number has no least error, and stays none by the first scale.
             if error[column] < least[column] || most == MOST {
-                (least[column], scales[column], inverses[column]) = (error[column], scale[column], inverse[column]);
+                (least[column], scales[column], inverses[column]) = (error[column], halves[column], inverse[column]);
             }
         }
     }
@@ -116,20 +126,27 @@ fn scale_of(largest: f32, most: f32) -> (f32, f32) {
     if largest <= LEAST { (0.0, 0.0) } else { (largest / most, most / largest) }
 }
 
+/// A weight as a byte, with [`ROUND`] added. A scale that was rounded down, or is of the smallest, leaves a little more than bytes hold.
 #[inline(always)]
-fn round_one(value: f32, inverse: f32) -> i32 {
-    (value * inverse + ROUND).to_bits().wrapping_sub(ROUND.to_bits()) as i32
+fn round_weight(value: f32, inverse: f32) -> f32 {
+    (value * inverse).clamp(-MOST, MOST) + ROUND
+}
+
+/// The whole number in the low bits of what [`ROUND`] was added to.
+#[inline(always)]
+fn whole(rounded: f32) -> i32 {
+    rounded.to_bits().wrapping_sub(ROUND.to_bits()) as i32
 }
 
 /// A packed panel.
 pub(super) struct Panel<'a> {
     bytes: &'a [u8],
-    scales: &'a [f32],
+    scales: &'a [f16],
 }
 
 impl<'a> Panel<'a> {
     /// Panel number `panel` of a weight with `k` inputs.
-    pub(super) fn of(bytes: &'a [u8], scales: &'a [f32], panel: usize, k: usize) -> Self {
+    pub(super) fn of(bytes: &'a [u8], scales: &'a [f16], panel: usize, k: usize) -> Self {
         let blocks = panel * k.div_ceil(BLOCK);
         Self { bytes: &bytes[blocks * BLOCK_BYTES..], scales: &scales[blocks * PANEL..] }
     }
@@ -138,7 +155,7 @@ impl<'a> Panel<'a> {
     pub(super) fn value(&self, s: usize, column: usize) -> f32 {
         let (block, s) = (s / BLOCK, s % BLOCK);
         let byte = self.bytes[block * BLOCK_BYTES + (s / 4 * PANEL + column) * 4 + s % 4];
-        (i32::from(byte) - OFFSET) as f32 * self.scales[block * PANEL + column]
+        (i32::from(byte) - OFFSET) as f32 * self.scales[block * PANEL + column].to_f32()
     }
 }
 
@@ -149,7 +166,7 @@ fn round(values: &[f32; BLOCK], into: &mut [i8; BLOCK]) -> (f32, i32) {
     let (scale, inverse) = scale_of(f32::from_bits(largest), MOST);
     let mut sum = 0i32;
     for (byte, value) in into.iter_mut().zip(values) {
-        let rounded = round_one(*value, inverse);
+        let rounded = whole(value * inverse + ROUND);
         *byte = rounded as i8;
         sum = sum.wrapping_add(rounded);
     }
@@ -212,7 +229,7 @@ pub(super) struct Tile8 {
     pub(super) scales: *const f32,
     pub(super) begins: *const i32,
     pub(super) weight: *const u8,
-    pub(super) weight_scales: *const f32,
+    pub(super) weight_scales: *const f16,
     /// Row `i` begins at `i * out_row`.
     pub(super) out: *mut f32,
     pub(super) out_row: usize,
@@ -286,7 +303,7 @@ unsafe fn portable(tile: &Tile8) {
                     i32::from(weight[(s / 4 * PANEL + column) * 4 + s % 4]) * i32::from(x[block * BLOCK + s])
                 };
                 let sum = begins[block] + (0..BLOCK).map(product).sum::<i32>();
-                *out = (sum as f32).mul_add(scales[block] * weight_scales[column], *out);
+                *out = (sum as f32).mul_add(scales[block] * weight_scales[column].to_f32(), *out);
             }
         }
     }
@@ -301,8 +318,9 @@ mod tests {
     fn plain(block: &[f32; BLOCK]) -> ([i32; BLOCK], f32) {
         let largest = block.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
         let tries = WEIGHT_MOST.map(|most| {
-            let (scale, inverse) = if largest <= LEAST { (0.0, 0.0) } else { (largest / most, most / largest) };
-            let bytes = block.map(|value| (value * inverse).round_ties_even() as i32);
+            let scale = f16::from_f32(largest / most).to_f32();
+            let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+            let bytes = block.map(|value| (value * inverse).clamp(-MOST, MOST).round_ties_even() as i32);
             let error = block.iter().zip(bytes).map(|(value, byte)| (value - byte as f32 * scale).abs());
             (error.fold(0.0, f32::max), bytes, scale)
         });
@@ -324,7 +342,7 @@ mod tests {
             }
             for isa in Isa::available() {
                 let blocks = k.div_ceil(BLOCK);
-                let (mut bytes, mut scales) = (vec![0; blocks * BLOCK_BYTES], vec![0.0; blocks * PANEL]);
+                let (mut bytes, mut scales) = (vec![0; blocks * BLOCK_BYTES], vec![f16::ZERO; blocks * PANEL]);
                 pack_panel(isa, &panel, &mut bytes, &mut scales);
                 for (block, column) in (0..blocks).flat_map(|block| (0..PANEL).map(move |column| (block, column))) {
                     let value = |s| panel.get((block * BLOCK + s) * PANEL + column).copied().unwrap_or(0.0);
@@ -332,7 +350,11 @@ mod tests {
                     let found = std::array::from_fn(|s| {
                         i32::from(bytes[block * BLOCK_BYTES + (s / 4 * PANEL + column) * 4 + s % 4]) - OFFSET
                     });
-                    assert_eq!((found, scales[block * PANEL + column]), (expected, scale), "{isa:?}, {k}, {column}");
+                    assert_eq!(
+                        (found, scales[block * PANEL + column].to_f32()),
+                        (expected, scale),
+                        "{isa:?}, {k}, {column}"
+                    );
                     let most = expected.into_iter().map(i32::abs).max().unwrap();
                     which.iter_mut().zip(WEIGHT_MOST).for_each(|(n, of)| *n += usize::from(most == of as i32));
                 }
@@ -345,10 +367,11 @@ mod tests {
     fn what_is_no_number_is_none_when_it_is_rounded() {
         let mut panel = vec![1.0; BLOCK * PANEL];
         (panel[PANEL], panel[5 * PANEL + 1]) = (f32::NAN, f32::INFINITY);
-        let (mut bytes, mut scales) = (vec![0; BLOCK_BYTES], vec![0.0; PANEL]);
+        let (mut bytes, mut scales) = (vec![0; BLOCK_BYTES], vec![f16::ZERO; PANEL]);
         pack_panel(Isa::best(), &panel, &mut bytes, &mut scales);
         assert!(
-            scales[..2].iter().all(|scale| !scale.is_finite()) && scales[2..].iter().all(|scale| *scale == 1.0 / 127.0)
+            scales[..2].iter().all(|scale| !scale.is_finite())
+                && scales[2..].iter().all(|scale| *scale == f16::from_f32(1.0 / 64.0))
         );
     }
 }

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use half::f16;
 use rayon::prelude::*;
 
 use super::bf16::{self, Layout, Ready, Sums, Tile16, Way, Weight};
@@ -279,7 +280,7 @@ impl<'a> Share<'a> {
         rows: &Range<usize>,
         (panel, first): (usize, usize),
         start: Start,
-        (weight, weight_scales): (*const u8, *const f32),
+        (weight, weight_scales): (*const u8, *const f16),
     ) {
         let blocks = K_BLOCK.min(k - first).div_ceil(int8::BLOCK);
         for row in rows.clone().step_by(int8::ROWS) {
