@@ -112,7 +112,7 @@ pub enum Precision {
     /// Weights as half floats, everything else in single floats.
     #[default]
     F16,
-    /// Weights and the inputs of every layer rounded to eight bits, in blocks of 32, as llama.cpp does: several times as fast, half the memory,
+    /// Weights and the inputs of every layer rounded to eight bits, in blocks of 32, keys and values to half floats, as llama.cpp does: several times as fast, half the memory,
     /// and now and then another word.
     Int8,
 }
