@@ -92,7 +92,7 @@ unsafe fn chains<const ROWS: usize, const HALF: bool>(part: &Tile) {
 #[expect(unsafe_code, reason = "raw pointers and machine instructions")]
 #[target_feature(enable = "avx2,fma,f16c")]
 #[inline]
-unsafe fn eight<const HALF: bool>(right: *const u8, at: usize) -> __m256 {
+pub(super) unsafe fn eight<const HALF: bool>(right: *const u8, at: usize) -> __m256 {
     unsafe {
         if HALF {
             _mm256_cvtph_ps(_mm_loadu_si128(right.add(2 * at).cast::<__m128i>()))

@@ -89,7 +89,7 @@ unsafe fn chains<const ROWS: usize, const WIDE: usize, const HALF: bool>(tile: &
 #[expect(unsafe_code, reason = "raw pointers and machine instructions")]
 #[target_feature(enable = "avx512f")]
 #[inline]
-unsafe fn sixteen<const HALF: bool>(right: *const u8, at: usize) -> __m512 {
+pub(super) unsafe fn sixteen<const HALF: bool>(right: *const u8, at: usize) -> __m512 {
     unsafe {
         if HALF {
             _mm512_cvtph_ps(_mm256_loadu_si256(right.add(2 * at).cast::<__m256i>()))

@@ -1,14 +1,13 @@
 //! Tiles in eight bits with AVX2, whose own product of bytes saturates: bytes are widened to sixteen bits first.
 
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, _mm_loadu_si128, _mm_set1_epi32, _mm256_add_epi32, _mm256_cvtepi8_epi16,
-    _mm256_cvtepi32_ps, _mm256_cvtepu8_epi16, _mm256_cvtph_ps, _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_loadu_ps,
-    _mm256_madd_epi16, _mm256_mul_ps, _mm256_permute4x64_epi64, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
-    _mm256_setzero_si256, _mm256_storeu_ps,
+    __m128i, __m256i, _mm_loadu_si128, _mm_set1_epi32, _mm256_add_epi32, _mm256_cvtepi8_epi16, _mm256_cvtepi32_ps,
+    _mm256_cvtepu8_epi16, _mm256_fmadd_ps, _mm256_hadd_epi32, _mm256_loadu_ps, _mm256_madd_epi16, _mm256_mul_ps,
+    _mm256_permute4x64_epi64, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256,
+    _mm256_storeu_ps,
 };
 
-use half::f16;
-
+use super::super::avx2::eight;
 use super::{BLOCK, BLOCK_BYTES, PANEL, Start, Tile8};
 
 /// Rows of a part.
@@ -60,7 +59,7 @@ unsafe fn part<const ROWS: usize>(tile: &Tile8, first: usize, column: usize) {
                     dot[1] = _mm256_add_epi32(dot[1], _mm256_madd_epi16(high, x));
                 }
             }
-            let scales = eight(tile.weight_scales.add(block * PANEL + column));
+            let scales = eight::<true>(tile.weight_scales.cast(), block * PANEL + column);
             for (i, (sum, dot)) in sums.iter_mut().zip(&dots).enumerate() {
                 let pairs = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(dot[0], dot[1]));
                 let dot = _mm256_add_epi32(pairs, _mm256_set1_epi32(*tile.begins.add(at(i))));
@@ -81,13 +80,4 @@ unsafe fn part<const ROWS: usize>(tile: &Tile8, first: usize, column: usize) {
 #[inline]
 unsafe fn wide(bytes: *const u8) -> __m256i {
     unsafe { _mm256_cvtepu8_epi16(_mm_loadu_si128(bytes.cast::<__m128i>())) }
-}
-
-/// Eight half floats, widened.
-#[expect(unsafe_code, reason = "raw pointers and machine instructions")]
-#[expect(clippy::cast_ptr_alignment, reason = "the load is an unaligned one")]
-#[target_feature(enable = "avx2,f16c")]
-#[inline]
-unsafe fn eight(values: *const f16) -> __m256 {
-    unsafe { _mm256_cvtph_ps(_mm_loadu_si128(values.cast::<__m128i>())) }
 }

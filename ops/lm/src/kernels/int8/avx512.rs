@@ -1,13 +1,11 @@
 //! Tiles in eight bits with AVX-512's dot products of bytes.
 
 use std::arch::x86_64::{
-    __m256i, __m512, _mm256_loadu_si256, _mm512_cvtepi32_ps, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_storeu_ps,
+    _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
-use half::f16;
-
+use super::super::avx512::sixteen;
 use super::{BLOCK, BLOCK_BYTES, PANEL, Start, Tile8};
 
 /// Computes one tile.
@@ -60,8 +58,8 @@ unsafe fn rows<const ROWS: usize>(tile: &Tile8) {
                     dot[1] = _mm512_dpbusd_epi32(dot[1], high, x);
                 }
             }
-            let scales = tile.weight_scales.add(block * PANEL);
-            let (low, high) = (halves(scales), halves(scales.add(16)));
+            let scales = tile.weight_scales.add(block * PANEL).cast();
+            let (low, high) = (sixteen::<true>(scales, 0), sixteen::<true>(scales, 16));
             for (i, (sum, dot)) in sums.iter_mut().zip(&dots).enumerate() {
                 let scale = _mm512_set1_ps(*tile.scales.add(i * tile.row_blocks + block));
                 sum[0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[0]), _mm512_mul_ps(scale, low), sum[0]);
@@ -74,13 +72,4 @@ unsafe fn rows<const ROWS: usize>(tile: &Tile8) {
             _mm512_storeu_ps(out.add(16), sum[1]);
         }
     }
-}
-
-/// Sixteen half floats, widened.
-#[expect(unsafe_code, reason = "raw pointers and machine instructions")]
-#[expect(clippy::cast_ptr_alignment, reason = "the load is an unaligned one")]
-#[target_feature(enable = "avx512f")]
-#[inline]
-unsafe fn halves(values: *const f16) -> __m512 {
-    unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(values.cast::<__m256i>())) }
 }
