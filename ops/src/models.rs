@@ -121,7 +121,7 @@ impl Serialize for Precision {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::F16 => serializer.serialize_none(),
-            Self::Int8 => serializer.serialize_str("int8, halves"),
+            Self::Int8 => serializer.serialize_str("int8, levels"),
         }
     }
 }

@@ -102,6 +102,11 @@ impl Weights {
         // Whole panels, and whole heads, in which rows change places.
         let least = least_common_multiple(PANEL, found.head.max(1));
         let step = least * (PART / (least * k.max(1))).max(1);
+        if let (Precision::Int8, Some(form)) = (precision, found.stored.levels())
+            && let Some(packed) = Packed::from_levels((n, k), form, step, |rows| found.rows(rows))?
+        {
+            return Ok(packed);
+        }
         Packed::from_parts(n, k, precision, step, |rows| found.rows(rows))
     }
 

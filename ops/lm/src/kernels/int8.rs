@@ -20,6 +20,7 @@ use rayon::prelude::*;
 
 use super::Isa;
 use super::buffer::Buffer;
+use super::levels::{self, Bits};
 use super::tile::{PANEL, Start};
 
 /// Inputs that share a scale.
@@ -31,7 +32,7 @@ pub(super) const BLOCK_BYTES: usize = BLOCK * PANEL;
 /// Inputs that are worth a task of their own when they are rounded.
 const TASK_VALUES: usize = 1 << 14;
 /// Added to a weight's byte.
-const OFFSET: i32 = 128;
+pub(super) const OFFSET: i32 = 128;
 /// What the largest input of a block is rounded to.
 const MOST: f32 = 127.0;
 /// What the largest weight of a block is rounded to: whichever of these leaves the least error. With the second all values of a block of Q4_0 and of Q5_0, whole multiples
@@ -181,6 +182,8 @@ pub(super) struct Inputs {
     scales: Buffer<f32>,
     /// `(rows, blocks)`: where a block's sum begins.
     begins: Buffer<i32>,
+    /// `(rows, blocks)`: the sum of a block's rounded inputs, in floats.
+    sums: Buffer<f32>,
 }
 
 impl Inputs {
@@ -188,17 +191,22 @@ impl Inputs {
     pub(super) fn round(isa: Isa, x: &[f32], rows: usize, k: usize) -> Self {
         let blocks = k.div_ceil(BLOCK);
         let n = rows * blocks;
-        let mut inputs =
-            Self { bytes: Buffer::zeroed(n * BLOCK), scales: Buffer::zeroed(n), begins: Buffer::zeroed(n) };
+        let mut inputs = Self {
+            bytes: Buffer::zeroed(n * BLOCK),
+            scales: Buffer::zeroed(n),
+            begins: Buffer::zeroed(n),
+            sums: Buffer::zeroed(n),
+        };
         if n == 0 {
             return inputs;
         }
         let scales = inputs.scales.par_chunks_exact_mut(blocks).zip(inputs.begins.par_chunks_exact_mut(blocks));
+        let scales = scales.zip(inputs.sums.par_chunks_exact_mut(blocks));
         let bytes = inputs.bytes.par_chunks_exact_mut(blocks * BLOCK).with_min_len(TASK_VALUES.div_ceil(k));
-        x.par_chunks_exact(k).zip(bytes).zip(scales).for_each(|((x, bytes), (scales, begins))| {
+        x.par_chunks_exact(k).zip(bytes).zip(scales).for_each(|((x, bytes), ((scales, begins), sums))| {
             isa.run(
                 #[inline(always)]
-                || round_row(x, bytes, scales, begins),
+                || round_row(x, bytes, scales, (begins, sums)),
             );
         });
         inputs
@@ -206,16 +214,31 @@ impl Inputs {
 }
 
 #[inline(always)]
-fn round_row(x: &[f32], bytes: &mut [i8], scales: &mut [f32], begins: &mut [i32]) {
+fn round_row(x: &[f32], bytes: &mut [i8], scales: &mut [f32], (begins, sums): (&mut [i32], &mut [f32])) {
     let (blocks, rest) = x.as_chunks::<BLOCK>();
     let mut last = [0.0; BLOCK];
     last[..rest.len()].copy_from_slice(rest);
     let blocks = blocks.iter().chain((!rest.is_empty()).then_some(&last));
-    for ((values, bytes), (scale, begin)) in blocks.zip(bytes.as_chunks_mut().0).zip(scales.iter_mut().zip(begins)) {
+    let each = scales.iter_mut().zip(begins.iter_mut());
+    for ((values, bytes), (scale, begin)) in blocks.zip(bytes.as_chunks_mut().0).zip(each) {
         let sum;
         (*scale, sum) = round(values, bytes);
         *begin = sum.wrapping_mul(-OFFSET);
     }
+    for (sum, (scale, begin)) in sums.iter_mut().zip(scales.iter().zip(begins)) {
+        *sum = *begin as f32 * (-1.0 / OFFSET as f32) * scale;
+    }
+}
+
+/// Where weights lie, from a panel's block on.
+#[derive(Clone, Copy)]
+pub(super) struct Weights8 {
+    /// Bytes, or levels of so many bits if tiles [take](takes_levels) them.
+    pub(super) bytes: *const u8,
+    pub(super) bits: Option<Bits>,
+    pub(super) grids: *const f16,
+    /// A block's grid is its columns' scales, and after them their least values.
+    pub(super) least: bool,
 }
 
 /// Up to [`ROWS`] rows by [`PANEL`] columns, over `blocks` blocks.
@@ -223,13 +246,13 @@ fn round_row(x: &[f32], bytes: &mut [i8], scales: &mut [f32], begins: &mut [i32]
 pub(super) struct Tile8 {
     pub(super) rows: usize,
     pub(super) blocks: usize,
-    /// Row `i` begins at `i * row_blocks` blocks, in all three.
+    /// Row `i` begins at `i * row_blocks` blocks, in all four.
     pub(super) row_blocks: usize,
     pub(super) bytes: *const i8,
     pub(super) scales: *const f32,
     pub(super) begins: *const i32,
-    pub(super) weight: *const u8,
-    pub(super) weight_scales: *const f16,
+    pub(super) sums: *const f32,
+    pub(super) weights: Weights8,
     /// Row `i` begins at `i * out_row`.
     pub(super) out: *mut f32,
     pub(super) out_row: usize,
@@ -237,21 +260,28 @@ pub(super) struct Tile8 {
 }
 
 impl Tile8 {
-    /// Rows from `row` on, from block `block` on, of inputs with `row_blocks` blocks; the rest is to be filled in.
-    pub(super) fn of(inputs: &Inputs, row_blocks: usize, row: usize, block: usize) -> Self {
+    /// The products of `blocks` blocks from `block` on of `rows` rows from `row` on, of inputs with `row_blocks` blocks. Where they go is to be filled in.
+    #[inline]
+    pub(super) fn of(
+        (inputs, row_blocks): (&Inputs, usize),
+        (row, rows): (usize, usize),
+        (block, blocks): (usize, usize),
+        weights: Weights8,
+        start: Start,
+    ) -> Self {
         let at = row * row_blocks + block;
         Self {
-            rows: 0,
-            blocks: 0,
+            rows,
+            blocks,
             row_blocks,
             bytes: inputs.bytes.as_ptr().wrapping_add(at * BLOCK),
             scales: inputs.scales.as_ptr().wrapping_add(at),
             begins: inputs.begins.as_ptr().wrapping_add(at),
-            weight: std::ptr::null(),
-            weight_scales: std::ptr::null(),
+            sums: inputs.sums.as_ptr().wrapping_add(at),
+            weights,
             out: std::ptr::null_mut(),
             out_row: 0,
-            start: Start::Zero,
+            start,
         }
     }
 
@@ -267,11 +297,38 @@ impl Tile8 {
         debug_assert!((1..=ROWS).contains(&self.rows));
         match isa {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => unsafe { avx512::tile(self) },
+            Isa::Avx512 if takes_levels(isa) => unsafe { avx512::tile(self) },
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 | Isa::Avx2 => unsafe { avx2::tile(self) },
             Isa::Portable => unsafe { portable(self) },
         }
+    }
+}
+
+/// Whether tiles take levels as they are.
+#[inline]
+pub(super) fn takes_levels(isa: Isa) -> bool {
+    match isa {
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => is_x86_feature_detected!("avx512vnni") && is_x86_feature_detected!("avx512bw"),
+        _ => false,
+    }
+}
+
+/// Widens whole blocks of levels to bytes, with `add` added.
+///
+/// # Panics
+///
+/// If `into` has no place for them.
+pub(super) fn widen(isa: Isa, bits: Bits, packed: &[u8], add: u8, into: &mut [u8]) {
+    match (isa, bits) {
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "the features were found")]
+        (Isa::Avx512, Bits::Four) if takes_levels(isa) => unsafe { avx512::widen::<4>(packed, add, into) },
+        #[cfg(target_arch = "x86_64")]
+        #[expect(unsafe_code, reason = "the features were found")]
+        (Isa::Avx512, Bits::Five) if takes_levels(isa) => unsafe { avx512::widen::<5>(packed, add, into) },
+        _ => levels::widen(isa, bits, packed, add, into),
     }
 }
 
@@ -280,11 +337,12 @@ impl Tile8 {
 unsafe fn portable(tile: &Tile8) {
     for i in 0..tile.rows {
         let at = i * tile.row_blocks;
-        let (x, scales, begins, out) = unsafe {
+        let (x, scales, begins, sums, out) = unsafe {
             (
                 std::slice::from_raw_parts(tile.bytes.add(at * BLOCK), tile.blocks * BLOCK),
                 std::slice::from_raw_parts(tile.scales.add(at), tile.blocks),
                 std::slice::from_raw_parts(tile.begins.add(at), tile.blocks),
+                std::slice::from_raw_parts(tile.sums.add(at), tile.blocks),
                 std::slice::from_raw_parts_mut(tile.out.add(i * tile.out_row), PANEL),
             )
         };
@@ -292,10 +350,11 @@ unsafe fn portable(tile: &Tile8) {
             out.fill(0.0);
         }
         for block in 0..tile.blocks {
-            let (weight, weight_scales) = unsafe {
+            let grid = if tile.weights.least { 2 * PANEL } else { PANEL };
+            let (weight, grid) = unsafe {
                 (
-                    std::slice::from_raw_parts(tile.weight.add(block * BLOCK_BYTES), BLOCK_BYTES),
-                    std::slice::from_raw_parts(tile.weight_scales.add(block * PANEL), PANEL),
+                    std::slice::from_raw_parts(tile.weights.bytes.add(block * BLOCK_BYTES), BLOCK_BYTES),
+                    std::slice::from_raw_parts(tile.weights.grids.add(block * grid), grid),
                 )
             };
             for (column, out) in out.iter_mut().enumerate() {
@@ -303,7 +362,10 @@ unsafe fn portable(tile: &Tile8) {
                     i32::from(weight[(s / 4 * PANEL + column) * 4 + s % 4]) * i32::from(x[block * BLOCK + s])
                 };
                 let sum = begins[block] + (0..BLOCK).map(product).sum::<i32>();
-                *out = (sum as f32).mul_add(scales[block] * weight_scales[column].to_f32(), *out);
+                if tile.weights.least {
+                    *out = sums[block].mul_add(grid[PANEL + column].to_f32(), *out);
+                }
+                *out = (sum as f32).mul_add(scales[block] * grid[column].to_f32(), *out);
             }
         }
     }

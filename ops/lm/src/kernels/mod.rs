@@ -22,6 +22,7 @@
 //! | `bf16` | products in bfloat16: how weights and inputs are rounded, and the tiles |
 //! | `gemm` | strided products of small matrices, one thread |
 //! | `int8` | products in eight bits: how weights and inputs are rounded, and the tiles |
+//! | `levels` | weights for them that are kept in four or five bits |
 //! | `packed` | weights in panels of 32 columns |
 //! | `multiply` | products with them on all threads |
 //! | `over_rows` | sums over rows on all threads |
@@ -38,6 +39,7 @@ mod curves;
 mod gemm;
 mod int8;
 mod isa;
+mod levels;
 mod multiply;
 mod over_rows;
 mod packed;
@@ -50,6 +52,7 @@ pub use buffer::{Buffer, Plain};
 pub use curves::{Activation, layer_norm, layer_norm_backward};
 pub use gemm::{Float, Left, Right, gemm};
 pub use isa::Isa;
+pub use levels::{Bits, Form};
 pub use multiply::{Product, Rows, Sum, multiply, multiply_sums};
 pub use over_rows::{OverRows, sum_over_rows};
 pub use packed::{Packed, Precision};

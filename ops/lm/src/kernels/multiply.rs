@@ -3,18 +3,21 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use half::f16;
 use rayon::prelude::*;
 
 use super::bf16::{self, Layout, Ready, Sums, Tile16, Way, Weight};
-use super::int8::{self, Tile8};
+use super::buffer::Buffer;
+use super::int8::{self, Tile8, Weights8};
+use super::levels::Form;
 use super::packed::PanelAt;
 use super::tile::{HALF_PANEL, PANEL, Start, TILE_ROWS, Tile};
 use super::{Isa, Packed, Precision};
 use crate::lazy::get_or_make;
 
-/// Steps of `k` taken at a time, so that a tile's left rows stay in the first cache; whole blocks of eight bits.
-const K_BLOCK: usize = 768;
+/// Most steps of `k` that are taken at a time, so that what several tiles share stays in the first cache.
+const K_BLOCK: usize = 1024;
+/// Rows for which levels are widened once instead of in each tile.
+const WIDEN: usize = 48;
 /// Rows taken at a time by one task: their left operand stays in the second cache.
 const ROW_BLOCK: usize = 8 * TILE_ROWS;
 /// In bfloat16, where tiles are faster than the third cache, so many values of rows, and so many rows at most: they, their outputs and the
@@ -147,6 +150,13 @@ pub(super) fn sums_with(ways: (Isa, Way), rows: usize, sums: &mut [Sum<'_>]) {
     tasks.into_par_iter().for_each(|(share, rows, panels)| share.run(ways, &rows, &panels));
 }
 
+/// Steps of `k` that are taken at a time: all of them where there is one tile of rows, so that the weights are read in one go; if not, as even parts as whole
+/// blocks of eight bits allow.
+fn k_block(rows: usize, k: usize) -> usize {
+    let parts = if rows <= TILE_ROWS { 1 } else { k.div_ceil(K_BLOCK).max(1) };
+    k.div_ceil(parts).next_multiple_of(int8::BLOCK).max(int8::BLOCK)
+}
+
 /// A sum whose output may be written from several threads, each its own rows and panels.
 struct Share<'a> {
     terms: &'a [Term<'a>],
@@ -196,17 +206,36 @@ impl<'a> Share<'a> {
     }
 
     fn run_term(&self, isa: Isa, (x, weight): Term<'_>, start: Start, rows: &Range<usize>, panels: &Range<usize>) {
-        for first in (0..weight.k().max(1)).step_by(K_BLOCK) {
+        // Of levels that are widened.
+        let mut wide: Option<Buffer<u8>> = None;
+        let block = k_block(rows.len(), weight.k());
+        for first in (0..weight.k().max(1)).step_by(block) {
             let start = if first == 0 { start } else { Start::Out };
             for panel in panels.clone() {
+                let at = (panel, first..weight.k().min(first + block));
                 match (weight.panel_at(panel, first), x.int8.get()) {
                     (PanelAt::Floats { right, half }, _) => {
-                        self.run_floats(isa, (x, weight.k()), rows, (panel, first), start, (right, half));
+                        self.run_floats(isa, (x, weight.k()), rows, at, start, (right, half));
                     }
                     (PanelAt::Int8 { bytes, scales }, Some(inputs)) => {
-                        self.run_int8(isa, (inputs, weight.k()), rows, (panel, first), start, (bytes, scales));
+                        let weights = Weights8 { bytes, bits: None, grids: scales, least: false };
+                        self.run_int8(isa, (inputs, weight.k()), rows, at, start, weights);
                     }
-                    (PanelAt::Int8 { .. }, _) => unreachable!("rows are rounded for all weights in eight bits"),
+                    (PanelAt::Levels(levels), Some(inputs)) => {
+                        let Form { bits, least } = levels.form();
+                        let mut weights =
+                            Weights8 { bytes: levels.bytes(), bits: Some(bits), grids: levels.grids(), least };
+                        if !int8::takes_levels(isa) || rows.len() > WIDEN {
+                            let wide =
+                                wide.get_or_insert_with(|| Buffer::any(block.next_multiple_of(int8::BLOCK) * PANEL));
+                            levels.widen(isa, at.1.len().div_ceil(int8::BLOCK), wide);
+                            weights = Weights8 { bytes: wide.as_ptr(), bits: None, ..weights };
+                        }
+                        self.run_int8(isa, (inputs, weight.k()), rows, at, start, weights);
+                    }
+                    (PanelAt::Int8 { .. } | PanelAt::Levels(_), _) => {
+                        unreachable!("rows are rounded for all weights in eight bits")
+                    }
                 }
             }
         }
@@ -244,7 +273,7 @@ impl<'a> Share<'a> {
         isa: Isa,
         (x, k): (&Rows<'_>, usize),
         rows: &Range<usize>,
-        (panel, first): (usize, usize),
+        (panel, steps): (usize, Range<usize>),
         start: Start,
         (right, half): (*const u8, bool),
     ) {
@@ -253,8 +282,8 @@ impl<'a> Share<'a> {
             let rows = TILE_ROWS.min(rows.end - row);
             let tile = Tile {
                 rows,
-                k: K_BLOCK.min(k - first),
-                left: x.values.as_ptr().wrapping_add(row * k + first),
+                k: steps.len(),
+                left: x.values.as_ptr().wrapping_add(row * k + steps.start),
                 left_row: k,
                 left_step: 1,
                 right,
@@ -278,24 +307,21 @@ impl<'a> Share<'a> {
         isa: Isa,
         (inputs, k): (&int8::Inputs, usize),
         rows: &Range<usize>,
-        (panel, first): (usize, usize),
+        (panel, steps): (usize, Range<usize>),
         start: Start,
-        (weight, weight_scales): (*const u8, *const f16),
+        weights: Weights8,
     ) {
-        let blocks = K_BLOCK.min(k - first).div_ceil(int8::BLOCK);
+        let inputs = (inputs, k.div_ceil(int8::BLOCK));
+        let blocks = (steps.start / int8::BLOCK, steps.len().div_ceil(int8::BLOCK));
         for row in rows.clone().step_by(int8::ROWS) {
             let rows = int8::ROWS.min(rows.end - row);
-            let tile = Tile8 {
-                rows,
-                blocks,
-                weight,
-                weight_scales,
-                start,
-                ..Tile8::of(inputs, k.div_ceil(int8::BLOCK), row, first / int8::BLOCK)
-            };
+            let mut tile = Tile8::of(inputs, (row, rows), blocks, weights, start);
             #[expect(unsafe_code, reason = "shapes were asserted; no other task has these rows and columns")]
             unsafe {
-                self.write(row, rows, (panel, PANEL), |out, out_row| Tile8 { out, out_row, ..tile }.run(isa));
+                self.write(row, rows, (panel, PANEL), |out, out_row| {
+                    (tile.out, tile.out_row) = (out, out_row);
+                    tile.run(isa);
+                });
             }
         }
     }

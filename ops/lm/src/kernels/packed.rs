@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -10,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::bf16::Layout;
 use super::buffer::Buffer;
+use super::levels::{self, Form, Levels};
 use super::tile::PANEL;
 use super::{Isa, bf16, int8};
 
@@ -59,13 +61,15 @@ enum Panels {
         bytes: Buffer<u8>,
         scales: Buffer<f16>,
     },
+    /// For products in eight bits too.
+    Levels(Levels),
 }
 
 /// Where a panel's weights from some input on lie.
-#[derive(Clone, Copy)]
-pub(super) enum PanelAt {
+pub(super) enum PanelAt<'a> {
     Floats { right: *const u8, half: bool },
     Int8 { bytes: *const u8, scales: *const f16 },
+    Levels(levels::Panel<'a>),
 }
 
 impl Packed {
@@ -107,6 +111,54 @@ impl Packed {
         })
     }
 
+    /// As [`Packed::from_parts`] for products in eight bits, where all blocks of 32 inputs of an output have no more levels, a step apart, than `form` can
+    /// tell apart; none if one has.
+    ///
+    /// # Errors
+    ///
+    /// One that `part` gives.
+    ///
+    /// # Panics
+    ///
+    /// As [`Packed::from_parts`].
+    pub fn from_levels<E: Send>(
+        (n, k): (usize, usize),
+        form: Form,
+        step: usize,
+        part: impl Fn(Range<usize>) -> Result<Vec<f32>, E> + Sync,
+    ) -> Result<Option<Self>, E> {
+        assert!(step > 0 && step.is_multiple_of(PANEL), "{step} rows are no whole panels");
+        let (panels, blocks) = (n.div_ceil(PANEL), k.div_ceil(int8::BLOCK));
+        let (bytes_each, grids_each) = (blocks * form.bits.block_bytes(), blocks * form.grid_values());
+        let (mut bytes, mut grids) = (Buffer::zeroed(panels * bytes_each), Buffer::zeroed(panels * grids_each));
+        let fits = AtomicBool::new(true);
+        let some = bytes.par_chunks_mut((step / PANEL * bytes_each).max(1));
+        let some = some.zip(grids.par_chunks_mut((step / PANEL * grids_each).max(1))).enumerate();
+        some.try_for_each_init(
+            || vec![0.0f32; k * PANEL],
+            |panel, (at, (bytes, grids))| {
+                if !fits.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                let range = at * step..((at + 1) * step).min(n);
+                let rows = part(range.clone())?;
+                assert_eq!(rows.len(), range.len() * k, "a part of {} rows and {k} columns", range.len());
+                let each = bytes.chunks_exact_mut(bytes_each).zip(grids.chunks_exact_mut(grids_each));
+                for (at, (bytes, grids)) in each.enumerate() {
+                    panel.fill(0.0);
+                    fill_from_rows(&rows, k, panel, at * PANEL);
+                    if !levels::pack_panel(Isa::best(), form, panel, bytes, grids) {
+                        fits.store(false, Ordering::Relaxed);
+                        break;
+                    }
+                }
+                Ok(())
+            },
+        )?;
+        let panels = Panels::Levels(Levels { form, bytes, grids });
+        Ok(fits.into_inner().then_some(Self { n, k, panels }))
+    }
+
     /// Packs a matrix that is already transposed: `weight (k, n)`, a column an output.
     ///
     /// # Panics
@@ -128,7 +180,7 @@ impl Packed {
         let precision = match self.panels {
             Panels::Bf16(_) => return self.transposed_16(),
             Panels::F16(_) => Precision::F16,
-            Panels::F32(_) | Panels::Int8 { .. } => Precision::F32,
+            Panels::F32(_) | Panels::Int8 { .. } | Panels::Levels(_) => Precision::F32,
         };
         Self::pack(self.k, self.n, precision, |panel, first| {
             let width = PANEL.min(self.k - first);
@@ -182,6 +234,7 @@ impl Packed {
             Panels::F16(halves) | Panels::Bf16(halves) => halves.len() * 2,
             Panels::F32(values) => values.len() * 4,
             Panels::Int8 { bytes, scales } => bytes.len() + scales.len() * 2,
+            Panels::Levels(levels) => levels.bytes.len() + levels.grids.len() * 2,
         }
     }
 
@@ -191,7 +244,7 @@ impl Packed {
             Panels::F16(_) => Precision::F16,
             Panels::F32(_) => Precision::F32,
             Panels::Bf16(_) => Precision::Bf16,
-            Panels::Int8 { .. } => Precision::Int8,
+            Panels::Int8 { .. } | Panels::Levels(_) => Precision::Int8,
         }
     }
 
@@ -219,6 +272,12 @@ impl Packed {
             }
             Panels::Int8 { bytes, scales } => {
                 let panel = int8::Panel::of(bytes, scales, panel, self.k);
+                for (s, value) in into[..self.k].iter_mut().enumerate() {
+                    *value = panel.value(s, column);
+                }
+            }
+            Panels::Levels(levels) => {
+                let panel = levels.panel(panel * self.k.div_ceil(int8::BLOCK));
                 for (s, value) in into[..self.k].iter_mut().enumerate() {
                     *value = panel.value(s, column);
                 }
@@ -329,10 +388,22 @@ impl Packed {
     /// The scale of each block of row `output`, in eight bits.
     #[cfg(test)]
     pub(super) fn scales(&self, output: usize) -> Vec<f32> {
-        let Panels::Int8 { scales, .. } = &self.panels else { return Vec::new() };
+        self.grid(output).0
+    }
+
+    /// The scale of each block of row `output`, in eight bits, and its least value if it has one.
+    #[cfg(test)]
+    pub(super) fn grid(&self, output: usize) -> (Vec<f32>, Vec<f32>) {
+        let (halves, size) = match &self.panels {
+            Panels::Int8 { scales, .. } => (scales, PANEL),
+            Panels::Levels(levels) => (&levels.grids, levels.form.grid_values()),
+            _ => return Default::default(),
+        };
         let blocks = self.k.div_ceil(int8::BLOCK);
-        let at = |block| (output / PANEL * blocks + block) * PANEL + output % PANEL;
-        (0..blocks).map(|block| scales[at(block)].to_f32()).collect()
+        let all = halves.chunks_exact(size).skip(output / PANEL * blocks).take(blocks);
+        let column = output % PANEL;
+        let leasts = all.clone().filter_map(|grid| grid.get(PANEL + column)).map(|least| least.to_f32());
+        (all.map(|grid| grid[column].to_f32()).collect(), leasts.collect())
     }
 
     /// The 32 values of input `s` in panel `panel`.
@@ -354,6 +425,12 @@ impl Packed {
             }
             Panels::Int8 { bytes, scales } => {
                 let panel = int8::Panel::of(bytes, scales, panel, self.k);
+                for (column, value) in values.iter_mut().enumerate() {
+                    *value = panel.value(s, column);
+                }
+            }
+            Panels::Levels(levels) => {
+                let panel = levels.panel(panel * self.k.div_ceil(int8::BLOCK));
                 for (column, value) in values.iter_mut().enumerate() {
                     *value = panel.value(s, column);
                 }
@@ -388,7 +465,7 @@ impl Packed {
     }
 
     /// Where input `s` of panel `panel` lies; in eight bits `s` is the first of a block. In bfloat16 there is [`Packed::panel_16`].
-    pub(super) fn panel_at(&self, panel: usize, s: usize) -> PanelAt {
+    pub(super) fn panel_at(&self, panel: usize, s: usize) -> PanelAt<'_> {
         let at = (panel * self.k + s) * PANEL;
         match &self.panels {
             Panels::F16(halves) => PanelAt::Floats { right: halves.as_ptr().wrapping_add(at).cast(), half: true },
@@ -400,6 +477,10 @@ impl Packed {
                     bytes: bytes.as_ptr().wrapping_add(block * int8::BLOCK_BYTES),
                     scales: scales.as_ptr().wrapping_add(block * PANEL),
                 }
+            }
+            Panels::Levels(levels) => {
+                let block = panel * self.k.div_ceil(int8::BLOCK) + s / int8::BLOCK;
+                PanelAt::Levels(levels.panel(block))
             }
         }
     }

@@ -19,6 +19,7 @@ use safetensors::tensor::TensorInfo;
 
 use super::{io, unusable};
 use crate::LmError;
+use crate::kernels::{Bits, Form};
 
 /// The longest header of a safetensors file: the format's own limit.
 const LONGEST_HEADER: u64 = 100_000_000;
@@ -76,6 +77,17 @@ impl Kind {
 }
 
 impl Stored {
+    /// How its blocks are kept, if those have few levels a step apart.
+    pub(super) fn levels(&self) -> Option<Form> {
+        let Kind::Blocks(kind) = self.kind else { return None };
+        let bits = match kind {
+            GgmlDType::Q4_0 | GgmlDType::Q4_1 | GgmlDType::Q4K => Bits::Four,
+            GgmlDType::Q5_0 | GgmlDType::Q5_1 | GgmlDType::Q5K => Bits::Five,
+            _ => return None,
+        };
+        Some(Form { bits, least: !matches!(kind, GgmlDType::Q4_0 | GgmlDType::Q5_0) })
+    }
+
     /// A tensor of a GGUF file.
     pub(super) fn in_gguf(file: &Path, content: &Content, name: &str) -> Result<Self, LmError> {
         let info = content.tensor_infos.get(name);

@@ -50,7 +50,7 @@ unsafe fn part<const ROWS: usize>(tile: &Tile8, first: usize, column: usize) {
             // Sums of two inputs each: of four columns, and of the four after them.
             let mut dots = [[_mm256_setzero_si256(); 2]; ROWS];
             for group in 0..BLOCK / 4 {
-                let weight = tile.weight.add(block * BLOCK_BYTES + (group * PANEL + column) * 4);
+                let weight = tile.weights.bytes.add(block * BLOCK_BYTES + (group * PANEL + column) * 4);
                 let (low, high) = (wide(weight), wide(weight.add(16)));
                 for (i, dot) in dots.iter_mut().enumerate() {
                     let x = tile.bytes.add(at(i) * BLOCK + 4 * group).cast::<i32>().read_unaligned();
@@ -59,7 +59,15 @@ unsafe fn part<const ROWS: usize>(tile: &Tile8, first: usize, column: usize) {
                     dot[1] = _mm256_add_epi32(dot[1], _mm256_madd_epi16(high, x));
                 }
             }
-            let scales = eight::<true>(tile.weight_scales.cast(), block * PANEL + column);
+            let grid = if tile.weights.least { 2 * PANEL } else { PANEL };
+            let grid = tile.weights.grids.add(block * grid).cast();
+            let scales = eight::<true>(grid, column);
+            if tile.weights.least {
+                let leasts = eight::<true>(grid, PANEL + column);
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    *sum = _mm256_fmadd_ps(_mm256_set1_ps(*tile.sums.add(at(i))), leasts, *sum);
+                }
+            }
             for (i, (sum, dot)) in sums.iter_mut().zip(&dots).enumerate() {
                 let pairs = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_hadd_epi32(dot[0], dot[1]));
                 let dot = _mm256_add_epi32(pairs, _mm256_set1_epi32(*tile.begins.add(at(i))));

@@ -1,36 +1,56 @@
 //! Tiles in eight bits with AVX-512's dot products of bytes.
 
 use std::arch::x86_64::{
-    _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+    __m512i, _MM_HINT_T0, _mm_cvtsi32_si128, _mm_prefetch, _mm512_add_epi8, _mm512_and_si512, _mm512_cvtepi32_ps,
+    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_or_si512,
+    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_sll_epi16, _mm512_srl_epi16,
+    _mm512_srli_epi16, _mm512_storeu_ps, _mm512_storeu_si512,
 };
 
 use super::super::avx512::sixteen;
-use super::{BLOCK, BLOCK_BYTES, PANEL, Start, Tile8};
+use super::{BLOCK, BLOCK_BYTES, Bits, PANEL, Start, Tile8};
+
+/// How far ahead levels are fetched with few rows, in bytes: their unpacking leaves the machine too few loads in flight.
+const AHEAD: usize = 2560;
 
 /// Computes one tile.
 ///
 /// # Safety
 ///
-/// As [`Tile8::run`]; the machine has AVX-512 F and VNNI.
+/// As [`Tile8::run`]; the machine has AVX-512 F, BW and VNNI.
 #[expect(unsafe_code, reason = "raw pointers and machine instructions")]
-#[target_feature(enable = "avx512f,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 pub(super) unsafe fn tile(tile: &Tile8) {
     unsafe {
-        match tile.rows {
-            1 => rows::<1>(tile),
-            2 => rows::<2>(tile),
-            3 => rows::<3>(tile),
-            4 => rows::<4>(tile),
-            5 => rows::<5>(tile),
-            _ => rows::<6>(tile),
+        match (tile.weights.bits, tile.weights.least) {
+            (None, false) => any_rows::<8, false>(tile),
+            (None, true) => any_rows::<8, true>(tile),
+            (Some(Bits::Four), false) => any_rows::<4, false>(tile),
+            (Some(Bits::Four), true) => any_rows::<4, true>(tile),
+            (Some(Bits::Five), false) => any_rows::<5, false>(tile),
+            (Some(Bits::Five), true) => any_rows::<5, true>(tile),
         }
     }
 }
 
 #[expect(unsafe_code, reason = "raw pointers and machine instructions")]
-#[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn rows<const ROWS: usize>(tile: &Tile8) {
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn any_rows<const BITS: usize, const LEAST: bool>(tile: &Tile8) {
+    unsafe {
+        match tile.rows {
+            1 => rows::<1, BITS, LEAST>(tile),
+            2 => rows::<2, BITS, LEAST>(tile),
+            3 => rows::<3, BITS, LEAST>(tile),
+            4 => rows::<4, BITS, LEAST>(tile),
+            5 => rows::<5, BITS, LEAST>(tile),
+            _ => rows::<6, BITS, LEAST>(tile),
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "raw pointers and machine instructions")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+unsafe fn rows<const ROWS: usize, const BITS: usize, const LEAST: bool>(tile: &Tile8) {
     unsafe {
         let mut sums = [[_mm512_setzero_ps(); 2]; ROWS];
         if tile.start == Start::Out {
@@ -39,27 +59,51 @@ unsafe fn rows<const ROWS: usize>(tile: &Tile8) {
                 *sum = [_mm512_loadu_ps(out), _mm512_loadu_ps(out.add(16))];
             }
         }
-        // Were it known, the loop would be unrolled, and the sums would leave their registers for each block.
-        let groups = std::hint::black_box(BLOCK / 4);
+        // Of four inputs; below eight bits there are two in a byte. Were it known, the loop would be unrolled, and the sums would leave their registers for each block.
+        let groups = std::hint::black_box(if BITS == 8 { BLOCK / 4 } else { BLOCK / 8 });
         for block in 0..tile.blocks {
             let mut dots = [[_mm512_set1_epi32(0); 2]; ROWS];
             for (i, dot) in dots.iter_mut().enumerate() {
-                *dot = [_mm512_set1_epi32(*tile.begins.add(i * tile.row_blocks + block)); 2];
-            }
-            let weight = tile.weight.add(block * BLOCK_BYTES);
-            for group in 0..groups {
-                let at = weight.add(group * 4 * PANEL);
-                let low = _mm512_loadu_si512(at.cast());
-                let high = _mm512_loadu_si512(at.add(64).cast());
-                for (i, dot) in dots.iter_mut().enumerate() {
-                    let x = tile.bytes.add((i * tile.row_blocks + block) * BLOCK + 4 * group);
-                    let x = _mm512_set1_epi32(x.cast::<i32>().read_unaligned());
-                    dot[0] = _mm512_dpbusd_epi32(dot[0], low, x);
-                    dot[1] = _mm512_dpbusd_epi32(dot[1], high, x);
+                if BITS == 8 || !LEAST {
+                    // Made for 128 that was added; of levels it is the middle one, 8 or 16.
+                    let begin = *tile.begins.add(i * tile.row_blocks + block) >> (8 - BITS);
+                    *dot = [_mm512_set1_epi32(begin); 2];
                 }
             }
-            let scales = tile.weight_scales.add(block * PANEL).cast();
-            let (low, high) = (sixteen::<true>(scales, 0), sixteen::<true>(scales, 16));
+            let x = |i: usize, group: usize| {
+                let x = tile.bytes.add((i * tile.row_blocks + block) * BLOCK + 4 * group);
+                _mm512_set1_epi32(x.cast::<i32>().read_unaligned())
+            };
+            let weight = tile.weights.bytes.add(block * BITS * BLOCK_BYTES / 8);
+            if BITS < 8 && ROWS <= 4 {
+                for line in 0..BITS * BLOCK_BYTES / 8 / 64 {
+                    _mm_prefetch::<_MM_HINT_T0>(weight.wrapping_add(AHEAD + line * 64).cast());
+                }
+            }
+            for group in 0..groups {
+                if BITS == 8 {
+                    let some = two(weight.add(group * 4 * PANEL));
+                    for (i, dot) in dots.iter_mut().enumerate() {
+                        add(dot, some, x(i, group));
+                    }
+                    continue;
+                }
+                let (low, high) = unpack::<BITS>(weight, group);
+                for (i, dot) in dots.iter_mut().enumerate() {
+                    add(dot, low, x(i, group));
+                    add(dot, high, x(i, group + BLOCK / 8));
+                }
+            }
+            let grid = tile.weights.grids.add(block * if LEAST { 2 * PANEL } else { PANEL }).cast();
+            if LEAST {
+                let (low, high) = (sixteen::<true>(grid, PANEL), sixteen::<true>(grid, PANEL + 16));
+                for (i, sum) in sums.iter_mut().enumerate() {
+                    let inputs = _mm512_set1_ps(*tile.sums.add(i * tile.row_blocks + block));
+                    sum[0] = _mm512_fmadd_ps(inputs, low, sum[0]);
+                    sum[1] = _mm512_fmadd_ps(inputs, high, sum[1]);
+                }
+            }
+            let (low, high) = (sixteen::<true>(grid, 0), sixteen::<true>(grid, 16));
             for (i, (sum, dot)) in sums.iter_mut().zip(&dots).enumerate() {
                 let scale = _mm512_set1_ps(*tile.scales.add(i * tile.row_blocks + block));
                 sum[0] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot[0]), _mm512_mul_ps(scale, low), sum[0]);
@@ -70,6 +114,73 @@ unsafe fn rows<const ROWS: usize>(tile: &Tile8) {
             let out = tile.out.add(i * tile.out_row);
             _mm512_storeu_ps(out, sum[0]);
             _mm512_storeu_ps(out.add(16), sum[1]);
+        }
+    }
+}
+
+/// 128 bytes.
+#[expect(unsafe_code, reason = "a raw pointer and machine instructions")]
+#[target_feature(enable = "avx512f")]
+#[inline]
+unsafe fn two(bytes: *const u8) -> [__m512i; 2] {
+    unsafe { [_mm512_loadu_si512(bytes.cast()), _mm512_loadu_si512(bytes.add(64).cast())] }
+}
+
+/// Adds four inputs' products in each column.
+#[target_feature(enable = "avx512f,avx512vnni")]
+#[inline]
+fn add(dots: &mut [__m512i; 2], weights: [__m512i; 2], inputs: __m512i) {
+    dots[0] = _mm512_dpbusd_epi32(dots[0], weights[0], inputs);
+    dots[1] = _mm512_dpbusd_epi32(dots[1], weights[1], inputs);
+}
+
+/// A block's levels of group `group`, and of the fourth after it.
+#[expect(unsafe_code, reason = "a raw pointer and machine instructions")]
+#[target_feature(enable = "avx512f,avx512bw")]
+#[inline]
+unsafe fn unpack<const BITS: usize>(block: *const u8, group: usize) -> ([__m512i; 2], [__m512i; 2]) {
+    let some = unsafe { two(block.add(group * 4 * PANEL)) };
+    let mut low = some.map(|some| _mm512_and_si512(some, _mm512_set1_epi8(15)));
+    let mut high = some.map(|some| _mm512_and_si512(_mm512_srli_epi16::<4>(some), _mm512_set1_epi8(15)));
+    if BITS == 5 {
+        // Bit `p` is of group `p`: as the fifth of those below the fourth, and of those from it on.
+        let fifth = unsafe { two(block.add(BLOCK_BYTES / 2)) };
+        let (up, down) = (_mm_cvtsi32_si128(4 - group as i32), _mm_cvtsi32_si128(group as i32));
+        for half in 0..2 {
+            let of_low = _mm512_and_si512(_mm512_sll_epi16(fifth[half], up), _mm512_set1_epi8(16));
+            let of_high = _mm512_and_si512(_mm512_srl_epi16(fifth[half], down), _mm512_set1_epi8(16));
+            low[half] = _mm512_or_si512(low[half], of_low);
+            high[half] = _mm512_or_si512(high[half], of_high);
+        }
+    }
+    (low, high)
+}
+
+/// Widens whole blocks of levels to bytes, with `add` added.
+///
+/// # Safety
+///
+/// The machine has AVX-512 F and BW.
+///
+/// # Panics
+///
+/// If `bytes` has fewer blocks than `packed`.
+#[expect(unsafe_code, reason = "machine instructions")]
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(in super::super) unsafe fn widen<const BITS: usize>(packed: &[u8], add: u8, bytes: &mut [u8]) {
+    let packed = packed.chunks_exact(BITS * BLOCK_BYTES / 8);
+    let bytes = &mut bytes.as_chunks_mut::<BLOCK_BYTES>().0[..packed.len()];
+    let add = _mm512_set1_epi8(add as i8);
+    for (packed, bytes) in packed.zip(bytes) {
+        for group in 0..BLOCK / 8 {
+            unsafe {
+                let (low, high) = unpack::<BITS>(packed.as_ptr(), group);
+                for (some, group) in [(low, group), (high, group + BLOCK / 8)] {
+                    let to = bytes.as_mut_ptr().add(group * 4 * PANEL);
+                    _mm512_storeu_si512(to.cast(), _mm512_add_epi8(some[0], add));
+                    _mm512_storeu_si512(to.add(64).cast(), _mm512_add_epi8(some[1], add));
+                }
+            }
         }
     }
 }

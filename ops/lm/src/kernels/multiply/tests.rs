@@ -1,5 +1,7 @@
 //! Tests of products on all threads.
 
+use super::super::levels::Bits;
+use super::super::levels::tests::on_levels;
 use super::*;
 
 pub(in super::super) fn values(n: usize, seed: usize) -> Vec<f32> {
@@ -143,5 +145,58 @@ fn a_sum_is_its_products_one_after_the_other() {
         multiply_sums(rows, &mut [Sum { terms, out: &mut out, start }, second]);
         assert_eq!(out, expected);
         assert_eq!(twice, expected);
+    }
+}
+
+/// The law of levels, plainly, with the inputs rounded as in eight bits: what a block's least value adds, then what its levels do, counted from the middle one
+/// if there is no least value.
+fn levels(x: &[f32], weight: &[f32], [scales, leasts]: [&[f32]; 2], begin: f32) -> f32 {
+    let grids = scales.iter().zip(leasts.iter().map(Some).chain(std::iter::repeat(None)));
+    let blocks = x.chunks(int8::BLOCK).zip(weight.chunks(int8::BLOCK)).zip(grids);
+    blocks.fold(begin, |out, ((x, weight), (&scale, least))| {
+        let most = x.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+        let (x_scale, inverse) = if most > 0.0 { (most / 127.0, 127.0 / most) } else { (0.0, 0.0) };
+        let x: Vec<i32> = x.iter().map(|x| (x * inverse).round_ties_even() as i32).collect();
+        let from = least.unwrap_or(&0.0);
+        let level = |w: &f32| if scale == 0.0 { 0 } else { ((w - from) / scale).round() as i32 };
+        let dot: i32 = x.iter().zip(weight).map(|(x, w)| x * level(w)).sum();
+        let sum = x.iter().sum::<i32>() as f32 * x_scale;
+        let out = if least.is_some() { sum.mul_add(*from, out) } else { out };
+        (dot as f32).mul_add(x_scale * scale, out)
+    })
+}
+
+#[test]
+fn products_with_levels_are_their_chains_bit_for_bit_on_any_threads_and_machine() {
+    let pools = [1, 3].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().expect("a pool"));
+    let forms = [Bits::Four, Bits::Five].into_iter().flat_map(|bits| [false, true].map(|least| Form { bits, least }));
+    for (form, (rows, n, k)) in forms.flat_map(|form| {
+        [(6, 32, 64), (1, 64, 1600), (7, 40, 831), (25, 33, 96), (50, 40, 1100)].map(|shape| (form, shape))
+    }) {
+        let (x, was) = (values(rows * k, 3), values(rows * n, 9));
+        let weight = on_levels(form, n, k);
+        let part = |rows: Range<usize>| Ok::<_, ()>(weight[rows.start * k..rows.end * k].to_vec());
+        let packed = Packed::from_levels((n, k), form, PANEL, part).unwrap().expect("on levels");
+        let weight = packed.unpack();
+        for start in [Start::Zero, Start::Out] {
+            let expected: Vec<f32> = (0..rows * n)
+                .map(|at| {
+                    let begin = if start == Start::Out { was[at] } else { 0.0 };
+                    let (i, j) = (at / n, at % n);
+                    let (scales, leasts) = packed.grid(j);
+                    levels(&x[i * k..(i + 1) * k], &weight[j * k..(j + 1) * k], [&scales, &leasts], begin)
+                })
+                .collect();
+            for isa in Isa::available() {
+                for pool in &pools {
+                    let mut out = was.clone();
+                    pool.install(|| {
+                        let product = Product { x: &Rows::new(&x), weight: &packed, out: &mut out, start };
+                        multiply_with((isa, Way::Plain(isa)), rows, &mut [product]);
+                    });
+                    assert_eq!(out, expected, "{isa:?} {form:?} {rows}x{n}x{k}");
+                }
+            }
+        }
     }
 }
