@@ -112,8 +112,8 @@ pub enum Precision {
     /// Weights as half floats, everything else in single floats.
     #[default]
     F16,
-    /// Weights and the inputs of every layer rounded to eight bits, in blocks of 32, keys and values to half floats, as llama.cpp does: several times as fast, half the memory,
-    /// and now and then another word.
+    /// Weights and the inputs of every layer rounded to eight bits, in blocks of 32 (weights that a file has in four or five stay so), keys and values to half floats, as
+    /// llama.cpp does: several times as fast, half the memory and less, and now and then another word.
     Int8,
 }
 
