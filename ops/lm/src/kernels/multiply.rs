@@ -16,8 +16,9 @@ use crate::lazy::get_or_make;
 
 /// Most steps of `k` that are taken at a time, so that what several tiles share stays in the first cache.
 const K_BLOCK: usize = 1024;
-/// Rows for which levels are widened once instead of in each tile.
-const WIDEN: usize = 48;
+/// Up to so many rows a panel's weights are read in one go, and levels unpacked in each tile: what takes time is that they are read. With more, a part of them is
+/// widened once, and stays in the first cache.
+const FEW: usize = 48;
 /// Rows taken at a time by one task: their left operand stays in the second cache.
 const ROW_BLOCK: usize = 8 * TILE_ROWS;
 /// In bfloat16, where tiles are faster than the third cache, so many values of rows, and so many rows at most: they, their outputs and the
@@ -150,10 +151,9 @@ pub(super) fn sums_with(ways: (Isa, Way), rows: usize, sums: &mut [Sum<'_>]) {
     tasks.into_par_iter().for_each(|(share, rows, panels)| share.run(ways, &rows, &panels));
 }
 
-/// Steps of `k` that are taken at a time: all of them where there is one tile of rows, so that the weights are read in one go; if not, as even parts as whole
-/// blocks of eight bits allow.
+/// Steps of `k` that are taken at a time: all, or as even parts as whole blocks of eight bits allow.
 fn k_block(rows: usize, k: usize) -> usize {
-    let parts = if rows <= TILE_ROWS { 1 } else { k.div_ceil(K_BLOCK).max(1) };
+    let parts = if rows <= FEW { 1 } else { k.div_ceil(K_BLOCK).max(1) };
     k.div_ceil(parts).next_multiple_of(int8::BLOCK).max(int8::BLOCK)
 }
 
@@ -225,7 +225,7 @@ impl<'a> Share<'a> {
                         let Form { bits, least } = levels.form();
                         let mut weights =
                             Weights8 { bytes: levels.bytes(), bits: Some(bits), grids: levels.grids(), least };
-                        if !int8::takes_levels(isa) || rows.len() > WIDEN {
+                        if !int8::takes_levels(isa) || rows.len() > FEW {
                             let wide =
                                 wide.get_or_insert_with(|| Buffer::any(block.next_multiple_of(int8::BLOCK) * PANEL));
                             levels.widen(isa, at.1.len().div_ceil(int8::BLOCK), wide);

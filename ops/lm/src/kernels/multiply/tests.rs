@@ -8,8 +8,8 @@ pub(in super::super) fn values(n: usize, seed: usize) -> Vec<f32> {
     (0..n).map(|i| (((i + seed) * 2_654_435_761) % 1009) as f32 / 504.5 - 1.0).collect()
 }
 
-pub(in super::super) const SHAPES: [(usize, usize, usize); 6] =
-    [(1, 5, 7), (1, 96, 300), (16, 64, 576), (13, 33, 800), (200, 70, 64), (5, 16, 1)];
+pub(in super::super) const SHAPES: [(usize, usize, usize); 7] =
+    [(1, 5, 7), (1, 96, 300), (16, 64, 576), (13, 33, 800), (200, 70, 64), (5, 16, 1), (50, 33, 1100)];
 
 #[test]
 fn products_are_the_chain_bit_for_bit_on_any_threads_and_machine() {
