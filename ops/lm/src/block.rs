@@ -24,11 +24,11 @@ use crate::rope::Rope;
 
 pub(crate) use values::{Kept, Values};
 
-/// Rows that one task of an element-wise loop takes.
-const ROWS: usize = 16;
-
 /// Values that one task adds or copies.
 const TASK: usize = 1 << 15;
+
+/// Values of which one task takes the activation, which costs more.
+const CURVED: usize = 1 << 13;
 
 /// Values that are rounded to half floats at a time.
 const HALVED: usize = 256;
@@ -163,14 +163,13 @@ impl Block {
 fn curve(pass: Pass<'_>, values: &mut Values) {
     let Values { gate, up, inner, .. } = values;
     let curve = pass.config.facts().activation;
-    let width = ROWS * pass.config.intermediate_size;
     if pass.config.facts().gated() {
         inner
-            .par_chunks_mut(width)
-            .zip(gate.par_chunks(width).zip(up.par_chunks(width)))
+            .par_chunks_mut(CURVED)
+            .zip(gate.par_chunks(CURVED).zip(up.par_chunks(CURVED)))
             .for_each(|(inner, (gate, up))| curve.gate(gate, up, inner));
     } else {
-        inner.par_chunks_mut(width).zip(up.par_chunks(width)).for_each(|(inner, up)| curve.apply(up, inner));
+        inner.par_chunks_mut(CURVED).zip(up.par_chunks(CURVED)).for_each(|(inner, up)| curve.apply(up, inner));
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
-use super::{Block, Pass, ROWS, Values, add_rows};
+use super::{Block, CURVED, Pass, Values, add_rows};
 use crate::attention::SegmentGrads;
 use crate::kernels::Buffer;
 use crate::linear::{self, Backward};
@@ -93,14 +93,13 @@ fn through<'a>(norm: Option<&Norm>, raw: &[f32], d_out: &'a [f32]) -> Cow<'a, [f
 /// Makes of the MLP's gate and up their gradients.
 fn curve_backward(pass: Pass<'_>, d_inner: &[f32], gate: &mut [f32], up: &mut [f32]) {
     let curve = pass.config.facts().activation;
-    let width = ROWS * pass.config.intermediate_size;
     if pass.config.facts().gated() {
         d_inner
-            .par_chunks(width)
-            .zip(gate.par_chunks_mut(width).zip(up.par_chunks_mut(width)))
+            .par_chunks(CURVED)
+            .zip(gate.par_chunks_mut(CURVED).zip(up.par_chunks_mut(CURVED)))
             .for_each(|(d_inner, (gate, up))| curve.gate_backward(d_inner, gate, up));
     } else {
-        let parts = d_inner.par_chunks(width).zip(up.par_chunks_mut(width));
+        let parts = d_inner.par_chunks(CURVED).zip(up.par_chunks_mut(CURVED));
         parts.for_each(|(d_inner, up)| curve.apply_backward(d_inner, up));
     }
 }

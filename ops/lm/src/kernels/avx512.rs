@@ -5,8 +5,8 @@
 )]
 
 use std::arch::x86_64::{
-    __m256i, __m512, _mm256_loadu_si256, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_storeu_ps,
+    __m256i, __m512, _MM_HINT_T0, _mm_prefetch, _mm256_loadu_si256, _mm512_cvtph_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
 use super::tile::{Start, Tile};
@@ -66,6 +66,7 @@ unsafe fn chains<const ROWS: usize, const WIDE: usize, const HALF: bool>(tile: &
         let mut left = tile.left;
         let mut right = tile.right;
         for _ in 0..tile.k {
+            _mm_prefetch::<_MM_HINT_T0>(right.wrapping_add(tile.ahead).cast());
             let weights: [__m512; WIDE] = std::array::from_fn(|at| sixteen::<HALF>(right, 16 * at));
             for (i, sum) in sums.iter_mut().enumerate() {
                 let x = _mm512_set1_ps(*left.add(i * tile.left_row));

@@ -104,6 +104,7 @@ fn gemm_with<T: Float>(
                 right_step: right.step,
                 half: T::HALF,
                 narrow: false,
+                ahead: 0,
                 out: std::ptr::null_mut(),
                 out_row,
                 start,

@@ -257,6 +257,16 @@ pub(super) struct Tile8 {
     pub(super) out: *mut f32,
     pub(super) out_row: usize,
     pub(super) start: Start,
+    pub(super) fetch: Fetch,
+}
+
+/// Weights that a tile fetches for later while it computes: of the lines `ahead` bytes after its own, each `step`th from the `first` of a block on; none if
+/// `step` is 0.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Fetch {
+    pub(super) ahead: usize,
+    pub(super) first: usize,
+    pub(super) step: usize,
 }
 
 impl Tile8 {
@@ -282,6 +292,7 @@ impl Tile8 {
             out: std::ptr::null_mut(),
             out_row: 0,
             start,
+            fetch: Fetch::default(),
         }
     }
 

@@ -7,8 +7,8 @@ use rayon::prelude::*;
 
 use super::bf16::{self, Layout, Ready, Sums, Tile16, Way, Weight};
 use super::buffer::Buffer;
-use super::int8::{self, Tile8, Weights8};
-use super::levels::Form;
+use super::int8::{self, Fetch, Tile8, Weights8};
+use super::levels::{Bits, Form};
 use super::packed::PanelAt;
 use super::tile::{HALF_PANEL, PANEL, Start, TILE_ROWS, Tile};
 use super::{Isa, Packed, Precision};
@@ -21,9 +21,15 @@ const K_BLOCK: usize = 1024;
 const FEW: usize = 48;
 /// Rows taken at a time by one task: their left operand stays in the second cache.
 const ROW_BLOCK: usize = 8 * TILE_ROWS;
+/// In eight bits: levels are widened anew for so many.
+const ROW_BLOCK_8: usize = 44 * int8::ROWS;
 /// In bfloat16, where tiles are faster than the third cache, so many values of rows, and so many rows at most: they, their outputs and the
 /// weights stay in the second cache.
 const ROW_BLOCK_16: (usize, usize) = (3 << 17, 8 * bf16::ROWS);
+/// Tasks for each thread, so that none waits long for the last.
+const TASKS: usize = 16;
+/// How far ahead few rows fetch half floats and levels, in bytes: their widening leaves the machine too few loads in flight. Bytes need it not.
+const AHEAD: usize = 5120;
 /// Multiply-adds below which waking another thread costs more than it gives.
 const SMALL: usize = 1 << 17;
 
@@ -137,7 +143,7 @@ pub(super) fn sums_with(ways: (Isa, Way), rows: usize, sums: &mut [Sum<'_>]) {
         return;
     }
     let panels: usize = shares.iter().map(|share| share.n.div_ceil(PANEL)).sum();
-    let wide = panels.div_ceil(4 * rayon::current_num_threads()).max(1);
+    let wide = panels.div_ceil(TASKS * rayon::current_num_threads()).max(1);
     let mut tasks = Vec::new();
     for share in &shares {
         let block = share.row_block();
@@ -155,6 +161,19 @@ pub(super) fn sums_with(ways: (Isa, Way), rows: usize, sums: &mut [Sum<'_>]) {
 fn k_block(rows: usize, k: usize) -> usize {
     let parts = if rows <= FEW { 1 } else { k.div_ceil(K_BLOCK).max(1) };
     k.div_ceil(parts).next_multiple_of(int8::BLOCK).max(int8::BLOCK)
+}
+
+/// What the tile that begins at `row` fetches: each of a few tiles its share of the next panel, of `blocks` blocks, while there is time.
+fn fetch(rows: &Range<usize>, row: usize, weights: Weights8, blocks: usize) -> Fetch {
+    let step = rows.len().div_ceil(int8::ROWS);
+    match step {
+        1 if weights.bits.is_some() => Fetch { ahead: AHEAD, first: 0, step },
+        2.. if rows.len() <= FEW => {
+            let block = weights.bits.map_or(int8::BLOCK_BYTES, Bits::block_bytes);
+            Fetch { ahead: blocks * block, first: (row - rows.start) / int8::ROWS, step }
+        }
+        _ => Fetch::default(),
+    }
 }
 
 /// A sum whose output may be written from several threads, each its own rows and panels.
@@ -183,7 +202,8 @@ impl<'a> Share<'a> {
                 let (values, most) = ROW_BLOCK_16;
                 (values / weight.k().max(1) / bf16::ROWS * bf16::ROWS).clamp(bf16::ROWS, most)
             }
-            _ => ROW_BLOCK,
+            Precision::Int8 => ROW_BLOCK_8,
+            Precision::F16 | Precision::F32 => ROW_BLOCK,
         };
         self.terms.iter().map(block).min().unwrap_or(ROW_BLOCK)
     }
@@ -278,6 +298,15 @@ impl<'a> Share<'a> {
         (right, half): (*const u8, bool),
     ) {
         let narrow = self.n - panel * PANEL <= HALF_PANEL;
+        let all = rows;
+        let ahead = if rows.len() <= TILE_ROWS {
+            AHEAD
+        } else if rows.len() <= FEW {
+            // The next panel, while there is time.
+            k * PANEL * if half { 2 } else { 4 }
+        } else {
+            0
+        };
         for row in rows.clone().step_by(TILE_ROWS) {
             let rows = TILE_ROWS.min(rows.end - row);
             let tile = Tile {
@@ -290,6 +319,7 @@ impl<'a> Share<'a> {
                 right_step: PANEL,
                 half,
                 narrow,
+                ahead: if row == all.start { ahead } else { 0 },
                 out: std::ptr::null_mut(),
                 out_row: 0,
                 start,
@@ -313,9 +343,11 @@ impl<'a> Share<'a> {
     ) {
         let inputs = (inputs, k.div_ceil(int8::BLOCK));
         let blocks = (steps.start / int8::BLOCK, steps.len().div_ceil(int8::BLOCK));
+        let all = rows;
         for row in rows.clone().step_by(int8::ROWS) {
             let rows = int8::ROWS.min(rows.end - row);
             let mut tile = Tile8::of(inputs, (row, rows), blocks, weights, start);
+            tile.fetch = fetch(all, row, weights, blocks.1);
             #[expect(unsafe_code, reason = "shapes were asserted; no other task has these rows and columns")]
             unsafe {
                 self.write(row, rows, (panel, PANEL), |out, out_row| {

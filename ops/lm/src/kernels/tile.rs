@@ -38,6 +38,8 @@ pub(super) struct Tile {
     pub(super) half: bool,
     /// Only the first [`HALF_PANEL`] columns are computed and written.
     pub(super) narrow: bool,
+    /// What lies so many bytes after the right operand is fetched for later; 0 fetches nothing new.
+    pub(super) ahead: usize,
     pub(super) out: *mut f32,
     pub(super) out_row: usize,
     pub(super) start: Start,

@@ -1,17 +1,17 @@
 //! Tiles in eight bits with AVX-512's dot products of bytes.
 
 use std::arch::x86_64::{
-    __m512i, _MM_HINT_T0, _mm_cvtsi32_si128, _mm_prefetch, _mm512_add_epi8, _mm512_and_si512, _mm512_cvtepi32_ps,
-    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_or_si512,
-    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_sll_epi16, _mm512_srl_epi16,
-    _mm512_srli_epi16, _mm512_storeu_ps, _mm512_storeu_si512,
+    __m512i, _MM_HINT_T0, _mm_prefetch, _mm512_add_epi8, _mm512_and_si512, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_or_si512, _mm512_set1_epi8,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_slli_epi16, _mm512_srli_epi16,
+    _mm512_storeu_ps, _mm512_storeu_si512,
 };
 
 use super::super::avx512::sixteen;
 use super::{BLOCK, BLOCK_BYTES, Bits, PANEL, Start, Tile8};
 
-/// How far ahead levels are fetched with few rows, in bytes: their unpacking leaves the machine too few loads in flight.
-const AHEAD: usize = 2560;
+/// Bytes that are fetched at a time.
+const LINE: usize = 64;
 
 /// Computes one tile.
 ///
@@ -75,11 +75,12 @@ unsafe fn rows<const ROWS: usize, const BITS: usize, const LEAST: bool>(tile: &T
                 _mm512_set1_epi32(x.cast::<i32>().read_unaligned())
             };
             let weight = tile.weights.bytes.add(block * BITS * BLOCK_BYTES / 8);
-            if BITS < 8 && ROWS <= 4 {
-                for line in 0..BITS * BLOCK_BYTES / 8 / 64 {
-                    _mm_prefetch::<_MM_HINT_T0>(weight.wrapping_add(AHEAD + line * 64).cast());
+            if tile.fetch.step > 0 {
+                for line in (tile.fetch.first..BITS * BLOCK_BYTES / 8 / LINE).step_by(tile.fetch.step) {
+                    _mm_prefetch::<_MM_HINT_T0>(weight.wrapping_add(tile.fetch.ahead + line * LINE).cast());
                 }
             }
+            let mut fifths = Fifths::of::<BITS>(weight);
             for group in 0..groups {
                 if BITS == 8 {
                     let some = two(weight.add(group * 4 * PANEL));
@@ -88,7 +89,7 @@ unsafe fn rows<const ROWS: usize, const BITS: usize, const LEAST: bool>(tile: &T
                     }
                     continue;
                 }
-                let (low, high) = unpack::<BITS>(weight, group);
+                let (low, high) = unpack::<BITS>(weight, group, &mut fifths);
                 for (i, dot) in dots.iter_mut().enumerate() {
                     add(dot, low, x(i, group));
                     add(dot, high, x(i, group + BLOCK / 8));
@@ -134,23 +135,46 @@ fn add(dots: &mut [__m512i; 2], weights: [__m512i; 2], inputs: __m512i) {
     dots[1] = _mm512_dpbusd_epi32(dots[1], weights[1], inputs);
 }
 
-/// A block's levels of group `group`, and of the fourth after it.
+/// The fifth bits of a block's levels, where there are such: in each byte, that of the next group as its fifth bit. Other bits are of other groups.
+struct Fifths {
+    /// Of groups below the fourth.
+    low: [__m512i; 2],
+    /// Of those from it on.
+    high: [__m512i; 2],
+}
+
+impl Fifths {
+    #[expect(unsafe_code, reason = "a raw pointer")]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    #[inline]
+    unsafe fn of<const BITS: usize>(block: *const u8) -> Self {
+        if BITS != 5 {
+            return Self { low: [_mm512_setzero_si512(); 2], high: [_mm512_setzero_si512(); 2] };
+        }
+        // Bit `p` is of group `p`.
+        let high = unsafe { two(block.add(BLOCK_BYTES / 2)) };
+        Self { low: high.map(|bits| _mm512_slli_epi16::<4>(bits)), high }
+    }
+}
+
+/// A block's levels of a group and of the fourth after it; the groups one after the other, as `fifths` goes from one to the next.
 #[expect(unsafe_code, reason = "a raw pointer and machine instructions")]
 #[target_feature(enable = "avx512f,avx512bw")]
 #[inline]
-unsafe fn unpack<const BITS: usize>(block: *const u8, group: usize) -> ([__m512i; 2], [__m512i; 2]) {
+unsafe fn unpack<const BITS: usize>(
+    block: *const u8,
+    group: usize,
+    fifths: &mut Fifths,
+) -> ([__m512i; 2], [__m512i; 2]) {
     let some = unsafe { two(block.add(group * 4 * PANEL)) };
     let mut low = some.map(|some| _mm512_and_si512(some, _mm512_set1_epi8(15)));
     let mut high = some.map(|some| _mm512_and_si512(_mm512_srli_epi16::<4>(some), _mm512_set1_epi8(15)));
     if BITS == 5 {
-        // Bit `p` is of group `p`: as the fifth of those below the fourth, and of those from it on.
-        let fifth = unsafe { two(block.add(BLOCK_BYTES / 2)) };
-        let (up, down) = (_mm_cvtsi32_si128(4 - group as i32), _mm_cvtsi32_si128(group as i32));
-        for half in 0..2 {
-            let of_low = _mm512_and_si512(_mm512_sll_epi16(fifth[half], up), _mm512_set1_epi8(16));
-            let of_high = _mm512_and_si512(_mm512_srl_epi16(fifth[half], down), _mm512_set1_epi8(16));
-            low[half] = _mm512_or_si512(low[half], of_low);
-            high[half] = _mm512_or_si512(high[half], of_high);
+        for (levels, fifths) in [(&mut low, &mut fifths.low), (&mut high, &mut fifths.high)] {
+            for (levels, fifths) in levels.iter_mut().zip(fifths) {
+                *levels = _mm512_or_si512(*levels, _mm512_and_si512(*fifths, _mm512_set1_epi8(16)));
+                *fifths = _mm512_srli_epi16::<1>(*fifths);
+            }
         }
     }
     (low, high)
@@ -172,9 +196,10 @@ pub(in super::super) unsafe fn widen<const BITS: usize>(packed: &[u8], add: u8, 
     let bytes = &mut bytes.as_chunks_mut::<BLOCK_BYTES>().0[..packed.len()];
     let add = _mm512_set1_epi8(add as i8);
     for (packed, bytes) in packed.zip(bytes) {
+        let mut fifths = unsafe { Fifths::of::<BITS>(packed.as_ptr()) };
         for group in 0..BLOCK / 8 {
             unsafe {
-                let (low, high) = unpack::<BITS>(packed.as_ptr(), group);
+                let (low, high) = unpack::<BITS>(packed.as_ptr(), group, &mut fifths);
                 for (some, group) in [(low, group), (high, group + BLOCK / 8)] {
                     let to = bytes.as_mut_ptr().add(group * 4 * PANEL);
                     _mm512_storeu_si512(to.cast(), _mm512_add_epi8(some[0], add));

@@ -9,7 +9,7 @@ pub(in super::super) fn values(n: usize, seed: usize) -> Vec<f32> {
 }
 
 pub(in super::super) const SHAPES: [(usize, usize, usize); 7] =
-    [(1, 5, 7), (1, 96, 300), (16, 64, 576), (13, 33, 800), (200, 70, 64), (5, 16, 1), (50, 33, 1100)];
+    [(1, 5, 7), (1, 96, 300), (16, 64, 576), (13, 33, 800), (280, 70, 64), (5, 16, 1), (50, 33, 1100)];
 
 #[test]
 fn products_are_the_chain_bit_for_bit_on_any_threads_and_machine() {
@@ -171,7 +171,8 @@ fn products_with_levels_are_their_chains_bit_for_bit_on_any_threads_and_machine(
     let pools = [1, 3].map(|n| rayon::ThreadPoolBuilder::new().num_threads(n).build().expect("a pool"));
     let forms = [Bits::Four, Bits::Five].into_iter().flat_map(|bits| [false, true].map(|least| Form { bits, least }));
     for (form, (rows, n, k)) in forms.flat_map(|form| {
-        [(6, 32, 64), (1, 64, 1600), (7, 40, 831), (25, 33, 96), (50, 40, 1100)].map(|shape| (form, shape))
+        [(6, 32, 64), (1, 64, 1600), (7, 40, 831), (25, 33, 96), (50, 40, 1100), (270, 40, 96)]
+            .map(|shape| (form, shape))
     }) {
         let (x, was) = (values(rows * k, 3), values(rows * n, 9));
         let weight = on_levels(form, n, k);
