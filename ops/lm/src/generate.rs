@@ -2,7 +2,7 @@
 //!
 //! Continuous batching: a step runs the next tokens of every row that is under way, a token for a row that decodes,
 //! a stretch of the prompt for one that has just come; a row that has ended leaves and the next takes its place, the
-//! longest prompts first. The tokens that all prompts begin with are computed once and their keys and values shared; a prompt that goes on
+//! longest prompts first; a few rows alone run guesses of their next tokens along. The tokens that all prompts begin with are computed once and their keys and values shared; a prompt that goes on
 //! like that of a row under way begins from what that row has computed.
 //!
 //! | question | answer |
@@ -11,6 +11,7 @@
 //! | what bounds memory? | a row is let in when its prompt and `max_tokens` have room in `cache_bytes`, so none is ever thrown out; one row always runs |
 //! | what bounds a step? | `step_tokens` of prompts besides one token for each row that decodes: after each step the caller is asked whether to go on |
 
+mod draft;
 mod prefix;
 mod repetition;
 mod row;
@@ -19,6 +20,7 @@ mod serve;
 mod tests;
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::{
@@ -64,6 +66,8 @@ pub struct Limits {
     pub rows: usize,
     /// Prompt tokens in one step.
     pub step_tokens: usize,
+    /// Tokens up to which a step takes little longer than with one: a step with fewer runs guesses along. Texts do not depend on it.
+    pub cheap_tokens: usize,
 }
 
 /// Weights that a processor runs some hundreds of prompt tokens a second through: a step of them stays below a second.
@@ -78,9 +82,9 @@ impl Limits {
 }
 
 impl Default for Limits {
-    /// 1 GiB, 32 rows, 256 prompt tokens a step.
+    /// 1 GiB, 32 rows, 256 prompt tokens a step, 6 tokens at the price of one.
     fn default() -> Self {
-        Self { cache_bytes: 1 << 30, rows: 32, step_tokens: 256 }
+        Self { cache_bytes: 1 << 30, rows: 32, step_tokens: 256, cheap_tokens: 6 }
     }
 }
 
@@ -239,6 +243,7 @@ impl Batch<'_> {
 
     /// Runs the next tokens of all rows, draws where a row is through, and lets the ended ones go.
     fn step(&mut self, on_event: OnEvent<'_>) -> Result<(), LmError> {
+        self.guess();
         let takes = self.takes();
         let mut spans: Vec<_> = self
             .rows
@@ -249,33 +254,50 @@ impl Batch<'_> {
             .collect();
         let hidden = self.model.forward(self.adapter, &mut spans)?;
         drop(spans);
-        let mut ready: Vec<(&mut Row<'_>, usize)> = Vec::new();
+        let mut ready: Vec<(&mut Row<'_>, Range<usize>)> = Vec::new();
         let (mut end, mut prompt) = (0, 0);
         for (row, &take) in self.rows.iter_mut().zip(&takes) {
             end += take;
             prompt += if row.is_decoding() { 0 } else { take as u64 };
-            if row.advance(take) {
-                ready.push((row, end - 1));
+            let wanted = row.wanted(take);
+            if wanted > 0 {
+                ready.push((row, end - wanted..end));
             }
         }
-        let output = ready.len() as u64;
-        if output > 0 {
-            let states: Vec<f32> = ready.iter().flat_map(|&(_, at)| hidden.row(at)).copied().collect();
+        let states: Vec<f32> =
+            ready.iter().flat_map(|(_, at)| at.clone()).flat_map(|at| hidden.row(at)).copied().collect();
+        let mut output = 0;
+        if !ready.is_empty() {
             let mut logits = self.model.logits(&states);
-            let rows = logits.par_chunks_exact_mut(self.model.config().vocab_size).zip(ready);
-            rows.for_each(|(logits, (row, _))| row.draw(logits, self.tokenizer));
+            let mut rest = &mut logits[..];
+            let rows = ready.into_iter().map(|(row, at)| {
+                let logits = rest.split_off_mut(..at.len() * self.model.config().vocab_size);
+                (row, logits.unwrap_or_default())
+            });
+            let rows: Vec<_> = rows.collect();
+            output = rows.into_par_iter().map(|(row, logits)| row.draw(logits, self.tokenizer)).sum();
         }
         tell(on_event, Event::Step { prompt, output })?;
         self.report(on_event)
     }
 
-    /// How many of its pending tokens each row runs: the one of a row that decodes, and prompts, first come, first
+    /// Has rows run guesses along, where all of them decode and are few.
+    fn guess(&mut self) {
+        let mut room = self.limits.cheap_tokens.saturating_sub(self.rows.len());
+        if self.rows.iter().all(Row::is_decoding) {
+            for row in &mut self.rows {
+                room -= row.guess(room);
+            }
+        }
+    }
+
+    /// How many of its pending tokens each row runs: all of a row that decodes, and prompts, first come, first
     /// served, while there is room in the step.
     fn takes(&self) -> Vec<usize> {
         let mut room = self.limits.step_tokens.max(1);
         let take = |row: &Row<'_>| {
             if row.is_decoding() {
-                return 1;
+                return row.pending();
             }
             let take = row.pending().min(room);
             room -= take;

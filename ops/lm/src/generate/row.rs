@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{FinishReason, Finished, Request, repetition::repeats};
+use super::{FinishReason, Finished, Request, draft, prefix::common, repetition::repeats};
 use crate::{
     guide::Guided,
     kv::KvCache,
@@ -12,7 +12,7 @@ use crate::{
 
 /// One text under way.
 ///
-/// Invariant: the cache holds the first `cache.len()` tokens of `seen`.
+/// Invariant: the cache holds the first `cache.len()` tokens of `seen`, whose last `guesses` are guessed.
 pub(super) struct Row<'a> {
     pub(super) index: usize,
     pub(super) request: Cow<'a, Request>,
@@ -24,8 +24,9 @@ pub(super) struct Row<'a> {
     guided: Option<Guided>,
     /// Tokens that the cache held at first.
     shared: usize,
-    /// The prompt, then what was written.
+    /// The prompt, then what was written, during a step then what may follow.
     seen: Vec<u32>,
+    guesses: usize,
     cache: KvCache,
     stream: TextStream<'a>,
     text: String,
@@ -49,6 +50,7 @@ impl<'a> Row<'a> {
             request,
             shared: cache.len(),
             seen,
+            guesses: 0,
             cache,
             stream: tokenizer.stream(),
             text: String::new(),
@@ -89,19 +91,46 @@ impl<'a> Row<'a> {
         self.seen.len() - self.cache.len()
     }
 
+    /// Has the next step run up to `most` tokens more that may follow; how many it found. The prompt is done.
+    pub(super) fn guess(&mut self, most: usize) -> usize {
+        let more = self.request.max_tokens - self.written().len() - 1;
+        let guesses = draft::guess(&self.seen, most.min(more)).to_vec();
+        self.guesses = guesses.len();
+        self.seen.extend(guesses);
+        self.guesses
+    }
+
     /// The next `take` tokens, to be run.
     pub(super) fn span(&mut self, take: usize) -> Span<'_> {
         let start = self.cache.len();
         Span { tokens: &self.seen[start..start + take], cache: &mut self.cache }
     }
 
-    /// Whether, after `take` tokens were run, the next token can be drawn.
-    pub(super) fn advance(&self, take: usize) -> bool {
-        take > 0 && self.pending() == 0
+    /// Of how many of the `take` tokens that were run logits are wanted: those that were guessed, and the one before them.
+    pub(super) fn wanted(&self, take: usize) -> usize {
+        if take > 0 && self.pending() == 0 { 1 + self.guesses } else { 0 }
+    }
+
+    /// Draws a token from each of the `logits`, as long as the last one was guessed right; how many. What was guessed wrong is forgotten.
+    pub(super) fn draw(&mut self, logits: &mut [f32], tokenizer: &Tokenizer) -> u64 {
+        let vocabulary = logits.len() / (1 + self.guesses);
+        let known = self.seen.len() - self.guesses;
+        let guesses = self.seen.split_off(known);
+        self.guesses = 0;
+        let mut drawn = 0;
+        for (at, logits) in logits.chunks_exact_mut(vocabulary).enumerate() {
+            self.draw_one(logits, tokenizer);
+            drawn += 1;
+            if self.reason.is_some() || self.seen.last() != guesses.get(at) {
+                break;
+            }
+        }
+        self.cache.truncate(known + common(&self.seen[known..], &guesses));
+        drawn
     }
 
     /// Draws the next token from `logits`, and ends the text if that ends it.
-    pub(super) fn draw(&mut self, logits: &mut [f32], tokenizer: &Tokenizer) {
+    fn draw_one(&mut self, logits: &mut [f32], tokenizer: &Tokenizer) {
         if self.guided.as_mut().is_some_and(|guided| guided.mask(logits).is_err()) {
             self.reason = Some(FinishReason::Guide);
             return;

@@ -11,6 +11,8 @@ use std::sync::LazyLock;
 static SMOL: LazyLock<(Model, Tokenizer)> =
     LazyLock::new(|| (Model::load(&smollm2()).unwrap(), Tokenizer::from_gguf(&smollm2()).unwrap()));
 
+const UNGUESSED: Limits = Limits { cache_bytes: 1 << 30, rows: 32, step_tokens: 256, cheap_tokens: 0 };
+
 const SAMPLED: Sampling =
     Sampling { temperature: 0.9, top_k: 40, top_p: 0.95, min_p: 0.02, repeat_penalty: 1.1, repeat_window: 64 };
 
@@ -67,17 +69,18 @@ fn a_row_has_the_same_bits_alone_and_in_any_company() {
     let alone: Vec<Finished> = requests
         .iter()
         .enumerate()
-        .map(|(index, request)| Finished { index, ..run(std::slice::from_ref(request), Limits::default()).0.remove(0) })
+        .map(|(index, request)| Finished { index, ..run(std::slice::from_ref(request), UNGUESSED).0.remove(0) })
         .collect();
     assert!(alone.iter().any(|row| row.reason == FinishReason::Stop) && alone.iter().any(|row| row.drawn_from != 0));
     let one_row = SMOL.0.cache().bytes(160);
     let all = [
         Limits::default(),
         Limits { rows: 3, step_tokens: 7, ..Limits::default() },
-        Limits { cache_bytes: 3 * one_row, rows: 5, step_tokens: 1 },
+        Limits { cache_bytes: 3 * one_row, rows: 5, step_tokens: 1, cheap_tokens: 40 },
         Limits { cache_bytes: 0, ..Limits::default() },
+        UNGUESSED,
     ];
-    for (threads, limits) in [1, 2, 3, 2].into_iter().zip(all) {
+    for (threads, limits) in [1, 2, 3, 2, 1].into_iter().zip(all) {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         let (together, texts) = pool.install(|| run(&requests, limits));
         assert!(together.iter().map(|row| &row.text).eq(&texts), "pieces make the text");
@@ -92,11 +95,38 @@ fn a_row_has_the_same_bits_alone_and_in_any_company() {
 }
 
 #[test]
+fn what_was_guessed_right_saves_steps_and_changes_no_text() {
+    let list = "Repeat after me: 12 oxen, 12 asses, 12 sheep, 12 goats, 12 oxen, 12 asses, 12 sheep";
+    for sampling in [Sampling::default(), Sampling { temperature: 0.6, ..Sampling::default() }] {
+        for max_tokens in 30..40 {
+            let requests = [Request { stop: vec!["goats, 12".into()], ..request(list, sampling, max_tokens) }];
+            let steps = |limits| {
+                let (mut finished, mut steps, mut drawn) = (None, 0, 0);
+                let mut on_event = |event| {
+                    match event {
+                        Event::Step { output, .. } => (steps, drawn) = (steps + 1, drawn + output as usize),
+                        Event::Finished(row) => finished = Some(row),
+                        Event::Text { .. } => {}
+                    }
+                    Flow::Continue
+                };
+                generate(&SMOL.0, &SMOL.1, None, &requests, limits, &mut on_event).unwrap();
+                (finished.unwrap(), steps, drawn)
+            };
+            let (plain, plain_steps, plain_drawn) = steps(UNGUESSED);
+            let (guessed, guessed_steps, guessed_drawn) = steps(Limits::default());
+            assert_eq!((guessed, guessed_drawn), (plain.clone(), plain_drawn));
+            assert!(guessed_steps < plain_steps * 3 / 4, "{guessed_steps} of {plain_steps}: {}", plain.text);
+        }
+    }
+}
+
+#[test]
 fn a_row_in_eight_bits_has_the_same_bits_alone_and_in_any_company() {
     let model = Model::load_in(crate::kernels::Precision::Int8, &smollm2()).unwrap();
     let requests = &mixed()[..7];
     let alone = |index: usize, request: &Request| {
-        let one = run_on(&model, std::slice::from_ref(request), Limits::default()).0.remove(0);
+        let one = run_on(&model, std::slice::from_ref(request), UNGUESSED).0.remove(0);
         Finished { index, ..one }
     };
     let alone: Vec<Finished> = requests.iter().enumerate().map(|(index, request)| alone(index, request)).collect();
