@@ -151,6 +151,19 @@ fn rows_are_shown_in_every_format() {
 }
 
 #[test]
+fn a_short_table_is_shown_whole() {
+    let project = Project::new();
+    for (files, shown) in [(24, "24 of 24 rows\n"), (25, "10 of 25 rows\n")] {
+        for i in 2..files {
+            fs::write(project.path().join(format!("docs/{i}.md")), format!("# Queue {i}\n\nIt prints.\n")).unwrap();
+        }
+        project.ends(0, &["run", "tiny.yaml"]);
+        let (_, err) = project.ends(0, &["show", "tiny.yaml", "documents", "--columns", "path"]);
+        assert_eq!(err, shown);
+    }
+}
+
+#[test]
 fn answers_are_exported() {
     let project = Project::new();
     project.ends(0, &["run", "tiny.yaml"]);

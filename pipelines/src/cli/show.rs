@@ -20,6 +20,8 @@ use crate::tables::{self, Filter, FilterError, Format};
 
 /// Rows that a grid shows, where no number is named.
 const ROWS: usize = 10;
+/// A table of up to so many rows is shown whole.
+const FEW: u64 = 24;
 
 /// The longest log that is plotted.
 const PLOTTED: u64 = 1_000_000;
@@ -34,7 +36,7 @@ pub(super) struct Args {
     /// The node, or one of its outputs; of one that a matrix or a `foreach` multiplies, all copies in one table
     #[arg(value_name = "NODE[.OUTPUT]")]
     node: String,
-    /// Rows at most [default: 10 as a table, else all]
+    /// Rows at most [default: as a table 10 of more than 24, else all]
     #[arg(long, short = 'n', value_name = "N")]
     rows: Option<usize>,
     /// Columns, in this order [default: all]
@@ -161,7 +163,7 @@ impl Args {
         let columns = self.projection(schema)?;
         let schema = schema.project(&columns).expect("the columns are the table's");
         let grid = self.format == Format::Table;
-        let mut left = self.rows.unwrap_or(if grid { ROWS } else { usize::MAX });
+        let mut left = self.rows.unwrap_or(if grid && n_rows > FEW { ROWS } else { usize::MAX });
         let mut gathered: Vec<RecordBatch> = Vec::new();
         tables::header(out, self.format, &schema)?;
         for batch in batches {
