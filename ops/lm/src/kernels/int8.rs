@@ -260,8 +260,8 @@ pub(super) struct Tile8 {
     pub(super) fetch: Fetch,
 }
 
-/// Weights that a tile fetches for later while it computes: of the lines `ahead` bytes after its own, each `step`th from the `first` of a block on; none if
-/// `step` is 0.
+/// Weights that a tile fetches for later while it computes each block: of those `ahead` blocks after it each `step`th line, from the `first` on, and who has the
+/// first their grid; none if `step` is 0.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Fetch {
     pub(super) ahead: usize,

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::bf16::{self, Layout, Ready, Sums, Tile16, Way, Weight};
 use super::buffer::Buffer;
 use super::int8::{self, Fetch, Tile8, Weights8};
-use super::levels::{Bits, Form};
+use super::levels::Form;
 use super::packed::PanelAt;
 use super::tile::{HALF_PANEL, PANEL, Start, TILE_ROWS, Tile};
 use super::{Isa, Packed, Precision};
@@ -166,12 +166,9 @@ fn k_block(rows: usize, k: usize) -> usize {
 /// What the tile that begins at `row` fetches: each of a few tiles its share of the next panel, of `blocks` blocks, while there is time.
 fn fetch(rows: &Range<usize>, row: usize, weights: Weights8, blocks: usize) -> Fetch {
     let step = rows.len().div_ceil(int8::ROWS);
-    match step {
-        1 if weights.bits.is_some() => Fetch { ahead: AHEAD, first: 0, step },
-        2.. if rows.len() <= FEW => {
-            let block = weights.bits.map_or(int8::BLOCK_BYTES, Bits::block_bytes);
-            Fetch { ahead: blocks * block, first: (row - rows.start) / int8::ROWS, step }
-        }
+    match (step, weights.bits) {
+        (1, Some(bits)) => Fetch { ahead: AHEAD / bits.block_bytes(), first: 0, step },
+        (2.., _) if rows.len() <= FEW => Fetch { ahead: blocks, first: (row - rows.start) / int8::ROWS, step },
         _ => Fetch::default(),
     }
 }

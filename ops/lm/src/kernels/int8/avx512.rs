@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 };
 
 use super::super::avx512::sixteen;
-use super::{BLOCK, BLOCK_BYTES, Bits, PANEL, Start, Tile8};
+use super::{BLOCK, BLOCK_BYTES, Bits, Fetch, PANEL, Start, Tile8};
 
 /// Bytes that are fetched at a time.
 const LINE: usize = 64;
@@ -75,9 +75,17 @@ unsafe fn rows<const ROWS: usize, const BITS: usize, const LEAST: bool>(tile: &T
                 _mm512_set1_epi32(x.cast::<i32>().read_unaligned())
             };
             let weight = tile.weights.bytes.add(block * BITS * BLOCK_BYTES / 8);
-            if tile.fetch.step > 0 {
-                for line in (tile.fetch.first..BITS * BLOCK_BYTES / 8 / LINE).step_by(tile.fetch.step) {
-                    _mm_prefetch::<_MM_HINT_T0>(weight.wrapping_add(tile.fetch.ahead + line * LINE).cast());
+            let grid_values = if LEAST { 2 * PANEL } else { PANEL };
+            let grid: *const u8 = tile.weights.grids.add(block * grid_values).cast();
+            let Fetch { ahead, first, step } = tile.fetch;
+            if step > 0 {
+                for line in (first..BITS * BLOCK_BYTES / 8 / LINE).step_by(step) {
+                    fetch(weight.wrapping_add(ahead * BITS * BLOCK_BYTES / 8 + line * LINE));
+                }
+                if first == 0 {
+                    for line in 0..2 * grid_values / LINE {
+                        fetch(grid.wrapping_add(ahead * 2 * grid_values + line * LINE));
+                    }
                 }
             }
             let mut fifths = Fifths::of::<BITS>(weight);
@@ -95,7 +103,6 @@ unsafe fn rows<const ROWS: usize, const BITS: usize, const LEAST: bool>(tile: &T
                     add(dot, high, x(i, group + BLOCK / 8));
                 }
             }
-            let grid = tile.weights.grids.add(block * if LEAST { 2 * PANEL } else { PANEL }).cast();
             if LEAST {
                 let (low, high) = (sixteen::<true>(grid, PANEL), sixteen::<true>(grid, PANEL + 16));
                 for (i, sum) in sums.iter_mut().enumerate() {
@@ -116,6 +123,15 @@ unsafe fn rows<const ROWS: usize, const BITS: usize, const LEAST: bool>(tile: &T
             _mm512_storeu_ps(out, sum[0]);
             _mm512_storeu_ps(out.add(16), sum[1]);
         }
+    }
+}
+
+/// Has the line at `address`, which need not exist, brought into the first cache.
+#[inline]
+fn fetch(address: *const u8) {
+    #[expect(unsafe_code, reason = "a hint, which reads nothing")]
+    unsafe {
+        _mm_prefetch::<_MM_HINT_T0>(address.cast());
     }
 }
 
