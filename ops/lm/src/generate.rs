@@ -2,14 +2,14 @@
 //!
 //! Continuous batching: a step runs the next tokens of every row that is under way, a token for a row that decodes,
 //! a stretch of the prompt for one that has just come; a row that has ended leaves and the next takes its place, the
-//! longest prompts first; a few rows alone run guesses of their next tokens along. The tokens that all prompts begin with are computed once and their keys and values shared; a prompt that goes on
-//! like that of a row under way begins from what that row has computed.
+//! longest prompts first. A few rows alone run guesses of their next tokens along. The tokens that all prompts begin with are computed once
+//! and their keys and values shared; a prompt that goes on like that of a row under way begins from what that row has computed.
 //!
 //! | question | answer |
 //! |---|---|
 //! | what does a row's text depend on? | model, adapter, its request. The model's law (bits do not depend on the batch, on how a prompt is cut, or on a shared prefix), draws that know only seed and step, and grammars that know only the text see to that |
 //! | what bounds memory? | a row is let in when its prompt and `max_tokens` have room in `cache_bytes`, so none is ever thrown out; one row always runs |
-//! | what bounds a step? | `step_tokens` of prompts besides one token for each row that decodes: after each step the caller is asked whether to go on |
+//! | what bounds a step? | `step_tokens` of prompts besides one token for each row that decodes, guesses up to `cheap_tokens`: after each step the caller is asked whether to go on |
 
 mod draft;
 mod prefix;
