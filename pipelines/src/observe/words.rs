@@ -194,7 +194,7 @@ pub fn parting(kind: &EventKind) -> String {
     format!("{place} row {}{column}: {} → {}{tables}", number(*row), value(old), value(new))
 }
 
-/// How far a running node is: `120/410 rows  3.2 rows/s  412 tokens/s  loss 1.93  1 min 20 s left`.
+/// How far a running node is: `120/410 rows  3.2 rows/s  412 tokens/s  1 min 20 s left`.
 pub fn standing(tally: &Tally, at: f64) -> String {
     if let Some((asset, done, of)) = &tally.fetching {
         let of = if *of > 0 { format!(" of {}", bytes(*of)) } else { String::new() };
@@ -209,7 +209,9 @@ pub fn standing(tally: &Tally, at: f64) -> String {
     }
     parts.extend(tally.token_rate(at).map(|value| format!("{} tokens/s", rate(value))));
     parts.extend(tally.losses().map(|(name, value)| format!("{name} {value:.3}")));
-    parts.extend(tally.left(at).filter(|left| *left > 0.0).map(|left| format!("{} left", duration(left))));
+    // A training may find that it learns no more.
+    let most = if trains { "at most " } else { "" };
+    parts.extend(tally.left(at).filter(|left| *left > 0.0).map(|left| format!("{most}{} left", duration(left))));
     parts.join("  ")
 }
 
@@ -224,6 +226,15 @@ mod tests {
         assert_eq!([duration(0.44), duration(80.2), duration(7500.0)], ["0.4 s", "1 min 20 s", "2 h 05 min"]);
         assert_eq!([bytes(12), bytes(999_960), bytes(98_400_000)], ["12 B", "1.0 MB", "98.4 MB"]);
         assert_eq!([measure(1.5), measure(2.0), measure(0.000_02)], ["1.5", "2", "2.000e-5"]);
+    }
+
+    #[test]
+    fn a_training_may_end_before_its_last_step() {
+        let mut tally = Tally::default();
+        tally.take(&EventKind::Started { why: Reason::FirstRun }, 1.0);
+        tally.take(&EventKind::Metrics { step: 1, values: vec![("loss".into(), 2.0)] }, 3.0);
+        tally.take(&EventKind::Progress { done: 1, of: 100 }, 3.0);
+        assert_eq!(standing(&tally, 3.0), "1/100 steps  0.50 steps/s  loss 2.000  at most 3 min 18 s left");
     }
 
     #[test]
